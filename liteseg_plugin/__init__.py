@@ -1,0 +1,50 @@
+"""PP-LiteSeg for PaddleSeg: trains, evaluates, exports and infers on the Paddle of today.
+
+Importing this package registers ``PPLiteSeg``, ``SPPM``, the UAFM family and
+``OhemCrossEntropyLoss`` in PaddleSeg's managers (at once if paddleseg is imported already, else as
+soon as it is) and does nothing else. :func:`activate` also repairs what is broken between
+PaddleSeg and Paddle; every command of ``liteseg`` calls it.
+"""
+
+from __future__ import annotations
+
+# Paddle 2.6's wheel exports a zlib of its own: once it is loaded, a Python that loads zlib after
+# it crashes at the first decompression.
+import zlib  # noqa: F401
+from typing import Any
+
+from liteseg_plugin._import_hook import when_imported
+
+__version__ = "0.1.0"
+
+_ATTRIBUTES = {
+    "PPLiteSeg": "liteseg_plugin.models.pp_liteseg",
+    "SPPM": "liteseg_plugin.models.sppm",
+    "UAFM": "liteseg_plugin.models.uafm",
+    "OhemCrossEntropyLoss": "liteseg_plugin.losses",
+    "LitesegError": "liteseg_plugin.errors",
+    "Predictor": "liteseg_plugin.deploy.predictor",
+    "activate": "liteseg_plugin.plugin",
+    "owners": "liteseg_plugin.plugin",
+    "register": "liteseg_plugin.plugin",
+}
+
+__all__ = [*_ATTRIBUTES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what the package offers on first use: a command that needs no Paddle loads none."""
+    if name not in _ATTRIBUTES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_ATTRIBUTES[name]), name)
+
+
+def _register() -> None:
+    from liteseg_plugin.plugin import register
+
+    register()
+
+
+when_imported("paddleseg", _register)

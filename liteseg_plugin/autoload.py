@@ -1,0 +1,58 @@
+"""Opt-in: let every Python of this environment use the plugin, with nothing edited.
+
+One line in site-packages makes PaddleSeg's own scripts, as they are, build this plugin's model.
+It waits for ``import paddleseg`` and costs a Python that never does so next to nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from liteseg_plugin._import_hook import when_imported
+
+_LINE = (
+    'import sys; exec("try:\\n import liteseg_plugin.autoload as a; a.start()\\n'
+    'except ImportError: pass")\n'
+)
+
+
+def start() -> None:
+    """Activate the plugin as soon as paddleseg is imported; called by the line of the .pth file."""
+    when_imported("paddleseg", _activate)
+
+
+def _activate() -> None:
+    from liteseg_plugin.plugin import activate
+
+    activate(sys.argv)
+
+
+def path() -> Path:
+    """Return the .pth file of this environment, which need not exist."""
+    import sysconfig
+
+    return Path(sysconfig.get_path("purelib"), "liteseg_plugin_autoload.pth")
+
+
+def is_enabled() -> bool:
+    """Tell whether the line is in place."""
+    return path().is_file()
+
+
+def enable() -> None:
+    """Write the line. Idempotent.
+
+    Raises:
+        OSError: If site-packages cannot be written.
+    """
+    path().write_text(_LINE, encoding="utf-8")
+
+
+def disable() -> None:
+    """Take the line away. Idempotent.
+
+    Raises:
+        OSError: If site-packages cannot be written.
+    """
+    path().unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""The ``liteseg`` command: one module a subcommand, each parsing words and making calls."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+_COMMANDS = {
+    "train": "train with a config, as PaddleSeg's tools/train.py",
+    "val": "evaluate trained weights, as tools/val.py",
+    "predict": "segment images with trained weights, as tools/predict.py",
+    "export": "write a model for deployment, as tools/export.py",
+    "infer": "segment images with an exported model",
+    "run": "run an unmodified PaddleSeg script with the plugin's components",
+    "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",
+    "data": "make or prepare data sets",
+    "doctor": "say what works here, and why the rest does not",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments after the program's name; by default the process's own.
+    """
+    parser = argparse.ArgumentParser(prog="liteseg", description="PP-LiteSeg for PaddleSeg.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, help_text in _COMMANDS.items():
+        command = import_module(f"liteseg_plugin.cli.{name}")
+        sub = commands.add_parser(name, help=help_text, description=command.__doc__)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    args = parser.parse_args(argv)
+
+    # With --json, standard output is the document alone.
+    wants_json = getattr(args, "json", False)
+    aside = contextlib.redirect_stdout(sys.stderr) if wants_json else contextlib.nullcontext()
+    try:
+        with aside:
+            document = args.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if args.debug:
+            raise
+        return _report(error, args.command)
+    if wants_json:
+        import json
+
+        print(json.dumps(document, indent=2))
+    return 0 if document is None or document.get("ok", True) else 1
+
+
+def _report(error: Exception, command: str) -> int:
+    from liteseg_plugin.errors import LitesegError
+
+    diagnostics = sys.modules.get("liteseg_plugin.diagnostics")
+    explained = diagnostics.explain(error) if diagnostics else None
+    if explained is None and isinstance(error, LitesegError):
+        explained = error
+    if explained is None and command == "run":
+        raise error  # a foreign script's own error: its traceback says where
+    message = explained or f"{type(error).__name__}: {error}\n(--debug shows the traceback)"
+    print(f"error: {message}", file=sys.stderr)
+    return 1

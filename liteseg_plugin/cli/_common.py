@@ -1,0 +1,96 @@
+"""Arguments and steps that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from paddleseg.cvlibs import SegBuilder
+
+DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and ``--opts``."""
+    parser.add_argument("--config", required=True, help="path of the config file (.yml)")
+    parser.add_argument(
+        "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``; as in PaddleSeg, a device that is not there falls back to the CPU."""
+    parser.add_argument("--device", default="gpu", choices=DEVICES, help="default: gpu, else cpu")
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Add ``--model_path``."""
+    parser.add_argument("--model_path", required=True, help="trained weights (model.pdparams)")
+
+
+def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
+    """Add the flags of multi-scale, flipped and sliding-window inference.
+
+    Args:
+        parser: The command's parser.
+        switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
+    """
+    parser.add_argument(switch, action="store_true", help="use several scales and flips")
+    parser.add_argument("--scales", nargs="+", type=float, default=[1.0])
+    parser.add_argument("--flip_horizontal", action="store_true")
+    parser.add_argument("--flip_vertical", action="store_true")
+    parser.add_argument("--is_slide", action="store_true", help="infer by sliding window")
+    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
+    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
+
+
+def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:
+    """Return the config's test settings, overridden by the flags of :func:`add_augmentation`."""
+    chosen = dict(test_config)
+    if getattr(args, switch):
+        chosen[switch] = True
+        for name in ("scales", "flip_horizontal", "flip_vertical"):
+            chosen[name] = getattr(args, name)
+    if args.is_slide:
+        for name in ("is_slide", "crop_size", "stride"):
+            chosen[name] = getattr(args, name)
+    return chosen
+
+
+def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
+    """Activate the plugin and read the config.
+
+    Args:
+        args: Holds ``config`` and ``opts``; a ``model_path`` or ``resume_model`` in it says that
+            the backbone's weights need not be downloaded.
+        overrides: Further arguments of PaddleSeg's ``Config``.
+    """
+    from liteseg_plugin import compat
+    from liteseg_plugin.plugin import activate
+
+    activate()
+    given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
+    compat.skip_backbone_download(any(given))
+
+    from paddleseg.cvlibs import Config, SegBuilder
+
+    return SegBuilder(Config(args.config, opts=args.opts, **overrides))
+
+
+def show(builder: SegBuilder, device: str | None = None) -> None:
+    """Log environment and config, and choose the device, as PaddleSeg's tools do."""
+    from paddleseg.utils import utils
+
+    utils.show_env_info()
+    utils.show_cfg_info(builder.config)
+    if device is not None:
+        utils.set_device(device)
+
+
+def known_arguments(function: Callable[..., Any], **values: Any) -> dict[str, Any]:
+    """Keep the arguments that ``function`` takes: PaddleSeg's loops differ between releases."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in values.items() if name in parameters}

@@ -1,0 +1,47 @@
+"""Write a model for deployment; the flags are those of tools/export.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.cli import _common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    _common.add_config(parser)
+    _common.add_weights(parser)
+    parser.add_argument("--save_dir", default="./output/inference_model")
+    parser.add_argument(
+        "--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="default: any size"
+    )
+    parser.add_argument("--output_op", default="argmax", choices=("argmax", "softmax", "none"))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export."""
+    builder = _common.build(args)
+
+    from paddleseg.utils import logger, utils
+
+    from liteseg_plugin.deploy import export
+
+    _common.show(builder)
+    config = builder.config
+    model = builder.model
+    utils.load_entire_model(model, args.model_path)
+    deploy_file = export.export_model(
+        model,
+        args.save_dir,
+        transforms=config.val_dataset_cfg.get("transforms", []),
+        output_op=args.output_op,
+        input_shape=args.input_shape,
+        scale=export.evaluation_scale(config.test_config),
+        classes=export.describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
+        provenance={
+            "config": args.config,
+            "weights": args.model_path,
+            "weights_sha256": export.file_sha256(args.model_path),
+        },
+    )
+    logger.info(f"Exported {type(model).__module__}.{type(model).__name__}: {deploy_file}")

@@ -1,0 +1,191 @@
+"""Export to a Paddle inference model whose label maps are those of evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import paddle
+import yaml
+from paddle import nn
+from paddleseg.utils.visualize import get_color_map_list
+
+from liteseg_plugin import __version__
+from liteseg_plugin.datasets import camvid
+from liteseg_plugin.errors import ExportError
+from liteseg_plugin.models.resize import Extent, resize, spatial_size
+
+OUTPUT_OPS = ("argmax", "softmax", "none")
+MODEL_FILES = ("model.json", "model.pdmodel")
+PARAMS_FILE = "model.pdiparams"
+DEPLOY_FILE = "deploy.yaml"
+
+
+class ExportedNetwork(nn.Layer):
+    """A network, the scale it is evaluated at, and what is made of its logits: one graph.
+
+    Args:
+        network: Gives a list whose first entry are the logits.
+        output_op: One of ``OUTPUT_OPS``.
+        scale: The network sees the image resized by this, and its logits are resized back, as
+            PaddleSeg's evaluation does with ``aug_eval: True, scales: 0.5``.
+    """
+
+    def __init__(self, network: nn.Layer, output_op: str, scale: float = 1.0) -> None:
+        super().__init__()
+        self.network = network
+        self._output_op = output_op
+        self._scale = scale
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Map normalised images (N, 3, H, W) to labels (N, H, W), or scores (N, C, H, W)."""
+        if self._scale == 1:
+            logit = self.network(x)[0]
+        else:
+            size_hw = spatial_size(x)
+            scaled = tuple(_scaled(extent, self._scale) for extent in size_hw)
+            logit = resize(self.network(resize(x, scaled))[0], size_hw)
+        if self._output_op == "argmax":
+            return paddle.argmax(logit, axis=1, dtype="int32")
+        return nn.functional.softmax(logit, axis=1) if self._output_op == "softmax" else logit
+
+
+def export_model(
+    network: nn.Layer,
+    save_dir: str | os.PathLike,
+    *,
+    transforms: Sequence[dict],
+    output_op: str = "argmax",
+    input_shape: Sequence[int | None] | None = None,
+    scale: float = 1.0,
+    classes: Sequence[dict] = (),
+    provenance: dict[str, str] | None = None,
+) -> Path:
+    """Write the inference model, its weights, and a ``deploy.yaml`` that is true.
+
+    The files appear in ``save_dir`` together, when all of them are complete. The network itself
+    is left as it was.
+
+    Args:
+        network: The trained network.
+        save_dir: Folder to write to; made if need be.
+        transforms: The transforms of the images, as in the config's ``val_dataset``.
+        output_op: ``argmax`` for labels, ``softmax`` for probabilities, ``none`` for logits.
+        input_shape: (N, 3, H, W) of the graph's input; None (of all, or of one) leaves it open.
+        scale: Evaluation scale; see :class:`ExportedNetwork`.
+        classes: Names and colours, ``{"name": "road", "color": [128, 64, 128]}``, in index order.
+        provenance: Where the weights come from; written as it is.
+
+    Returns:
+        The path of ``deploy.yaml``.
+
+    Raises:
+        ExportError: If the shape or the output op cannot be, or Paddle cannot trace the network.
+    """
+    if output_op not in OUTPUT_OPS:
+        raise ExportError(f"unknown output_op {output_op!r}; choose one of {OUTPUT_OPS}")
+    shape = [None, 3, None, None] if input_shape is None else list(input_shape)
+    if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != 3:
+        raise ExportError(f"input_shape is N 3 H W, each at least 1, got {shape}")
+    save_dir = Path(save_dir)
+    save_dir.mkdir(parents=True, exist_ok=True)
+
+    was_training = network.training
+    network.eval()
+    spec = [paddle.static.InputSpec(shape, "float32", "x")]
+    try:
+        graph = paddle.jit.to_static(ExportedNetwork(network, output_op, scale), spec)
+        with tempfile.TemporaryDirectory(dir=save_dir, prefix=".export-") as complete:
+            paddle.jit.save(graph, f"{complete}/model")
+            model = next(f for f in MODEL_FILES if Path(complete, f).exists())
+            deploy = {
+                "Deploy": {
+                    "model": model,
+                    "params": PARAMS_FILE,
+                    "transforms": [dict(t) for t in transforms],
+                    "input_shape": shape,
+                    "output_op": output_op,
+                    "output_dtype": "int32" if output_op == "argmax" else "float32",
+                },
+                "liteseg": {
+                    "evaluation_scale": scale,
+                    "classes": [dict(c) for c in classes],
+                    "provenance": {
+                        **(provenance or {}),
+                        "liteseg_plugin": __version__,
+                        "paddle": paddle.__version__,
+                    },
+                },
+            }
+            text = yaml.safe_dump(deploy, sort_keys=False)
+            Path(complete, DEPLOY_FILE).write_text(text, encoding="utf-8")
+            for stale in MODEL_FILES:
+                (save_dir / stale).unlink(missing_ok=True)
+            for file in sorted(Path(complete).iterdir()):
+                os.replace(file, save_dir / file.name)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ExportError(
+            f"Paddle {paddle.__version__} cannot trace the network: {error}"
+        ) from error
+    finally:
+        network.train() if was_training else network.eval()
+    return save_dir / DEPLOY_FILE
+
+
+def evaluation_scale(test_config: dict) -> float:
+    """Return the one scale that evaluation runs the network at, from a config's ``test_config``.
+
+    Raises:
+        ExportError: If it averages several scales or flips, which one graph does not.
+    """
+    if not test_config.get("aug_eval", False):
+        return 1.0
+    scales = test_config.get("scales", 1.0)
+    scales = list(np.atleast_1d(scales).astype(float))
+    if len(scales) > 1 or test_config.get("flip_horizontal") or test_config.get("flip_vertical"):
+        raise ExportError(
+            f"test_config averages several inferences ({test_config}); an exported model makes "
+            "one. Give a single scale and no flips, e.g. --opts test_config.scales=1.0"
+        )
+    return scales[0]
+
+
+def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
+    """Return names and colours of a data set's classes.
+
+    Names come from ``labels.txt`` in its folder (one a line) or are the numbers; colours are
+    CamVid's for CamVid's classes, else PaddleSeg's colour map.
+
+    Args:
+        dataset_config: A config's ``val_dataset``.
+        num_classes: Number of classes.
+    """
+    labels = Path(dataset_config.get("dataset_root", "."), "labels.txt")
+    names = labels.read_text(encoding="utf-8").split() if labels.is_file() else []
+    if len(names) != num_classes:
+        names = [str(i) for i in range(num_classes)]
+    if tuple(names) == camvid.CLASS_NAMES:
+        colors = camvid.PALETTE_RGB.tolist()
+    else:
+        colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
+    return [{"name": name, "color": color} for name, color in zip(names, colors)]
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _scaled(extent: Extent, scale: float) -> Extent:
+    """Round as PaddleSeg's evaluation does."""
+    if isinstance(extent, int):
+        return int(extent * scale + 0.5)
+    return paddle.floor(extent.astype("float32") * scale + 0.5).astype("int64")

@@ -1,0 +1,299 @@
+"""PaddleSeg's silent or obscure failures, said in one sentence that names the thing.
+
+:func:`install` wraps the places of PaddleSeg where a user's mistake first shows (config, builder,
+data set, weights, download), so that every route (a PaddleSeg script, ``liteseg train``) says the
+same. The wrapped code decides; nothing that works is refused, but what would go on silently wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import cv2
+import numpy as np
+import paddle
+import requests
+import yaml
+from paddleseg.core import evaluate as _evaluate
+from paddleseg.cvlibs import Config
+from paddleseg.cvlibs.builder import Builder
+from paddleseg.datasets import Dataset
+from paddleseg.transforms import Compose
+from paddleseg.utils import logger, utils
+from PIL import Image
+
+from liteseg_plugin.compat import replace_in_utils
+from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
+from liteseg_plugin.models.pp_liteseg import PPLiteSeg
+from liteseg_plugin.weights import load_matching_weights, load_weights
+
+_installed = False
+_raised_in_thread: LitesegError | None = None
+
+
+def install() -> None:
+    """Wrap PaddleSeg's functions, once."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    _wrap(Config, "__init__", _read_config)
+    _wrap(Builder, "load_component_class", _find_component)
+    _wrap(Builder, "build_component", _build)
+    _wrap(Dataset, "__init__", _open_dataset)
+    _wrap(Dataset, "__getitem__", _read_sample)
+    _wrap(Compose, "__call__", _transform)
+    for module in (sys.modules["paddleseg.core.train"], sys.modules["paddleseg.core"]):
+        _wrap(module, "train", _train)
+    for module in (sys.modules["paddleseg.core.train"], sys.modules["paddleseg.core"]):
+        if module.evaluate is _evaluate:
+            _wrap(module, "evaluate", _evaluate_checked)
+    for name, wrapper in (
+        ("download_pretrained_model", _download),
+        ("load_pretrained_model", _load_partly),
+        ("load_entire_model", _load_whole),
+    ):
+        replace_in_utils(name, _wrapped(getattr(utils, name), wrapper))
+    _wrap(threading, "excepthook", _thread_excepthook)
+    _wrap(sys, "excepthook", _excepthook)
+
+
+def explain(error: BaseException) -> LitesegError | None:
+    """Return the error behind ``error`` that was made for people, if there is one.
+
+    Paddle's data loader hides it: in a thread it gives a SystemError about a queue, from a worker
+    process the text of a traceback.
+    """
+    if isinstance(error, LitesegError):
+        name = f"{type(error).__module__}.{type(error).__qualname__}: "
+        return type(error)(str(error).rpartition(name)[2].strip())
+    if isinstance(error, SystemError) and "queue" in str(error):
+        return _raised_in_thread
+    return None
+
+
+# --- wrappers: each gets the original first ------------------------------------------------------
+
+
+def _read_config(original: Callable[..., None], self: Config, path: str, *args: Any, **kw: Any):
+    if not Path(path).is_file():
+        known = [str(p) for p in Path(path).parent.glob("*.y*ml")]
+        close = difflib.get_close_matches(path, known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(f"config not found: {path}{hint}")
+    try:
+        original(self, path, *args, **kw)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is no valid YAML: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"config {path}: its _base_ {error.filename} does not exist") from error
+    except (AssertionError, RuntimeError, TypeError, AttributeError) as error:
+        reason = error.__context__ or error
+        raise ConfigError(f"config {path}: {reason}") from error
+
+
+def _find_component(original: Callable[..., Any], self: Builder, class_type: str):
+    for registry in self.comp_list:
+        if class_type in registry.components_dict:
+            return original(self, class_type)
+    everything = {name: r.name for r in self.comp_list for name in r.components_dict}
+    close = difflib.get_close_matches(str(class_type), everything, n=5, cutoff=0.5)
+    registries = {everything[name] for name in close} or {r.name for r in self.comp_list}
+    choices = "; ".join(
+        f"{r.name}: {', '.join(sorted(r.components_dict))}"
+        for r in self.comp_list
+        if r.name in registries
+    )
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ConfigError(f"unknown component {class_type!r}; {hint}Choices are {choices}")
+
+
+def _build(original: Callable[..., Any], self: Builder, cfg: dict):
+    try:
+        return original(self, cfg)
+    except RuntimeError as error:
+        cause = error.__context__
+        if cause is None:
+            raise
+        if isinstance(cause, LitesegError):
+            raise cause from None
+        name = cfg.get("type")
+        if isinstance(cause, TypeError) and "argument" in str(cause):
+            accepted = _accepted_arguments(self.load_component_class(name))
+            raise ConfigError(f"{name}: {cause}. It takes {accepted}") from cause
+        raise ConfigError(f"{name}: {cause}") from cause
+
+
+def _accepted_arguments(component: Any) -> str:
+    parameters = inspect.signature(component).parameters.values()
+    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    return ", ".join(names) or "the arguments that its documentation lists"
+
+
+def _open_dataset(original: Callable[..., None], self: Dataset, *args: Any, **kw: Any):
+    original(self, *args, **kw)
+    if not self.file_list:
+        listing = kw.get(f"{self.mode}_path", f"of mode {self.mode!r}")
+        raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
+
+
+def _read_sample(original: Callable[..., dict], self: Dataset, index: int):
+    operations = self.transforms.transforms
+    if not operations or not isinstance(operations[0], _SampleCheck):
+        operations.insert(0, _SampleCheck(self.num_classes, self.ignore_index))
+    return original(self, index)
+
+
+def _transform(original: Callable[..., dict], self: Compose, data: dict):
+    image, label = data.get("img"), data.get("label")
+    try:
+        return original(self, data)
+    except Exception as error:
+        if not isinstance(image, str):
+            raise
+        raise DataError(_describe(image, label, error)) from error
+
+
+class _SampleCheck:
+    """A first transform: image and label of one size, label values of the classes."""
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        self._num_classes = num_classes
+        self._ignore_index = ignore_index
+        self._allowed = np.zeros(256, bool)
+        self._allowed[:num_classes] = True
+        if 0 <= ignore_index < 256:
+            self._allowed[ignore_index] = True
+
+    def __call__(self, data: dict) -> dict:
+        label = data.get("label")
+        if isinstance(label, np.ndarray):
+            self._check(data["img"], label)
+        return data
+
+    def _check(self, image: np.ndarray, label: np.ndarray) -> None:
+        if label.ndim != 2:
+            raise DataError(
+                f"the label has {label.shape[-1]} channels (a colour image?); labels hold one "
+                "class index for each pixel"
+            )
+        if label.shape != image.shape[:2]:
+            raise DataError(
+                f"image and label differ in size: {image.shape[1]}x{image.shape[0]} and "
+                f"{label.shape[1]}x{label.shape[0]} (width x height)"
+            )
+        if label.dtype == np.uint8 and self._allowed[label].all():
+            return
+        values, counts = np.unique(label, return_counts=True)
+        wrong = [
+            f"{value} ({count} pixels)"
+            for value, count in zip(values.tolist(), counts)
+            if not 0 <= value < self._num_classes and value != self._ignore_index
+        ]
+        if wrong:
+            raise DataError(
+                f"label values out of range: {', '.join(wrong[:8])}; with num_classes "
+                f"{self._num_classes} they are 0 to {self._num_classes - 1}, or "
+                f"{self._ignore_index} for pixels that do not count"
+            )
+
+
+def _describe(image: str, label: str | None, error: Exception) -> str:
+    for kind, path in (("image", image), ("label", label)):
+        if isinstance(path, str) and not Path(path).is_file():
+            return f"{kind} not found: {path}"
+    if cv2.imread(image) is None:
+        return f"cannot read image {image}: it is no image, or is cut short"
+    if isinstance(label, str):
+        try:
+            Image.open(label).load()
+        except (OSError, SyntaxError, ValueError) as reason:
+            return f"cannot read label {label}: {reason}"
+    pair = f"{label} of image {image}" if isinstance(label, str) else image
+    reason = error if isinstance(error, LitesegError) else f"{type(error).__name__}: {error}"
+    return f"{pair}: {reason}"
+
+
+def _train(original: Callable[..., None], *args: Any, **kw: Any):
+    values = inspect.signature(original).bind(*args, **kw)
+    values.apply_defaults()
+    images = len(values.arguments["train_dataset"])
+    processes = paddle.distributed.ParallelEnv().nranks
+    needed = values.arguments["batch_size"] * processes
+    if images < needed:
+        # PaddleSeg drops the last, incomplete batch, and waits for ever for the first one.
+        raise DataError(
+            f"{images} training images do not fill one batch of {values.arguments['batch_size']} "
+            f"in each of {processes} process(es); lower --batch_size or add images"
+        )
+    return original(*args, **kw)
+
+
+def _evaluate_checked(original: Callable[..., Any], model: Any, eval_dataset: Any, *a: Any, **kw):
+    if len(eval_dataset) == 0:
+        raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
+    return original(model, eval_dataset, *a, **kw)
+
+
+def _download(original: Callable[..., str], url: str):
+    try:
+        return original(url)
+    except (requests.RequestException, OSError) as error:
+        raise WeightsError(
+            f"cannot download {url} ({type(error).__name__}). To work offline, download it "
+            "elsewhere and name the local file: --opts model.backbone.pretrained=PATH for a "
+            "backbone, or None to train from random weights"
+        ) from error
+
+
+def _load_partly(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):
+    if pretrained is None:
+        return original(model, pretrained)
+    loaded = load_matching_weights(model, _local(pretrained))
+    logger.info(f"Loaded {loaded} of {len(model.state_dict())} arrays from {pretrained}")
+
+
+def _load_whole(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):
+    if pretrained is None or not isinstance(model, PPLiteSeg):
+        return original(model, pretrained)
+    load_weights(model, _local(pretrained))
+
+
+def _local(path_or_url: str) -> str:
+    is_url = urlparse(path_or_url).netloc
+    return utils.download_pretrained_model(path_or_url) if is_url else path_or_url
+
+
+def _thread_excepthook(original: Callable[..., None], details: Any):
+    global _raised_in_thread
+    _raised_in_thread = explain(details.exc_value) if details.exc_value else None
+    if _raised_in_thread is None:
+        original(details)
+
+
+def _excepthook(original: Callable[..., None], kind: type, error: BaseException, trace: Any):
+    explained = explain(error)
+    if explained is None:
+        original(kind, error, trace)
+    else:
+        print(f"error: {explained}", file=sys.stderr)
+
+
+def _wrapped(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kw: Any) -> Any:
+        return wrapper(original, *args, **kw)
+
+    return call
+
+
+def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    setattr(owner, name, _wrapped(getattr(owner, name), wrapper))

@@ -1,0 +1,234 @@
+"""What works in this environment, and why the rest does not.
+
+Every probe is a process of its own: a missing wheel, a NumPy of the wrong major version or a crash
+of Paddle is then a line of the answer and not the end of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from typing import NamedTuple
+
+from liteseg_plugin import __version__, autoload
+
+_DISTRIBUTIONS = (
+    "paddlepaddle",
+    "paddlepaddle-gpu",
+    "paddleseg",
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "paddle2onnx",
+    "onnx",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+)
+
+
+class Check(NamedTuple):
+    """One thing a user may want to do here.
+
+    Attributes:
+        name: What it is.
+        works: Whether it will.
+        detail: What was found, or why it will not and what to do.
+        essential: Whether the plugin is of no use without it.
+    """
+
+    name: str
+    works: bool
+    detail: str
+    essential: bool = False
+
+
+def examine() -> dict:
+    """Probe the environment.
+
+    Returns:
+        ``ok``, ``versions``, ``checks``, ``components``, ``compat`` and ``autoload``, ready for
+        JSON. ``ok`` says whether everything essential works.
+    """
+    imports = [
+        _imports("import", "numpy, cv2", "import numpy, cv2", _NUMPY_HINT),
+        _imports("paddle", "paddle", "import zlib, paddle; print(paddle.device.get_device())"),
+        _imports("paddleseg", "paddleseg", "import zlib, paddleseg"),
+    ]
+    report = _probe("import json, liteseg_plugin.doctor as d; print(json.dumps(d.inspect()))")
+    inside = json.loads(report.output.splitlines()[-1]) if report.works else {}
+    blocked = next((c.detail for c in imports if not c.works), report.reason)
+    steps = [
+        Check(step, not blocked, blocked or "ready", essential=True)
+        for step in ("train", "val", "predict")
+    ]
+    steps.append(_traced(blocked))
+    steps.append(_converted(steps[-1]))
+    checks = [*imports, *steps, *_runtimes(blocked)]
+    return {
+        "ok": all(check.works for check in checks if check.essential),
+        "versions": _versions(),
+        "device": inside.get("device", "unknown"),
+        "checks": [check._asdict() for check in checks],
+        "components": inside.get("components", {}),
+        "compat": inside.get("compat", []),
+        "autoload": autoload.is_enabled(),
+    }
+
+
+def inspect() -> dict:
+    """Tell about components and incompatibilities from inside; imports Paddle and PaddleSeg."""
+    import paddle
+    import paddleseg  # noqa: F401
+
+    from liteseg_plugin import compat
+    from liteseg_plugin.plugin import activate, owners
+
+    # Probed before anything is repaired.
+    broken = {entry.name: entry.is_broken() for entry in compat.ENTRIES}
+    activate()
+    return {
+        "device": paddle.device.get_device(),
+        "components": owners(),
+        "compat": [
+            {
+                "name": entry.name,
+                "broken_here": broken[entry.name],
+                "active": compat.is_active(entry.name),
+                "symptom": entry.symptom,
+                "repair": entry.repair_text,
+                "reference": entry.reference,
+            }
+            for entry in compat.ENTRIES
+        ],
+    }
+
+
+def describe(report: dict) -> str:
+    """Write the report of :func:`examine` for people."""
+    lines = ["Versions"]
+    lines += [f"  {name:24}{version}" for name, version in report["versions"].items()]
+    lines += ["", "What works"]
+    lines += [
+        f"  {'yes' if c['works'] else 'NO ':4}{c['name']:20}{c['detail']}" for c in report["checks"]
+    ]
+    lines += ["", "Incompatibilities of PaddleSeg and Paddle"]
+    for entry in report["compat"]:
+        state = "broken here, mended" if entry["broken_here"] else "not broken here"
+        if not entry["broken_here"] and entry["active"]:
+            state += ", replaced all the same"
+        lines += [f"  {entry['name']:20}{state}: {entry['repair']}"]
+    lines += ["", "Registered components"]
+    lines += [f"  {name:24}{owner}" for name, owner in report["components"].items()]
+    lines += ["", f"autoload is {'enabled' if report['autoload'] else 'disabled'}"]
+    return "\n".join(lines)
+
+
+class _Outcome(NamedTuple):
+    output: str
+    reason: str
+
+    @property
+    def works(self) -> bool:
+        return not self.reason
+
+
+_NUMPY_HINT = "; OpenCV built for NumPy 1 needs numpy<2: pip install 'numpy<2'"
+
+
+def _probe(code: str) -> _Outcome:
+    """Run Python code in a process of its own; the reason is empty where it succeeded."""
+    try:
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            env={**os.environ, "GLOG_minloglevel": "3"},
+        )
+    except subprocess.TimeoutExpired:
+        return _Outcome("", "no answer within 3 minutes")
+    if result.returncode == 0:
+        return _Outcome(result.stdout, "")
+    if result.returncode < 0:
+        return _Outcome("", f"the process crashed (signal {-result.returncode})")
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    return _Outcome("", lines[-1] if lines else f"exit code {result.returncode}")
+
+
+def _imports(name: str, what: str, code: str, hint: str = "") -> Check:
+    outcome = _probe(code)
+    if outcome.works:
+        return Check(f"import {what}", True, outcome.output.strip() or "ready", essential=True)
+    return Check(f"import {what}", False, outcome.reason + hint, essential=True)
+
+
+def _traced(blocked: str) -> Check:
+    if blocked:
+        return Check("export", False, blocked, essential=True)
+    outcome = _probe(_EXPORT + "print(', '.join(sorted(os.listdir(folder))))")
+    return Check("export", outcome.works, outcome.reason or outcome.output.strip(), essential=True)
+
+
+def _converted(export: Check) -> Check:
+    if not export.works:
+        return Check("onnx", False, "needs a working export")
+    outcome = _probe(
+        _EXPORT + "import paddle2onnx\n"
+        "model = next(f'{folder}/{f}' for f in os.listdir(folder) if f.startswith('model.')"
+        " and not f.endswith('iparams'))\n"
+        "options = {} if 'optimize_tool' not in inspect.signature(paddle2onnx.export).parameters"
+        " else {'optimize_tool': 'None'}\n"
+        "paddle2onnx.export(model, f'{folder}/model.pdiparams', f'{folder}/m.onnx', **options)\n"
+        "assert os.path.getsize(f'{folder}/m.onnx')"
+    )
+    if outcome.works:
+        return Check("onnx", True, "paddle2onnx converts a model of this Paddle")
+    missing = "No module named 'paddle2onnx'" in outcome.reason
+    hint = "install the extra: pip install 'liteseg_plugin[onnx]'" if missing else outcome.reason
+    return Check("onnx", False, hint)
+
+
+_EXPORT = """
+import inspect, os, tempfile, zlib, paddle
+folder = tempfile.mkdtemp()
+net = paddle.nn.Sequential(paddle.nn.Conv2D(3, 2, 3), paddle.nn.ReLU())
+spec = [paddle.static.InputSpec([1, 3, 8, 8], 'float32')]
+paddle.jit.save(paddle.jit.to_static(net, spec), folder + '/model')
+"""
+
+
+def _runtimes(blocked: str) -> list[Check]:
+    probes = (
+        ("onnxruntime", "import onnxruntime as o; print(', '.join(o.get_available_providers()))",
+         "pip install 'liteseg_plugin[onnx]'"),
+        ("openvino", "import openvino as o; print(', '.join(o.Core().available_devices))",
+         "pip install 'liteseg_plugin[openvino]'"),
+        ("tensorrt", "import tensorrt as t; print(t.__version__)",
+         "needs an NVIDIA GPU; pip install tensorrt"),
+    )  # fmt: skip
+    found = [Check("paddle inference", not blocked, blocked or "in the Paddle that is installed")]
+    for name, code, way_out in probes:
+        outcome = _probe(code)
+        absent = f"No module named '{name}'" in outcome.reason
+        detail = outcome.output.strip() or (
+            f"not installed: {way_out}" if absent else outcome.reason
+        )
+        found.append(Check(name, outcome.works, detail))
+    return found
+
+
+def _versions() -> dict[str, str]:
+    versions = {"liteseg_plugin": __version__, "python": platform.python_version()}
+    for name in _DISTRIBUTIONS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    versions["platform"] = platform.platform()
+    return versions

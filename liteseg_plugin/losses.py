@@ -1,0 +1,106 @@
+"""Online hard example mining (OHEM) cross entropy, as PP-LiteSeg is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+PIXELS_PER_KEPT = 16
+"""The released recipes keep at least one pixel of 16: batch * height * width / 16."""
+
+
+class OhemCrossEntropyLoss(nn.Layer):
+    """Cross entropy over the hardest pixels of a batch.
+
+    Kept are the pixels whose probability of the true class is below ``thresh``, and if those are
+    fewer than ``min_kept``, those below the probability of the ``min_kept``-th hardest pixel.
+    A batch with at most ``min_kept`` labelled pixels is kept whole, and 0 switches mining off:
+    every labelled pixel counts. Loss and gradient are those
+    of PaddleSeg's class of this name, which sorts all pixels and expands the labels to one-hot;
+    this one selects by order statistic and gathers.
+
+    Args:
+        thresh: Probability of the true class from which on a pixel is easy, from 0 to 1.
+        min_kept: Number of pixels of a batch to keep at least; by default that of the released
+            recipes, a sixteenth of the pixels of the batch at hand.
+        ignore_index: Label of pixels that do not count.
+        weight: Factor of each class, or None for 1.
+
+    Raises:
+        ValueError: If ``thresh`` is outside 0..1, ``min_kept`` negative, or the number of weights
+            is not that of the classes.
+
+    Example:
+        >>> loss = OhemCrossEntropyLoss(min_kept=2)
+        >>> logit, label = paddle.zeros([1, 3, 2, 2]), paddle.zeros([1, 2, 2], dtype="int64")
+        >>> round(float(loss(logit, label)), 4)
+        1.0986
+    """
+
+    # Of PaddleSeg's, and part of the number that training logs: mean(loss) / (mean(kept) + EPS).
+    EPS = 1e-5
+
+    def __init__(
+        self,
+        thresh: float = 0.7,
+        min_kept: int | None = None,
+        ignore_index: int = 255,
+        weight: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= thresh <= 1:
+            raise ValueError(f"thresh is a probability from 0 to 1, got {thresh}")
+        if min_kept is not None and min_kept < 0:
+            raise ValueError(f"min_kept is a number of pixels from 0 up, got {min_kept}")
+        self.thresh = thresh
+        self.min_kept = min_kept
+        self.ignore_index = ignore_index
+        self.weight = None if weight is None else paddle.to_tensor(weight, dtype="float32")
+
+    def forward(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            logit: (N, C, H, W).
+            label: Integers 0..C-1 or ``ignore_index``, (N, H, W) or (N, 1, H, W).
+
+        Returns:
+            The loss, a scalar.
+        """
+        if self.weight is not None and len(self.weight) != logit.shape[1]:
+            raise ValueError(f"{len(self.weight)} class weights for {logit.shape[1]} classes")
+        if label.ndim == logit.ndim - 1:
+            label = label.unsqueeze(1)
+        label = label.astype("int64")
+        kept = self._kept(logit.detach(), label)
+        loss = F.cross_entropy(
+            logit,
+            paddle.where(kept, label, paddle.full_like(label, self.ignore_index)),
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            reduction="none",
+            axis=1,
+        )
+        kept = kept.astype("float32")
+        return (loss * kept).mean() / (kept.mean() + self.EPS)
+
+    @paddle.no_grad()
+    def _kept(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """Say which pixels count: (N, 1, H, W) of bool. Nothing here waits for a GPU."""
+        labelled = label != self.ignore_index
+        pixels = label.size
+        min_kept = pixels // PIXELS_PER_KEPT if self.min_kept is None else self.min_kept
+        if min_kept == 0 or min_kept >= pixels:
+            return labelled
+
+        true_class = paddle.where(labelled, label, paddle.zeros_like(label))
+        probability = paddle.take_along_axis(F.softmax(logit, axis=1), true_class, axis=1)
+        # Ignored pixels rank behind every labelled one.
+        rank = paddle.where(labelled, probability, paddle.full_like(probability, 2.0)).flatten()
+        threshold = paddle.kthvalue(rank, min_kept)[0].clip(min=self.thresh)
+        hard = paddle.logical_and(labelled, probability < threshold)
+        few_labelled = labelled.astype("int64").sum() <= min_kept
+        return paddle.where(few_labelled, labelled, hard)

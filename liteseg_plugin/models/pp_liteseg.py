@@ -1,0 +1,205 @@
+"""PP-LiteSeg, a real-time semantic segmentation network: arXiv 2204.02681.
+
+The way of one image: the encoder (STDC) gives features at strides 2 to 32; the context module
+pools the deepest; the Flexible and Lightweight Decoder (FLD) fuses upwards, one fusion block for
+each chosen stride; a head on the finest fused feature gives the logits. In training every fused
+feature has a head, and each head a loss.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+from paddle import nn
+from paddleseg.cvlibs import manager
+from paddleseg.models import layers
+from paddleseg.utils import utils
+
+from liteseg_plugin.models.resize import resize, spatial_size
+
+
+class PPLiteSeg(nn.Layer):
+    """Semantic segmentation by encoder, context module, light decoder and heads.
+
+    Args:
+        num_classes: Number of classes.
+        backbone: Encoder with an attribute ``feat_channels``; its forward gives one feature for
+            each of them, from fine to coarse.
+        backbone_indices: Which features are fused, from fine to coarse.
+        arm_type: Name of the fusion block in PaddleSeg's ``manager.MODELS``.
+        cm_bin_sizes: Grid sizes of the context module.
+        cm_out_ch: Channels of the context module.
+        arm_out_chs: Channels of each fused feature, or one number for all.
+        seg_head_inter_chs: Hidden channels of each head, or one number for all.
+        resize_mode: How the decoder upsamples, ``bilinear`` or ``nearest``.
+        pretrained: Path or URL of weights to start from.
+        cm_type: Name of the context module in PaddleSeg's ``manager.MODELS``.
+
+    Raises:
+        ValueError: If the backbone has no ``feat_channels``, if indices or numbers of channels do
+            not fit each other, or if no class is registered under a name (the message lists
+            those that are close).
+
+    Example:
+        >>> from paddleseg.models import STDC1
+        >>> net = PPLiteSeg(19, STDC1())
+        >>> [logit.shape for logit in net(paddle.rand([2, 3, 64, 128]))]
+        [[2, 19, 64, 128], [2, 19, 64, 128], [2, 19, 64, 128]]
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        backbone: nn.Layer,
+        backbone_indices: Sequence[int] = (2, 3, 4),
+        arm_type: str = "UAFM_SpAtten",
+        cm_bin_sizes: Sequence[int] = (1, 2, 4),
+        cm_out_ch: int = 128,
+        arm_out_chs: Sequence[int] = (64, 96, 128),
+        seg_head_inter_chs: Sequence[int] = (64, 64, 64),
+        resize_mode: str = "bilinear",
+        pretrained: str | None = None,
+        cm_type: str = "SPPM",
+    ) -> None:
+        super().__init__()
+        encoder_channels = _encoder_channels(backbone, backbone_indices)
+        decoder_channels = _one_each("arm_out_chs", arm_out_chs, backbone_indices)
+        head_channels = _one_each("seg_head_inter_chs", seg_head_inter_chs, backbone_indices)
+
+        # Attribute names are the released checkpoints'.
+        self.backbone = backbone
+        self.ppseg_head = Decoder(
+            encoder_channels,
+            decoder_channels,
+            context=_registered("cm_type", cm_type),
+            context_channels=cm_out_ch,
+            bin_sizes=cm_bin_sizes,
+            fusion=_registered("arm_type", arm_type),
+            resize_mode=resize_mode,
+        )
+        self.seg_heads = nn.LayerList(
+            SegHead(channels, hidden, num_classes)
+            for channels, hidden in zip(decoder_channels, head_channels)
+        )
+        self._backbone_indices = tuple(backbone_indices)
+        if pretrained is not None:
+            utils.load_pretrained_model(self, pretrained)
+
+    def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Give the logits of a batch.
+
+        Args:
+            x: Normalised images, (N, 3, H, W).
+
+        Returns:
+            Logits (N, num_classes, H, W): in training one for each fused feature, from fine to
+            coarse; in evaluation those of the finest alone.
+        """
+        size_hw = spatial_size(x)
+        features = self.backbone(x)
+        fused = self.ppseg_head([features[i] for i in self._backbone_indices])
+        used = len(fused) if self.training else 1
+        return [
+            resize(head(feature), size_hw) for head, feature in zip(self.seg_heads, fused[:used])
+        ]
+
+
+class Decoder(nn.Layer):
+    """The Flexible and Lightweight Decoder: a context module, then one fusion block a level.
+
+    Args:
+        encoder_channels: Channels of the encoder features, from fine to coarse.
+        decoder_channels: Channels of the fused features, likewise.
+        context: Class of the context module.
+        context_channels: Channels of its result.
+        bin_sizes: Its grid sizes.
+        fusion: Class of the fusion blocks.
+        resize_mode: How they upsample.
+    """
+
+    def __init__(
+        self,
+        encoder_channels: Sequence[int],
+        decoder_channels: Sequence[int],
+        *,
+        context: type[nn.Layer],
+        context_channels: int,
+        bin_sizes: Sequence[int],
+        fusion: type[nn.Layer],
+        resize_mode: str,
+    ) -> None:
+        super().__init__()
+        self.cm = context(encoder_channels[-1], context_channels, context_channels, bin_sizes)
+        below = [*decoder_channels[1:], context_channels]
+        self.arm_list = nn.LayerList(
+            fusion(low, high, out, ksize=3, resize_mode=resize_mode)
+            for low, high, out in zip(encoder_channels, below, decoder_channels)
+        )
+
+    def forward(self, features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
+        """Fuse encoder features (N, C_i, H_i, W_i), fine to coarse, to as many of the same size."""
+        fused = [self.cm(features[-1])]
+        for fuse, low in zip(reversed(list(self.arm_list)), reversed(features)):
+            fused.append(fuse(low, fused[-1]))
+        return fused[:0:-1]
+
+
+class SegHead(nn.Layer):
+    """Two convolutions from a fused feature (N, C, H, W) to logits (N, num_classes, H, W)."""
+
+    def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.conv = layers.ConvBNReLU(
+            in_channels, hidden_channels, kernel_size=3, padding=1, bias_attr=False
+        )
+        self.conv_out = nn.Conv2D(hidden_channels, num_classes, kernel_size=1, bias_attr=False)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Give the logits of ``x``, at its own size."""
+        return self.conv_out(self.conv(x))
+
+
+def _encoder_channels(backbone: nn.Layer, indices: Sequence[int]) -> list[int]:
+    channels = getattr(backbone, "feat_channels", None)
+    if channels is None:
+        raise ValueError(
+            f"backbone {type(backbone).__name__} has no attribute feat_channels "
+            "(the channels of each feature it returns)"
+        )
+    if len(indices) < 2 or list(indices) != sorted(set(indices)):
+        raise ValueError(
+            f"backbone_indices must be two or more, from fine to coarse, got {list(indices)}"
+        )
+    if indices[0] < 0 or indices[-1] >= len(channels):
+        raise ValueError(
+            f"backbone_indices {list(indices)} do not fit {type(backbone).__name__}, which has "
+            f"{len(channels)} features (0 to {len(channels) - 1})"
+        )
+    return [channels[i] for i in indices]
+
+
+def _one_each(name: str, values: Sequence[int], indices: Sequence[int]) -> list[int]:
+    """Return one value for each index; a single one serves all (the paper's constant width)."""
+    if len(values) == 1:
+        return list(values) * len(indices)
+    if len(values) != len(indices):
+        raise ValueError(
+            f"{len(values)} {name} {list(values)} for {len(indices)} backbone_indices "
+            f"{list(indices)}; give one for each, or a single one for all"
+        )
+    return list(values)
+
+
+def _registered(argument: str, name: Any) -> type[nn.Layer]:
+    known = manager.MODELS.components_dict
+    if name in known:
+        return known[name]
+    own = [key for key, cls in known.items() if cls.__module__.startswith(f"{__package__}.")]
+    others = [key for key in difflib.get_close_matches(str(name), known) if key not in own]
+    raise ValueError(
+        f"unknown {argument} {name!r}; choose one of {sorted(set(own) - {'PPLiteSeg'}) + others}, "
+        "or register a class of your own with @manager.MODELS.add_component"
+    )

@@ -1,0 +1,79 @@
+"""The plugin's hold on PaddleSeg: its components in the managers, and everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def register() -> None:
+    """Put the components into PaddleSeg's managers, in place of PaddleSeg's own of those names.
+
+    Silent and idempotent. :func:`owners` tells whose the registered classes are.
+    """
+    for manager, components in _components():
+        for component in components:
+            # Not manager.add_component, which warns of every name that is replaced.
+            manager.components_dict[component.__name__] = component
+
+
+def owners() -> dict[str, str]:
+    """Tell for each name of the plugin's which class is registered under it now.
+
+    Returns:
+        Names to ``module.class``, or to ``""`` where nothing is registered.
+    """
+    registered = (
+        (component.__name__, manager.components_dict.get(component.__name__))
+        for manager, components in _components()
+        for component in components
+    )
+    return {name: f"{cls.__module__}.{cls.__name__}" if cls else "" for name, cls in registered}
+
+
+def activate(arguments: Sequence[str] = ()) -> None:
+    """Register the components, repair PaddleSeg on this Paddle, and make its errors clear.
+
+    Args:
+        arguments: The command line of the PaddleSeg script that runs. ``--model_path`` or
+            ``--resume_model`` in it say that full weights are given, so that the backbone's need
+            not be downloaded.
+    """
+    from liteseg_plugin import compat, diagnostics
+
+    register()
+    diagnostics.install()
+    compat.apply()
+    if any(a.split("=")[0] in ("--model_path", "--resume_model") for a in arguments):
+        compat.skip_backbone_download()
+
+
+def _components() -> list[tuple]:
+    import paddleseg  # noqa: F401 - first: its import registers, through the hook, and ends here
+    from paddleseg.cvlibs import manager
+
+    from liteseg_plugin.losses import OhemCrossEntropyLoss
+    from liteseg_plugin.models.pp_liteseg import PPLiteSeg
+    from liteseg_plugin.models.sppm import SPPM, PointwiseContext
+    from liteseg_plugin.models.uafm import (
+        UAFM,
+        UAFM_ChAtten,
+        UAFM_ChAtten_S,
+        UAFM_SpAtten,
+        UAFM_SpAtten_S,
+        UAFMMobile,
+        UAFMMobile_SpAtten,
+    )
+
+    fusion = (
+        UAFM,
+        UAFM_ChAtten,
+        UAFM_ChAtten_S,
+        UAFM_SpAtten,
+        UAFM_SpAtten_S,
+        UAFMMobile,
+        UAFMMobile_SpAtten,
+    )
+    return [
+        (manager.MODELS, (PPLiteSeg, SPPM, PointwiseContext, *fusion)),
+        (manager.LOSSES, (OhemCrossEntropyLoss,)),
+    ]

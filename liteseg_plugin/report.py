@@ -1,0 +1,137 @@
+"""Pictures that people look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from liteseg_plugin.errors import DataError
+
+if TYPE_CHECKING:
+    from liteseg_plugin.deploy.predictor import Predictor
+
+
+def segment_file(predictor: Predictor, image_path: str, save_dir: str | os.PathLike) -> dict:
+    """Segment one image file and write what people look at.
+
+    Args:
+        predictor: An exported model.
+        image_path: The image.
+        save_dir: Where ``NAME.png`` (class indices with a palette) and ``overlay/NAME.jpg`` go.
+
+    Returns:
+        The paths: ``image``, ``label`` and ``overlay``.
+
+    Raises:
+        DataError: If the image cannot be read.
+    """
+    image = cv2.imread(str(image_path))
+    if image is None:
+        raise DataError(f"cannot read image {image_path}: it is no image, or is cut short")
+    label = predictor(image)
+    classes = predictor.classes or _numbered_classes()
+    name, folder = Path(image_path).stem, Path(save_dir)
+    (folder / "overlay").mkdir(parents=True, exist_ok=True)
+    paths = {
+        "image": str(image_path),
+        "label": str(folder / f"{name}.png"),
+        "overlay": str(folder / "overlay" / f"{name}.jpg"),
+    }
+    indexed = Image.fromarray(label.astype(np.uint8))
+    indexed.putpalette([value for entry in classes for value in entry["color"]])
+    indexed.save(paths["label"])
+    cv2.imwrite(paths["overlay"], overlay(image, label, classes))
+    return paths
+
+
+def overlay(
+    image: np.ndarray,
+    label: np.ndarray,
+    classes: Sequence[dict],
+    *,
+    weight: float = 0.55,
+    legend: bool = True,
+) -> np.ndarray:
+    """Blend an image with the colours of its labels, and add a legend below.
+
+    Args:
+        image: (H, W, 3) of uint8, BGR.
+        label: Class indices (H, W); indices without a class stay uncoloured.
+        classes: ``{"name": ..., "color": [r, g, b]}`` in index order.
+        weight: Share of the label's colour.
+        legend: Whether to list the classes that occur.
+
+    Returns:
+        (H + legend, W, 3) of uint8, BGR.
+    """
+    blended = image.copy()
+    known = label < len(classes)
+    mixed = cv2.addWeighted(image, 1 - weight, colorize(label, classes), weight, 0)
+    blended[known] = mixed[known]
+    if not legend:
+        return blended
+    present = [classes[i] for i in np.unique(label) if i < len(classes)]
+    return np.vstack([blended, _legend(present, image.shape[1])])
+
+
+def colorize(label: np.ndarray, classes: Sequence[dict]) -> np.ndarray:
+    """Return the colours (H, W, 3), BGR, of class indices (H, W); black where there is no class."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(classes)] = [entry["color"][::-1] for entry in classes]
+    return palette[np.clip(label, 0, 255)]
+
+
+def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: int) -> np.ndarray:
+    """Set images of one size in a row, enlarged, each under its caption.
+
+    Args:
+        images: Each (H, W, 3) of uint8, BGR.
+        captions: One for each.
+        scale: Factor of enlargement.
+
+    Returns:
+        One picture, BGR.
+    """
+    columns = []
+    for image, caption in zip(images, captions):
+        large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        bar = np.full((26, large.shape[1], 3), 255, np.uint8)
+        cv2.putText(bar, caption, (8, 18), _FONT, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        columns += [np.vstack([bar, large]), np.full((large.shape[0] + 26, 6, 3), 255, np.uint8)]
+    return np.hstack(columns[:-1])
+
+
+def _numbered_classes() -> list[dict]:
+    """Return numbers and PaddleSeg's colours, for exports that do not name their classes."""
+    from paddleseg.utils.visualize import get_color_map_list
+
+    colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
+    return [{"name": str(i), "color": color} for i, color in enumerate(colors)]
+
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def _legend(classes: Sequence[dict], width: int) -> np.ndarray:
+    """Draw colour and name of classes in as many rows as ``width`` pixels make necessary."""
+    row_height, size, x, rows, places = 18, 0.4, 6, 1, []
+    for entry in classes:
+        (text_width, _), _ = cv2.getTextSize(entry["name"], _FONT, size, 1)
+        if x > 6 and x + text_width + 18 > width:
+            rows, x = rows + 1, 6
+        places.append((x, rows - 1))
+        x += text_width + 28
+    canvas = np.full((rows * row_height + 6, width, 3), 255, np.uint8)
+    for entry, (x, row) in zip(classes, places):
+        y = row * row_height + 4
+        cv2.rectangle(canvas, (x, y + 2), (x + 10, y + 12), entry["color"][::-1], cv2.FILLED)
+        cv2.putText(
+            canvas, entry["name"], (x + 14, y + 12), _FONT, size, (40, 40, 40), 1, cv2.LINE_AA
+        )
+    return canvas
