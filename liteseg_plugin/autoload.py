@@ -6,6 +6,7 @@ It waits for ``import paddleseg`` and costs a Python that never does so next to 
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,8 +19,12 @@ _LINE = (
 
 
 def start() -> None:
-    """Activate the plugin as soon as paddleseg is imported; called by the line of the .pth file."""
-    when_imported("paddleseg", _activate)
+    """Activate the plugin as soon as paddleseg is imported; called by the line of the .pth file.
+
+    ``LITESEG_AUTOLOAD=0`` in the environment of a process keeps it out of that process.
+    """
+    if os.environ.get("LITESEG_AUTOLOAD") != "0":
+        when_imported("paddleseg", _activate)
 
 
 def _activate() -> None:

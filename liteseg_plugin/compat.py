@@ -98,6 +98,43 @@ def _register_ohem() -> None:
     manager.LOSSES.components_dict[OhemCrossEntropyLoss.__name__] = OhemCrossEntropyLoss
 
 
+def _cross_entropy_raises_type_error() -> bool:
+    loss = paddleseg_losses.CrossEntropyLoss()
+    try:
+        loss(paddle.zeros([1, 2, 2, 2]), paddle.zeros([1, 2, 2], dtype="int64"))
+    except TypeError:
+        return True
+    return False
+
+
+def _average_cross_entropy_in_float() -> None:
+    def average(
+        self: paddle.nn.Layer,
+        logit: paddle.Tensor,
+        label: paddle.Tensor,
+        semantic_weights: paddle.Tensor | None,
+        loss: paddle.Tensor,
+    ) -> paddle.Tensor:
+        labelled = label != self.ignore_index
+        counted = labelled if self.avg_non_ignore else paddle.ones_like(labelled)
+        counted = counted.astype("float32")
+        loss = loss.reshape(counted.shape) * counted
+        if semantic_weights is not None:
+            loss = loss * semantic_weights
+        share = paddle.ones_like(counted)
+        if self.weight is not None:
+            true_class = paddle.where(labelled, label, paddle.zeros_like(label))
+            share = paddle.gather(self.weight, true_class.flatten()).reshape(label.shape)
+        if self.top_k_percent_pixels == 1.0:
+            return loss.mean() / ((counted * share).mean() + self.EPS)
+        hardest = int(self.top_k_percent_pixels * loss.size)
+        loss, indices = paddle.topk(loss.flatten(), hardest)
+        share = paddle.gather(share.flatten(), indices).detach()
+        return loss.mean() / (share.mean() + self.EPS)
+
+    paddleseg_losses.CrossEntropyLoss._post_process_loss = average
+
+
 def _training_indexes_scalar_losses() -> bool:
     # A run of the loop would need data, a model and a folder; its line is enough.
     return "l[0]" in inspect.getsource(_train_module.train)
@@ -220,6 +257,40 @@ def repair_deploy_yaml(folder: Path) -> None:
         path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
+# --- inference ----------------------------------------------------------------------------------
+
+
+def _memory_optimisation_raises() -> bool:
+    spec = [paddle.static.InputSpec([1, 1], "float32")]
+    with tempfile.TemporaryDirectory() as folder:
+        net = paddle.nn.Sequential(paddle.nn.Linear(1, 1), paddle.nn.ReLU())
+        paddle.jit.save(paddle.jit.to_static(net, spec), f"{folder}/model")
+        [model] = (p for p in Path(folder).iterdir() if p.suffix in (".json", ".pdmodel"))
+        config = paddle.inference.Config(str(model), f"{folder}/model.pdiparams")
+        config.disable_glog_info()
+        _optimise_memory(config)
+        try:
+            paddle.inference.create_predictor(config)
+        except Exception:
+            return True
+    return False
+
+
+_optimise_memory = paddle.inference.Config.enable_memory_optim
+
+
+def _switch_to_new_format_for_memory_optimisation() -> None:
+    @functools.wraps(_optimise_memory)
+    def enable_memory_optim(self: paddle.inference.Config, *args: Any) -> None:
+        if self.prog_file().endswith(".json"):
+            self.enable_new_ir(True)
+            self.enable_new_executor(True)
+        _optimise_memory(self, *args)
+
+    # On the class itself, as scripts have imported it before PaddleSeg.
+    paddle.inference.Config.enable_memory_optim = enable_memory_optim
+
+
 ENTRIES = (
     Entry(
         "zlib-first",
@@ -238,6 +309,14 @@ ENTRIES = (
         _ohem_raises_type_error,
         _register_ohem,
         always=True,
+    ),
+    Entry(
+        "cross-entropy-dtype",
+        "training stops: TypeError, CrossEntropyLoss multiplies float32 and int64",
+        "its average is computed in float32",
+        "paddleseg 2.8.0 on Paddle 3",
+        _cross_entropy_raises_type_error,
+        _average_cross_entropy_in_float,
     ),
     Entry(
         "scalar-losses",
@@ -272,6 +351,16 @@ ENTRIES = (
         "PaddleSeg issues 3909, 3932, 3868",
         _export_names_missing_file,
         _repair_deploy_yaml_at_exit,
+        always=True,
+    ),
+    Entry(
+        "inference-memory",
+        "Paddle Inference refuses a model.json once memory optimisation is on, as PaddleSeg's "
+        "deploy/python/infer.py has it",
+        "the switches for Paddle 3's model format are set with it",
+        "stack facts: enable_memory_optim() without enable_new_ir(True) raises",
+        _memory_optimisation_raises,
+        _switch_to_new_format_for_memory_optimisation,
         always=True,
     ),
 )

@@ -11,7 +11,6 @@ import difflib
 import functools
 import inspect
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,10 @@ import numpy as np
 import paddle
 import requests
 import yaml
+from paddle.io.dataloader.dataloader_iter import (
+    _DataLoaderIterMultiProcess,
+    _DataLoaderIterSingleProcess,
+)
 from paddleseg.core import evaluate as _evaluate
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.builder import Builder
@@ -62,7 +65,8 @@ def install() -> None:
         ("load_entire_model", _load_whole),
     ):
         replace_in_utils(name, _wrapped(getattr(utils, name), wrapper))
-    _wrap(threading, "excepthook", _thread_excepthook)
+    for iterator in (_DataLoaderIterSingleProcess, _DataLoaderIterMultiProcess):
+        _wrap(iterator, "_thread_loop", _load_in_thread)
     _wrap(sys, "excepthook", _excepthook)
 
 
@@ -272,11 +276,16 @@ def _local(path_or_url: str) -> str:
     return utils.download_pretrained_model(path_or_url) if is_url else path_or_url
 
 
-def _thread_excepthook(original: Callable[..., None], details: Any):
+def _load_in_thread(original: Callable[..., None], self: Any, *args: Any):
     global _raised_in_thread
-    _raised_in_thread = explain(details.exc_value) if details.exc_value else None
-    if _raised_in_thread is None:
-        original(details)
+    try:
+        original(self, *args)
+    except Exception as error:
+        # Left to itself, the thread dies and the main thread waits for its batch for ever.
+        _raised_in_thread = explain(error)
+        self._exit_thread_unexpectedly()
+        if _raised_in_thread is None:
+            raise
 
 
 def _excepthook(original: Callable[..., None], kind: type, error: BaseException, trace: Any):

@@ -84,7 +84,7 @@ def examine() -> dict:
 def inspect() -> dict:
     """Tell about components and incompatibilities from inside; imports Paddle and PaddleSeg."""
     import paddle
-    import paddleseg  # noqa: F401
+    import paddleseg  # noqa: F401 - before compat, as in activate()
 
     from liteseg_plugin import compat
     from liteseg_plugin.plugin import activate, owners
@@ -149,7 +149,8 @@ def _probe(code: str) -> _Outcome:
             capture_output=True,
             text=True,
             timeout=180,
-            env={**os.environ, "GLOG_minloglevel": "3"},
+            # The probes look at PaddleSeg as it is, before any repair.
+            env={**os.environ, "GLOG_minloglevel": "3", "LITESEG_AUTOLOAD": "0"},
         )
     except subprocess.TimeoutExpired:
         return _Outcome("", "no answer within 3 minutes")

@@ -101,6 +101,6 @@ class OhemCrossEntropyLoss(nn.Layer):
         # Ignored pixels rank behind every labelled one.
         rank = paddle.where(labelled, probability, paddle.full_like(probability, 2.0)).flatten()
         threshold = paddle.kthvalue(rank, min_kept)[0].clip(min=self.thresh)
-        hard = paddle.logical_and(labelled, probability < threshold)
+        hard = probability < threshold
         few_labelled = labelled.astype("int64").sum() <= min_kept
-        return paddle.where(few_labelled, labelled, hard)
+        return paddle.logical_and(labelled, paddle.logical_or(few_labelled, hard))

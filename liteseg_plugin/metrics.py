@@ -62,4 +62,7 @@ def calculate_area(
     pred = pred.squeeze(1) if pred.ndim == 4 else pred
     label = label.squeeze(1) if label.ndim == 4 else label
     counts = confusion_matrix(pred, label, num_classes, ignore_index)
-    return counts[:num_classes].diagonal(), counts.sum(axis=0), counts[:num_classes].sum(axis=1)
+    in_range = counts[:num_classes]
+    # Not diagonal(): its strided view cannot be gathered from several processes.
+    intersection = (in_range * paddle.eye(num_classes, dtype="int64")).sum(axis=0)
+    return intersection, counts.sum(axis=0), in_range.sum(axis=1)

@@ -38,6 +38,10 @@ def activate(arguments: Sequence[str] = ()) -> None:
             ``--resume_model`` in it say that full weights are given, so that the backbone's need
             not be downloaded.
     """
+    # First of all: with autoload enabled this import activates, through the hook, and the modules
+    # below must not be half imported then.
+    import paddleseg  # noqa: F401
+
     from liteseg_plugin import compat, diagnostics
 
     register()

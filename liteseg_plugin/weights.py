@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
-from paddleseg.utils import logger
 
 from liteseg_plugin.errors import WeightsError
 
@@ -170,6 +169,8 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
     Raises:
         WeightsError: If the file cannot be read, or nothing in it fits.
     """
+    from paddleseg.utils import logger
+
     arrays = read_state_dict(path)
     target = model.state_dict()
     fitting = {

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if args.debug:
+            sys.excepthook = sys.__excepthook__
             raise
         return _report(error, args.command)
     if wants_json:

@@ -68,10 +68,12 @@ def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
             the backbone's weights need not be downloaded.
         overrides: Further arguments of PaddleSeg's ``Config``.
     """
-    from liteseg_plugin import compat
     from liteseg_plugin.plugin import activate
 
     activate()
+
+    from liteseg_plugin import compat
+
     given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
     compat.skip_backbone_download(any(given))
 

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> dict:
 
     predictor = Predictor(args.config, device=args.device, threads=args.cpu_threads)
     images, _ = get_image_list(args.image_path)
-    written = [segment_file(predictor, image, args.save_dir) for image in tqdm(images)]
+    with tqdm(images, unit="image") as progress:
+        written = [segment_file(predictor, image, args.save_dir) for image in progress]
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms)
     print(f"{len(images)} images in {args.save_dir}; engine alone, median: {latency:.1f} ms")
     return {"images": written, "engine_ms_median": latency}

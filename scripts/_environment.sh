@@ -1,0 +1,25 @@
+# Sourced by the scripts beside it: the virtual environment that they work in.
+PYTHON=${PYTHON:-python3}
+VENV=${VENV:-.venv}
+
+say() { printf '\n== %s\n' "$*"; }
+
+cpus() { getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1; }
+
+# make_environment EXTRAS: makes $VENV once for these extras, and installs this checkout into it.
+make_environment() {
+  local wanted
+  wanted=$(cat setup.cfg && echo "$1")
+  if [ -x "$VENV/bin/liteseg" ] && [ "$(cat "$VENV/.liteseg" 2>/dev/null)" = "$wanted" ]; then
+    return
+  fi
+  "$PYTHON" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' || {
+    echo "error: Python 3.9 to 3.12 is needed, $PYTHON is $("$PYTHON" -V); set PYTHON=python3.11" >&2
+    exit 1
+  }
+  say "Installing into $VENV ($1)"
+  "$PYTHON" -m venv "$VENV"
+  "$VENV/bin/python" -m pip install --quiet --upgrade pip
+  "$VENV/bin/python" -m pip install --quiet -e ".[$1]"
+  echo "$wanted" >"$VENV/.liteseg"
+}

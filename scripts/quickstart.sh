@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# From nothing to a segmented street picture: environment, data, training, evaluation, export,
+# inference. Needs Python 3.9-3.12 with pip; uses an NVIDIA GPU where Paddle's GPU wheel runs.
+#
+#   bash scripts/quickstart.sh [OUTPUT_FOLDER]
+#
+# PYTHON=python3.11 chooses the interpreter, VENV=folder the environment that is made or used.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+output=${1:-output/quickstart}
+. scripts/_environment.sh
+
+if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then
+  device=gpu
+else
+  device=cpu
+fi
+make_environment "$device"
+if [ "$device" = gpu ] && ! "$VENV/bin/python" -c 'import zlib, paddle
+paddle.set_device("gpu"); (paddle.ones([2, 2]) @ paddle.ones([2, 2])).numpy()' >/dev/null 2>&1; then
+  say "Paddle's GPU wheel from the index does not run on this GPU; going on with the CPU"
+  device=cpu
+fi
+
+config=configs/pp_liteseg/pp_liteseg_stdc1_toy_street_256x192.yml
+started=$SECONDS
+say "Drawing street scenes into data/toy_street"
+"$VENV/bin/liteseg" data toy data/toy_street
+
+say "Training PP-LiteSeg-T from random weights on $device (a few minutes)"
+train=("$VENV/bin/liteseg" train --config "$config" --device "$device" --seed 1
+       --save_dir "$output" --save_interval 1000 --log_iters 10)
+if [ "$device" = cpu ] && [ "$(cpus)" -ge 2 ]; then
+  # One process a core: a single one would use but one of them for most of a step.
+  "$VENV/bin/python" -m paddle.distributed.launch --nproc_per_node 2 --log_dir "$output/log" \
+    "${train[@]}" --batch_size 4
+else
+  "${train[@]}" --batch_size 8
+fi | grep --line-buffered -E '\[TRAIN\]|rror'
+weights=$(ls -d "$output"/iter_*/model.pdparams | sort -V | tail -1)
+
+say "Evaluating on held-out scenes"
+"$VENV/bin/liteseg" val --config "$config" --model_path "$weights" --device "$device" --json \
+  >"$output/metrics.json" 2>"$output/val.log" || { tail -3 "$output/val.log"; exit 1; }
+
+say "Exporting, and running the exported model with Paddle Inference"
+"$VENV/bin/liteseg" export --config "$config" --model_path "$weights" \
+  --save_dir "$output/exported" >"$output/export.log" 2>&1 || { tail -3 "$output/export.log"; exit 1; }
+"$VENV/bin/liteseg" infer --config "$output/exported" --image_path data/toy_street/val.txt \
+  --save_dir "$output/predictions" --json >"$output/infer.json" 2>"$output/infer.log" ||
+  { tail -3 "$output/infer.log"; exit 1; }
+
+"$VENV/bin/python" scripts/quickstart_summary.py "$output" data/toy_street
+echo "  took          $((SECONDS - started)) s after the install"

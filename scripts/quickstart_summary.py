@@ -1,0 +1,46 @@
+"""End the quick start: print its numbers, and make the picture that shows them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+
+from liteseg_plugin.datasets import camvid
+from liteseg_plugin.report import overlay, side_by_side
+
+
+def main(output: Path, dataset: Path) -> None:
+    """Summarise a run of the quick start.
+
+    Args:
+        output: Its output folder, with metrics.json, infer.json and predictions/.
+        dataset: The scenes it was evaluated on.
+    """
+    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
+    inference = json.loads((output / "infer.json").read_text(encoding="utf-8"))
+    classes = [{"name": c.name, "color": list(c.color_rgb)} for c in camvid.CLASSES]
+    rows = []
+    for paths in inference["images"][:3]:
+        image = cv2.imread(paths["image"])
+        truth = cv2.imread(str(dataset / "annot" / Path(paths["image"]).name), cv2.IMREAD_UNCHANGED)
+        guess = cv2.imread(paths["label"], cv2.IMREAD_UNCHANGED)
+        panels = [image, overlay(image, truth, classes, legend=False)]
+        panels.append(overlay(image, guess, classes, legend=False))
+        rows.append(side_by_side(panels, ("scene", "truth", "PP-LiteSeg-T"), scale=2))
+    picture = output / "overlay.png"
+    cv2.imwrite(str(picture), cv2.vconcat(rows))
+
+    print(f"\n  mIoU          {metrics['miou']:.3f} on {metrics['images']} held-out scenes")
+    for entry, iou in zip(classes, metrics["class_iou"]):
+        print(f"    {entry['name']:12}{iou:.3f}")
+    print(f"  latency       {inference['engine_ms_median']:.1f} ms an image (Paddle Inference)")
+    print(f"  exported      {output / 'exported'}")
+    print(f"  look at       {picture.resolve()}")
+    print(f"  one a scene   {(output / 'predictions' / 'overlay').resolve()}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

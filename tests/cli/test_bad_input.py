@@ -1,0 +1,226 @@
+"""Mistakes that users make: one clear message, an exit code, no traceback."""
+
+from __future__ import annotations
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+
+@pytest.fixture()
+def street(toy, tmp_path):
+    """A copy of the data set to spoil, and the function that writes a config for it."""
+    root = tmp_path / "street"
+    shutil.copytree(toy.root, root)
+
+    def config(**changes):
+        for name in ("train", "val"):
+            changes.setdefault(f"{name}_dataset__dataset_root", str(root))
+            changes.setdefault(f"{name}_dataset__{name}_path", str(root / f"{name}.txt"))
+        return toy.config(tmp_path, **changes)
+
+    config.root = root
+    config.first_label = root / "annot" / "train_0000.png"
+    config.first_image = root / "images" / "train_0000.png"
+    return config
+
+
+@pytest.fixture()
+def fails(run, tmp_path):
+    """Run a command that must fail; return what it told the user on standard error."""
+
+    def fails(*command):
+        result = run(*command, check=False)
+        assert result.returncode not in (0, -6, -11), result.text[-2000:]
+        assert "Traceback" not in result.text, result.text[-3000:]
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, result.text[-2000:]
+        return result.stderr[result.stderr.index("error: ") :]
+
+    def train(config, *more):
+        save = ("--save_dir", tmp_path / "out", "--device", "cpu", "--log_iters", 1)
+        return fails("liteseg", "train", "--config", config, *save, *more)
+
+    fails.train = train
+    return fails
+
+
+def test_missing_config_suggests_its_neighbours(fails, street):
+    path = street()
+    message = fails.train(path.with_name("confg.yml"))
+    assert "config not found" in message
+    assert f"did you mean {path}" in message
+
+
+def test_config_that_is_no_yaml(fails, tmp_path):
+    path = tmp_path / "broken.yml"
+    path.write_text("model: [")
+    assert f"config {path} is no valid YAML" in fails.train(path)
+
+
+def test_config_without_a_section(fails, tmp_path):
+    path = tmp_path / "short.yml"
+    path.write_text("batch_size: 2\n")
+    assert "No iters specified" in fails.train(path)
+
+
+def test_missing_base_is_named(fails, tmp_path):
+    path = tmp_path / "child.yml"
+    path.write_text("_base_: parent.yml\n")
+    message = fails.train(path)
+    assert "parent.yml does not exist" in message
+
+
+def test_unknown_component_lists_choices(fails, street):
+    message = fails.train(street(model__type="PPLightSeg"))
+    assert "unknown component 'PPLightSeg'" in message
+    assert "did you mean PPLiteSeg" in message
+
+
+def test_unknown_fusion_block_lists_choices(fails, street):
+    message = fails.train(street(model__arm_type="UAFM_SpAttention"))
+    assert "unknown arm_type 'UAFM_SpAttention'" in message
+    assert "UAFM_SpAtten_S" in message
+
+
+def test_misspelt_argument_lists_those_accepted(fails, street):
+    message = fails.train(street(model__arm_out_channels=[32, 64, 128]))
+    assert "arm_out_channels" in message
+    assert "arm_out_chs" in message
+
+
+def test_channels_that_do_not_fit_the_indices(fails, street):
+    message = fails.train(street(model__arm_out_chs=[32, 64]))
+    assert "2 arm_out_chs [32, 64] for 3 backbone_indices [2, 3, 4]" in message
+
+
+def test_classes_that_contradict_the_data_set(fails, street):
+    message = fails.train(street(model__num_classes=19))
+    assert "num_classes" in message
+    assert "11" in message
+    assert "19" in message
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_label_out_of_range_names_file_and_value(fails, street, workers):
+    label = cv2.imread(str(street.first_label), cv2.IMREAD_UNCHANGED)
+    label[:2, :3] = 42
+    for path in (street.root / "annot").glob("train_*.png"):
+        cv2.imwrite(str(path), label)
+    message = fails.train(street(), "--num_workers", workers)
+    assert "label values out of range: 42 (6 pixels)" in message
+    assert "annot/train_" in message
+    assert "0 to 10" in message
+
+
+def test_colour_label_is_told_from_indices(fails, street):
+    for path in (street.root / "annot").glob("train_*.png"):
+        cv2.imwrite(str(path), np.zeros((96, 128, 3), np.uint8))
+    assert "the label has 3 channels" in fails.train(street())
+
+
+def test_image_and_label_of_different_size(fails, street):
+    for path in (street.root / "annot").glob("train_*.png"):
+        cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
+    message = fails.train(street())
+    assert "image and label differ in size: 128x96 and 64x48" in message
+
+
+def test_unreadable_image_in_training(fails, street):
+    for path in (street.root / "images").glob("train_*.png"):
+        path.write_text("not an image")
+    message = fails.train(street())
+    assert "cannot read image" in message
+    assert "images/train_" in message
+
+
+def test_missing_image_is_named(fails, street):
+    for path in (street.root / "images").glob("train_*.png"):
+        path.unlink()
+    assert "image not found" in fails.train(street())
+
+
+def test_truncated_label_in_evaluation(fails, street, trained):
+    path = street.root / "annot" / "val_0000.png"
+    path.write_bytes(path.read_bytes()[:200])
+    message = fails("liteseg", "val", "--config", street(), "--model_path", trained.weights)
+    assert f"cannot read label {path}" in message
+
+
+def test_empty_list(fails, street):
+    (street.root / "train.txt").write_text("")
+    message = fails.train(street())
+    assert "train.txt" in message
+    assert "empty" in message
+
+
+def test_fewer_images_than_a_batch(fails, street):
+    assert "8 training images do not fill one batch of 9" in fails.train(street(batch_size=9))
+
+
+def test_missing_data_set_folder(fails, street):
+    message = fails.train(street(train_dataset__dataset_root="nowhere"))
+    assert "nowhere" in message
+
+
+def test_weights_of_another_model_name_the_keys(fails, street, trained):
+    config = street(model__backbone__type="STDC2")
+    for command in ("val", "export"):
+        message = fails("liteseg", command, "--config", config, "--model_path", trained.weights)
+        assert "do not fit PPLiteSeg" in message
+        assert "missing: backbone.features." in message
+        assert "of another shape: backbone.features." in message
+
+
+def test_missing_weights(fails, trained):
+    message = fails("liteseg", "val", "--config", trained.config, "--model_path", "gone.pdparams")
+    assert "weights not found: gone.pdparams" in message
+
+
+def test_unreachable_url_says_how_to_work_offline(fails, street):
+    url = "https://example.invalid/PP_STDCNet1.tar.gz"
+    message = fails.train(street(model__backbone__pretrained=url))
+    assert f"cannot download {url}" in message
+    assert "To work offline" in message
+
+
+def test_backbone_weights_of_another_network(fails, street, tmp_path):
+    import paddle
+
+    path = tmp_path / "other.pdparams"
+    paddle.save({"fc.weight": paddle.zeros([2])}, str(path))
+    message = fails.train(street(model__backbone__pretrained=str(path)))
+    assert "none of the" in message
+    assert "fc.weight" in message
+
+
+def test_unreadable_image_in_inference(fails, run, trained, tmp_path):
+    exported = tmp_path / "exported"
+    run(
+        *("liteseg", "export", "--config", trained.config, "--model_path", trained.weights),
+        *("--save_dir", exported),
+    )
+    picture = tmp_path / "text.png"
+    picture.write_text("no picture")
+    message = fails("liteseg", "infer", "--config", exported, "--image_path", picture)
+    assert f"cannot read image {picture}" in message
+
+
+def test_inference_without_an_export(fails, tmp_path):
+    message = fails("liteseg", "infer", "--config", tmp_path, "--image_path", tmp_path)
+    assert "is no exported folder" in message
+
+
+def test_run_without_a_script(fails):
+    assert "script not found: tools/train.py" in fails("liteseg", "run", "tools/train.py")
+
+
+def test_debug_shows_the_traceback(run, trained):
+    result = run(
+        *("liteseg", "val", "--config", trained.config, "--model_path", "gone", "--debug"),
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr

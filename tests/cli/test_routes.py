@@ -1,0 +1,201 @@
+"""Every way to the plugin's model, as a process; each asserts the module of what was built."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+SCRIPT = Path(__file__).parents[1] / "data" / "paddleseg_script.py"
+OURS = "liteseg_plugin.models.pp_liteseg.PPLiteSeg"
+BUILT = (
+    "built PPLiteSeg of liteseg_plugin.models.pp_liteseg",
+    "built SPPM of liteseg_plugin.models.sppm",
+    "built UAFM_SpAtten of liteseg_plugin.models.uafm",
+)
+
+
+def losses(log: str) -> list[float]:
+    return [float(value) for value in re.findall(r"\[TRAIN\].*?loss: ([\d.naif]+)", log)]
+
+
+def test_script_without_plugin_builds_the_stock_class(run, toy, tmp_path):
+    """The control: without it, the tests below could pass on PaddleSeg's own model."""
+    result = run("python", SCRIPT, toy.config(tmp_path), tmp_path / "out", check=False)
+    assert "built PPLiteSeg of paddleseg.models.pp_liteseg" in result.stdout
+
+
+@pytest.mark.smoke
+def test_train_writes_log_and_checkpoints(trained):
+    assert f"Model: {OURS}" in trained.log
+    assert len(losses(trained.log)) == 2
+    assert all(math.isfinite(loss) for loss in losses(trained.log))
+    for name in ("iter_2/model.pdparams", "iter_2/model.pdopt", "best_model/model.pdparams"):
+        assert (trained.folder / name).stat().st_size > 1000
+
+
+def test_train_resumes(run, trained, tmp_path):
+    result = run(
+        *("liteseg", "train", "--config", trained.config, "--device", "cpu", "--iters", 3),
+        *("--resume_model", trained.folder / "iter_2", "--save_dir", tmp_path, "--log_iters", 1),
+    )
+    assert "iter: 3/3" in result.text
+    assert (tmp_path / "iter_3" / "model.pdparams").is_file()
+
+
+@pytest.mark.smoke
+def test_val_prints_json_alone_on_stdout(run, trained):
+    result = run(
+        *("liteseg", "val", "--config", trained.config, "--model_path", trained.weights, "--json")
+    )
+    numbers = json.loads(result.stdout)
+    assert numbers["model"] == OURS
+    assert numbers["images"] == 3
+    assert 0 <= numbers["miou"] <= 1
+    assert len(numbers["class_iou"]) == 11
+    assert f"mIoU: {numbers['miou']:.4f}" in result.stderr
+
+
+def test_val_takes_scales_and_flips(run, trained):
+    result = run(
+        *("liteseg", "val", "--config", trained.config, "--model_path", trained.weights, "--json"),
+        *("--aug_eval", "--flip_horizontal", "--scales", 0.75, 1.0, 1.25),
+    )
+    assert json.loads(result.stdout)["test_config"] == {
+        "aug_eval": True,
+        "scales": [0.75, 1.0, 1.25],
+        "flip_horizontal": True,
+        "flip_vertical": False,
+    }
+
+
+@pytest.mark.smoke
+def test_exported_model_gives_the_labels_of_predict(run, trained, toy, tmp_path):
+    images = toy.root / "images"
+    exported = tmp_path / "exported"
+    weights = ("--config", trained.config, "--model_path", trained.weights)
+    run("liteseg", "predict", *weights, "--image_path", images, "--save_dir", tmp_path / "eager")
+    log = run("liteseg", "export", *weights, "--save_dir", exported).text
+    assert f"Exported {OURS}" in log
+    deploy = yaml.safe_load((exported / "deploy.yaml").read_text())
+    assert (exported / deploy["Deploy"]["model"]).is_file()
+
+    run("liteseg", "infer", "--config", exported, "--image_path", images, "--save_dir", tmp_path)
+    names = sorted(p.stem for p in images.iterdir())
+    assert len(names) == 12
+    for name in names:
+        label = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_COLOR)
+        eager = tmp_path / "eager" / "pseudo_color_prediction" / f"{name}.png"
+        assert label.shape == (96, 128, 3)
+        # Both are palette images; their indices are compared, not the two palettes' colours.
+        assert np.mean(_indices(tmp_path / f"{name}.png") == _indices(eager)) > 0.999
+        overlay = cv2.imread(str(tmp_path / "overlay" / f"{name}.jpg"))
+        assert overlay.shape[0] > 96  # the legend stands below
+
+
+def _indices(path: Path) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.smoke
+def test_run_gives_an_unmodified_script_the_plugin(run, toy, tmp_path):
+    result = run("liteseg", "run", SCRIPT, toy.config(tmp_path), tmp_path / "out")
+    for line in BUILT:
+        assert line in result.stdout
+    assert len(losses(result.text)) == 2
+    assert "mIoU" in result.text
+    assert (tmp_path / "out" / "best_model" / "model.pdparams").is_file()
+
+
+def test_run_serves_two_processes_of_distributed_launch(run, toy, tmp_path):
+    result = run(
+        *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
+        *("--log_dir", tmp_path / "log", "liteseg", "run", SCRIPT),
+        *(toy.config(tmp_path), tmp_path / "out"),
+    )
+    logs = [(tmp_path / "log" / f"workerlog.{rank}").read_text() for rank in (0, 1)]
+    for log in logs:
+        for line in BUILT:
+            assert line in log
+    assert len(losses(logs[0])) == 2
+    assert "mIoU" in logs[0] + result.text
+    assert (tmp_path / "out" / "iter_2" / "model.pdparams").is_file()
+
+
+@pytest.mark.smoke
+def test_autoload_gives_plain_python_the_plugin_until_disabled(run, toy, tmp_path):
+    config = toy.config(tmp_path)
+    assert "disabled" in run("liteseg", "autoload", "status").stdout
+    try:
+        assert "enabled" in run("liteseg", "autoload", "enable").stdout
+        enabled = run("python", SCRIPT, config, tmp_path / "out")
+        idle = run("python", "-c", "import sys; print('paddle' in sys.modules)")
+        modules = "import sys; print(*(m for m in sys.modules if m.startswith('liteseg_plugin')))"
+        loaded = run("python", "-c", modules).stdout.split()
+        own = run("liteseg", "run", SCRIPT, config, tmp_path / "out3")
+        run("python", "-c", "from liteseg_plugin.weights import load_weights")
+        run("python", "-c", "from liteseg_plugin import Predictor")
+    finally:
+        assert "disabled" in run("liteseg", "autoload", "disable").stdout
+    for line in BUILT:
+        assert line in enabled.stdout
+        assert line in own.stdout
+    assert len(losses(enabled.text)) == 2
+    assert idle.stdout.strip() == "False"
+    # What every Python start pays for: three small modules, and nothing of Paddle's.
+    assert sorted(loaded) == [
+        "liteseg_plugin",
+        "liteseg_plugin._import_hook",
+        "liteseg_plugin.autoload",
+    ]
+    after = run("python", SCRIPT, config, tmp_path / "out2", check=False)
+    assert "built PPLiteSeg of paddleseg.models.pp_liteseg" in after.stdout
+
+
+def test_importing_registers_and_does_nothing_else(run):
+    code = (
+        "import logging, random, sys; before = random.getstate(), len(logging.root.handlers);"
+        "import liteseg_plugin;"
+        "print((random.getstate(), len(logging.root.handlers)) == before, 'paddle' in sys.modules);"
+        "from paddleseg.cvlibs import manager;"
+        "print(manager.MODELS['PPLiteSeg'].__module__, manager.LOSSES['OhemCrossEntropyLoss']"
+        ".__module__, 'liteseg_plugin.compat' in sys.modules)"
+    )
+    result = run("python", "-c", code)
+    assert result.stdout.split() == [
+        *("True", "False"),
+        *("liteseg_plugin.models.pp_liteseg", "liteseg_plugin.losses", "False"),
+    ]
+    assert "exists already" not in result.stderr  # PaddleSeg's warning of a replaced name
+
+
+@pytest.mark.smoke
+def test_doctor_reports_and_its_json_is_alone_on_stdout(run):
+    report = json.loads(run("liteseg", "doctor", "--json").stdout)
+    works = {check["name"]: check["works"] for check in report["checks"]}
+    assert report["ok"]
+    assert all(works[step] for step in ("train", "val", "predict", "export", "paddle inference"))
+    assert report["components"]["PPLiteSeg"] == OURS
+    assert {entry["name"] for entry in report["compat"]} >= {"zlib-first", "deploy-yaml"}
+
+
+def test_doctor_says_why_nothing_works_where_numpy_is_broken(run, tmp_path):
+    (tmp_path / "cv2").mkdir()
+    (tmp_path / "cv2" / "__init__.py").write_text(
+        "raise ImportError('numpy.core.multiarray failed to import')"
+    )
+    result = run("liteseg", "doctor", "--json", check=False, PYTHONPATH=str(tmp_path))
+    report = json.loads(result.stdout)
+    assert result.returncode == 1
+    assert not report["ok"]
+    details = {check["name"]: check["detail"] for check in report["checks"]}
+    assert "multiarray failed" in details["train"]
+    assert "numpy<2" in details["train"]

@@ -1,0 +1,231 @@
+"""Against an oracle in NumPy that sorts every pixel, and PaddleSeg's own class where that runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from paddleseg.models.losses.ohem_cross_entropy_loss import (
+    OhemCrossEntropyLoss as PaddleSegOhemCrossEntropyLoss,
+)
+
+from liteseg_plugin.losses import OhemCrossEntropyLoss
+
+EPS = 1e-5
+IGNORED = 255
+
+
+def oracle(logit, label, thresh, min_kept, ignore_index=IGNORED, weight=None):
+    """Compute loss and gradient in float64, as PaddleSeg documents OHEM; label is (N, H, W)."""
+    logit = logit.astype("float64")
+    classes = logit.shape[1]
+    labelled = label != ignore_index
+    one_hot = np.moveaxis(np.eye(classes)[np.where(labelled, label, 0)], -1, 1)
+    shifted = logit - logit.max(axis=1, keepdims=True)
+    softmax = np.exp(shifted) / np.exp(shifted).sum(axis=1, keepdims=True)
+    probability = (softmax * one_hot).sum(axis=1)
+
+    kept = labelled
+    if 0 < min_kept < labelled.sum():
+        of_min_kept = np.sort(probability[labelled])[min_kept - 1]
+        kept = labelled & (probability < max(thresh, of_min_kept))
+
+    factor = (one_hot * np.reshape(weight or [1.0] * classes, (1, -1, 1, 1))).sum(axis=1) * kept
+    share = label.size * (kept.mean() + EPS)
+    loss = -(np.log(probability) * factor).sum() / share
+    return loss, (softmax - one_hot) * factor[:, None] / share
+
+
+def batch(seed, shape=(2, 5, 24, 31), ignored=0.1, spread=2.0):
+    """Draw logits that favour the true class, and labels with a share of ignored pixels."""
+    rng = np.random.default_rng(seed)
+    n, classes, h, w = shape
+    label = rng.integers(0, classes, (n, h, w))
+    logit = rng.normal(0, spread, shape)
+    logit += 3 * np.moveaxis(np.eye(classes)[label], -1, 1)
+    label[rng.random(label.shape) < ignored] = IGNORED
+    return logit.astype("float32"), label.astype("int64")
+
+
+def loss_and_gradient(criterion, logit, label):
+    logit = paddle.to_tensor(logit, stop_gradient=False)
+    loss = criterion(logit, paddle.to_tensor(label))
+    assert loss.shape == []
+    loss.backward()
+    return float(loss), logit.grad.numpy()
+
+
+def assert_equal(actual, expected):
+    (loss, gradient), (expected_loss, expected_gradient) = actual, expected
+    assert np.abs(expected_gradient).max() > 0  # else every criterion would do
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    error = np.abs(gradient - expected_gradient).max()
+    assert error <= 1e-6 * np.abs(expected_gradient).max()
+
+
+def paddleseg_mines():
+    """Tell whether PaddleSeg's class survives a batch that it mines."""
+    criterion = PaddleSegOhemCrossEntropyLoss(min_kept=1)
+    try:
+        criterion(paddle.zeros([1, 2, 2, 2]), paddle.zeros([1, 2, 2], dtype="int64"))
+    except TypeError:
+        return False
+    return True
+
+
+PIXELS = 2 * 24 * 31
+MINING = [
+    (0.7, 1),
+    (0.7, 20),
+    (0.7, PIXELS // 16),
+    (0.7, PIXELS // 2),
+    (0.05, PIXELS // 16),
+    (0.0, PIXELS // 16),
+    (0.0, 2),
+    (1.0, PIXELS // 16),
+    (0.99, PIXELS - PIXELS // 5),
+]
+KEPT_WHOLE = [(0.7, 0), (0.7, PIXELS), (0.7, PIXELS + 1), (0.7, 10 * PIXELS), (0.0, PIXELS)]
+
+
+@pytest.mark.parametrize(("thresh", "min_kept"), MINING + KEPT_WHOLE)
+@pytest.mark.parametrize("seed", range(3))
+def test_ohem_equals_oracle(thresh, min_kept, seed):
+    logit, label = batch(seed)
+    assert_equal(
+        loss_and_gradient(OhemCrossEntropyLoss(thresh, min_kept), logit, label),
+        oracle(logit, label, thresh, min_kept),
+    )
+
+
+@pytest.mark.parametrize(("thresh", "min_kept"), MINING + KEPT_WHOLE)
+def test_ohem_equals_paddleseg(thresh, min_kept):
+    # PaddleSeg's adds those types unless min_kept is at least the number of labelled pixels.
+    if min_kept < PIXELS and not paddleseg_mines():
+        pytest.skip("PaddleSeg's class adds float32 and int64 here: TypeError on Paddle 3")
+    logit, label = batch(7)
+    ours, stock = (
+        loss_and_gradient(cls(thresh, min_kept), logit, label)
+        for cls in (OhemCrossEntropyLoss, PaddleSegOhemCrossEntropyLoss)
+    )
+    assert_equal(ours, stock)
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3, 0.97])
+@pytest.mark.parametrize("min_kept", [40, 60, 400])
+def test_ohem_counts_labelled_pixels_against_min_kept(ignored, min_kept):
+    logit, label = batch(11, ignored=ignored)
+    expected = oracle(logit, label, 0.2, min_kept)
+    assert_equal(
+        loss_and_gradient(OhemCrossEntropyLoss(0.2, min_kept), logit, label),
+        expected,
+    )
+    labelled = (label != IGNORED).sum()
+    counted = (np.abs(expected[1]).max(axis=1) > 0).sum()
+    assert (counted == labelled) == (labelled <= min_kept)
+
+
+@pytest.mark.parametrize("offset", [-1, 0, 1])
+def test_ohem_as_many_labelled_as_min_kept(offset):
+    logit, label = batch(5)
+    min_kept = int((label != IGNORED).sum()) + offset
+    assert_equal(
+        loss_and_gradient(OhemCrossEntropyLoss(0.0, min_kept), logit, label),
+        oracle(logit, label, 0.0, min_kept),
+    )
+
+
+@pytest.mark.parametrize("min_kept", [None, 0, 1, 10**6])
+def test_ohem_of_ignored_batch_is_zero(min_kept):
+    logit, label = batch(0)
+    criterion = OhemCrossEntropyLoss(min_kept=min_kept)
+    loss, gradient = loss_and_gradient(criterion, logit, np.full_like(label, IGNORED))
+    assert loss == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_ohem_other_ignore_index():
+    logit, label = batch(1)
+    label[label == IGNORED] = 3
+    ours = loss_and_gradient(OhemCrossEntropyLoss(0.7, 100, ignore_index=3), logit, label)
+    assert_equal(ours, oracle(logit, label, 0.7, 100, ignore_index=3))
+    assert ours[0] != pytest.approx(oracle(logit, label, 0.7, 100)[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("min_kept", [0, 93, 10**6])
+def test_ohem_weighs_classes(min_kept):
+    logit, label = batch(2)
+    weight = [0.5, 2.0, 1.0, 0.0, 3.5]
+    ours = loss_and_gradient(OhemCrossEntropyLoss(0.7, min_kept, weight=weight), logit, label)
+    assert_equal(ours, oracle(logit, label, 0.7, min_kept, weight=weight))
+    assert (np.abs(ours[1]).max(axis=1)[label == 3] == 0).all()
+
+
+def test_ohem_min_kept_follows_the_batch():
+    criterion = OhemCrossEntropyLoss(thresh=0.0)
+    for shape in [(2, 5, 24, 31), (1, 5, 16, 16), (3, 5, 9, 10)]:
+        logit, label = batch(4, shape)
+        ours = loss_and_gradient(criterion, logit, label)
+        assert_equal(ours, oracle(logit, label, 0.0, label.size // 16))
+        # Of labelled pixels without ties, those before the last of them are kept.
+        assert (np.abs(ours[1]).max(axis=1) > 0).sum() == label.size // 16 - 1
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_ohem_takes_labels_of_either_shape(dtype):
+    logit, label = batch(6)
+    expected = oracle(logit, label, 0.7, 93)
+    label = label.astype(dtype)
+    for shape in (label.shape, (2, 1, *label.shape[1:])):
+        criterion = OhemCrossEntropyLoss(0.7, 93)
+        assert_equal(loss_and_gradient(criterion, logit, label.reshape(shape)), expected)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "thresh", "min_kept", "kept"),
+    [
+        ([0.2, 0.6, 0.8, 0.9], 0.7, 1, [0.2, 0.6]),  # all below the threshold
+        ([0.2, 0.6, 0.8, 0.9], 0.7, 3, [0.2, 0.6]),  # below the third: it is itself left out
+        ([0.2, 0.6, 0.8, 0.9], 0.1, 2, [0.2]),
+        ([0.8, 0.8, 0.8, 0.9], 0.7, 2, []),  # of equals, none is below
+        ([0.2, 0.6, 0.8, 0.9], 0.1, 0, [0.2, 0.6, 0.8, 0.9]),
+        ([0.2, 0.6, 0.8, 0.9], 0.1, 4, [0.2, 0.6, 0.8, 0.9]),
+    ],
+)
+def test_ohem_by_hand(probabilities, thresh, min_kept, kept):
+    logit = np.log([probabilities, 1 - np.array(probabilities)])[None, :, None]
+    label = np.zeros((1, 1, 4), "int64")
+    loss, _ = loss_and_gradient(
+        OhemCrossEntropyLoss(thresh, min_kept), logit.astype("float32"), label
+    )
+    expected = -np.log(kept).sum() / 4 / (len(kept) / 4 + EPS)
+    assert loss == pytest.approx(expected, rel=1e-6, abs=0)
+
+
+def test_ohem_leaves_inputs_alone():
+    logit, label = (paddle.to_tensor(x) for x in batch(8))
+    before = logit.numpy().copy(), label.numpy().copy()
+    OhemCrossEntropyLoss(0.7, 93)(logit, label)
+    OhemCrossEntropyLoss(0.7, 93)(logit, label.unsqueeze(1))
+    np.testing.assert_array_equal(logit.numpy(), before[0])
+    np.testing.assert_array_equal(label.numpy(), before[1])
+    assert label.shape == list(before[1].shape)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"thresh": 1.01}, "thresh is a probability from 0 to 1, got 1.01"),
+        ({"thresh": -0.1}, "thresh is a probability from 0 to 1, got -0.1"),
+        ({"min_kept": -1}, "min_kept is a number of pixels from 0 up, got -1"),
+    ],
+)
+def test_ohem_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        OhemCrossEntropyLoss(**arguments)
+
+
+def test_ohem_refuses_weights_of_other_classes():
+    logit, label = (paddle.to_tensor(x) for x in batch(9))
+    with pytest.raises(ValueError, match="3 class weights for 5 classes"):
+        OhemCrossEntropyLoss(weight=[1.0, 2.0, 3.0])(logit, label)
