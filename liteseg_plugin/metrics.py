@@ -29,7 +29,9 @@ def confusion_matrix(
         [[1, 0], [1, 1], [0, 0]]
     """
     if list(pred.shape) != list(label.shape):
-        raise ValueError(f"pred and label differ in shape: {pred.shape} and {label.shape}")
+        raise ValueError(
+            f"pred and label differ in shape: {list(pred.shape)} and {list(label.shape)}"
+        )
     pred, label = pred.astype("int64").flatten(), label.astype("int64").flatten()
     ignored = label == ignore_index
     in_range = paddle.logical_and(label >= 0, label < num_classes)

@@ -14,8 +14,10 @@ if [ -n "${PADDLE:-}" ]; then
 fi
 VENV=${VENV:-.venv-test}
 . scripts/_environment.sh
-make_environment cpu,dev
-if [ -z "${PADDLE:-}" ]; then
+if [ -n "${PADDLE:-}" ]; then
+  make_environment cpu,dev
+else
+  make_environment cpu,onnx,openvino,dev
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
 fi

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -37,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub.set_defaults(run=command.run)
     args = parser.parse_args(argv)
 
+    # Paddle's advice to people who compile extensions, at each import.
+    warnings.filterwarnings("ignore", message="No ccache found")
     # With --json, standard output is the document alone.
     wants_json = getattr(args, "json", False)
     aside = contextlib.redirect_stdout(sys.stderr) if wants_json else contextlib.nullcontext()

@@ -94,9 +94,9 @@ def export_model(
     save_dir = Path(save_dir)
     save_dir.mkdir(parents=True, exist_ok=True)
 
-    was_training = network.training
+    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
     network.eval()
-    spec = [paddle.static.InputSpec(shape, "float32", "x")]
+    spec = [paddle.static.InputSpec(list(shape), "float32", "x")]
     try:
         graph = paddle.jit.to_static(ExportedNetwork(network, output_op, scale), spec)
         with tempfile.TemporaryDirectory(dir=save_dir, prefix=".export-") as complete:
@@ -107,13 +107,15 @@ def export_model(
                     "model": model,
                     "params": PARAMS_FILE,
                     "transforms": [dict(t) for t in transforms],
-                    "input_shape": shape,
+                    # As PaddleSeg writes it: -1 is a dimension left open.
+                    "input_shape": [-1 if n is None else n for n in shape],
                     "output_op": output_op,
                     "output_dtype": "int32" if output_op == "argmax" else "float32",
                 },
                 "liteseg": {
                     "evaluation_scale": scale,
                     "classes": [dict(c) for c in classes],
+                    "sha256": {n: file_sha256(Path(complete, n)) for n in (model, PARAMS_FILE)},
                     "provenance": {
                         **(provenance or {}),
                         "liteseg_plugin": __version__,
@@ -132,7 +134,8 @@ def export_model(
             f"Paddle {paddle.__version__} cannot trace the network: {error}"
         ) from error
     finally:
-        network.train() if was_training else network.eval()
+        for layer, training in modes:
+            layer.training = training
     return save_dir / DEPLOY_FILE
 
 
@@ -145,7 +148,7 @@ def evaluation_scale(test_config: dict) -> float:
     if not test_config.get("aug_eval", False):
         return 1.0
     scales = test_config.get("scales", 1.0)
-    scales = list(np.atleast_1d(scales).astype(float))
+    scales = np.atleast_1d(scales).astype(float).tolist()
     if len(scales) > 1 or test_config.get("flip_horizontal") or test_config.get("flip_vertical"):
         raise ExportError(
             f"test_config averages several inferences ({test_config}); an exported model makes "

@@ -74,10 +74,10 @@ class PPLiteSeg(nn.Layer):
         self.ppseg_head = Decoder(
             encoder_channels,
             decoder_channels,
-            context=_registered("cm_type", cm_type),
+            context=_registered("cm_type", cm_type, "SPPM"),
             context_channels=cm_out_ch,
             bin_sizes=cm_bin_sizes,
-            fusion=_registered("arm_type", arm_type),
+            fusion=_registered("arm_type", arm_type, "UAFM"),
             resize_mode=resize_mode,
         )
         self.seg_heads = nn.LayerList(
@@ -193,13 +193,15 @@ def _one_each(name: str, values: Sequence[int], indices: Sequence[int]) -> list[
     return list(values)
 
 
-def _registered(argument: str, name: Any) -> type[nn.Layer]:
+def _registered(argument: str, name: Any, base: str) -> type[nn.Layer]:
+    """Return the class registered as ``name``; ``base`` is the plugin's own class of that kind."""
     known = manager.MODELS.components_dict
     if name in known:
         return known[name]
-    own = [key for key, cls in known.items() if cls.__module__.startswith(f"{__package__}.")]
+    kind = known[base].__module__
+    own = [key for key, cls in known.items() if cls.__module__ == kind]
     others = [key for key in difflib.get_close_matches(str(name), known) if key not in own]
     raise ValueError(
-        f"unknown {argument} {name!r}; choose one of {sorted(set(own) - {'PPLiteSeg'}) + others}, "
-        "or register a class of your own with @manager.MODELS.add_component"
+        f"unknown {argument} {name!r}; choose one of {sorted(own) + others}, or register a class "
+        "of your own with @manager.MODELS.add_component"
     )

@@ -113,9 +113,11 @@ def _apply(rows: paddle.Tensor, x: paddle.Tensor, columns: paddle.Tensor) -> pad
 
 def _bilinear_matrix(source: Extent, target: Extent) -> paddle.Tensor:
     """Return the (target, source) weights of linear interpolation along one axis."""
-    source_length, centres = _as_float(source), _positions(target) + 0.5
-    # In the kernel's order of operations, so that float32 rounds as it does there.
-    sampled = source_length / _as_float(target) * centres - 0.5
+    source_length, target_length = _as_float(source), _as_float(target)
+    # In the kernel's order of operations, so that float32 rounds as it does there; and to a single
+    # pixel the kernel resizes by taking the first.
+    ratio = source_length / target_length * (target_length > 1.0).astype("float32")
+    sampled = ratio * (_positions(target) + 0.5) - 0.5
     sampled = paddle.minimum(F.relu(sampled), source_length - 1.0)
     distance = paddle.abs(sampled.unsqueeze(1) - _positions(source).unsqueeze(0))
     return F.relu(1.0 - distance)

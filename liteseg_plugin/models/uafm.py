@@ -153,15 +153,18 @@ def _pixel_layers(statistics: int) -> nn.Layer:
 
 def _channel_layers(statistics: int, channels: int) -> nn.Layer:
     return nn.Sequential(
-        layers.ConvBNAct(
-            statistics * channels,
-            channels // 2,
-            kernel_size=1,
-            bias_attr=False,
-            act_type="leakyrelu",
-        ),
+        _ConvBNLeakyReLU(statistics * channels, channels // 2, kernel_size=1, bias_attr=False),
         layers.ConvBN(channels // 2, channels, kernel_size=1, bias_attr=False),
     )
+
+
+class _ConvBNLeakyReLU(layers.ConvBN):
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        x = super().forward(x)
+        if paddle.in_dynamic_mode():
+            return F.leaky_relu(x)
+        # The same, but fusing leaky_relu into the convolution crashes oneDNN on Paddle 3.3.
+        return paddle.maximum(x, 0.01 * x)
 
 
 class UAFM_ChAtten(UAFM):  # noqa: N801 - the names are PaddleSeg's, and so the configs'

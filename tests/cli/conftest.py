@@ -1,10 +1,8 @@
-"""Commands as a user runs them: real processes, on a small drawn data set."""
+"""A small drawn data set, and a network trained on it by the real command."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,34 +12,6 @@ import yaml
 from liteseg_plugin.datasets import toy_street
 
 REPOSITORY = Path(__file__).parents[2]
-LITESEG = str(Path(sys.executable).with_name("liteseg"))
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """Run a command line; paths of the plugin's entry point and of Python are filled in."""
-    home = tmp_path_factory.mktemp("home")
-
-    def run(*command, cwd=None, check=True, **environment):
-        command = [
-            {"liteseg": LITESEG, "python": sys.executable}.get(part, str(part)) for part in command
-        ]
-        # An unreachable proxy: whoever needs the network fails instead of waiting for it.
-        offline = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
-        result = subprocess.run(
-            command,
-            cwd=cwd,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env={**os.environ, **offline, "SEG_HOME": str(home), **environment},
-        )
-        result.text = result.stdout + result.stderr
-        if check:
-            assert result.returncode == 0, result.text[-3000:]
-        return result
-
-    return run
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def assert_same_logits(logits, expected):
 
 def assert_same_labels(label, expected):
     assert label.shape == expected.shape
-    assert len(np.unique(expected)) > 2
+    assert len(np.unique(expected)) > 1
     assert (label == expected).mean() >= 0.9999
 
 
@@ -374,7 +374,7 @@ def test_predictor_refuses_folder_that_is_no_export(tmp_path):
         Predictor(tmp_path / "absent")
 
 
-@pytest.mark.parametrize("text", ["", "[1, 2]", "Deploy: {model: model.json}", "a: [", "Deploy: 3"])
+@pytest.mark.parametrize("text", ["", "[1, 2]", "Deploy: {}", "a: [", "Deploy: 3"])
 def test_predictor_refuses_other_yaml(copied, text):
     (copied / "deploy.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ExportError, match=r"deploy\.yaml is no deploy\.yaml of an export"):
