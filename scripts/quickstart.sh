@@ -27,6 +27,7 @@ started=$SECONDS
 say "Drawing street scenes into data/toy_street"
 "$VENV/bin/liteseg" data toy data/toy_street
 
+mkdir -p "$output"
 say "Training PP-LiteSeg-T from random weights on $device (a few minutes)"
 train=("$VENV/bin/liteseg" train --config "$config" --device "$device" --seed 1
        --save_dir "$output" --save_interval 1000 --log_iters 10)
@@ -36,7 +37,8 @@ if [ "$device" = cpu ] && [ "$(cpus)" -ge 2 ]; then
     "${train[@]}" --batch_size 4
 else
   "${train[@]}" --batch_size 8
-fi | grep --line-buffered -E '\[TRAIN\]|rror'
+fi 2>"$output/train.log" | grep --line-buffered '\[TRAIN\]' ||
+  { tail -5 "$output/train.log" "$output"/log/workerlog.0 2>/dev/null; exit 1; }
 weights=$(ls -d "$output"/iter_*/model.pdparams | sort -V | tail -1)
 
 say "Evaluating on held-out scenes"

@@ -98,6 +98,7 @@ def test_ohem_equals_oracle(thresh, min_kept, seed):
     )
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(("thresh", "min_kept"), MINING + KEPT_WHOLE)
 def test_ohem_equals_paddleseg(thresh, min_kept):
     # PaddleSeg's adds those types unless min_kept is at least the number of labelled pixels.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 _COMMANDS = {
@@ -40,9 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Paddle's advice to people who compile extensions, at each import.
     warnings.filterwarnings("ignore", message="No ccache found")
-    # With --json, standard output is the document alone.
     wants_json = getattr(args, "json", False)
-    aside = contextlib.redirect_stdout(sys.stderr) if wants_json else contextlib.nullcontext()
+    aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
         with aside:
             document = args.run(args)
@@ -59,6 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(json.dumps(document, indent=2))
     return 0 if document is None or document.get("ok", True) else 1
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """Keep standard output for the JSON document: logs, and what Paddle's C++ prints, go aside."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _report(error: Exception, command: str) -> int:

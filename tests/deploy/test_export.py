@@ -136,6 +136,7 @@ def spoil(folder, **changes):
 # --- the same as eager --------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("arm_type", ARM_TYPES)
 def test_export_equals_eager_at_every_size(build_network, randomized, tmp_path, arm_type):
     net = randomized(build_network("T", arm_type=arm_type), seed=1)
@@ -148,6 +149,7 @@ def test_export_equals_eager_at_every_size(build_network, randomized, tmp_path, 
         assert_same_labels(logits[0].argmax(axis=0), expected[0].argmax(axis=0))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("size_hw", [(64, 64), (33, 70), (32, 32), (30, 70), (70, 30)])
 def test_export_equals_eager_for_small_images(net, exported, size_hw):
     image = photo(size_hw)
@@ -191,6 +193,7 @@ def test_export_at_fixed_size_equals_eager(net, tmp_path, size_hw):
     assert_same_logits(logits, eager_logits(net, image))
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("input_shape", [None, [1, 3, 194, 262]])
 def test_export_at_evaluation_scale_equals_paddleseg_evaluation(net, tmp_path, input_shape):
     export_model(

@@ -51,6 +51,7 @@ def assert_same_logits(ours, stock):
     assert float((ours - stock).abs().max()) <= 1e-6 * largest
 
 
+@pytest.mark.smoke
 @over_cases
 def test_pp_liteseg_eval_equals_paddleseg(pair, size_hw):
     image, _ = batch(size_hw)
@@ -61,6 +62,7 @@ def test_pp_liteseg_eval_equals_paddleseg(pair, size_hw):
     assert_same_logits(ours, stock)
 
 
+@pytest.mark.smoke
 @over_cases
 def test_pp_liteseg_train_equals_paddleseg(pair, size_hw):
     image, label = batch(size_hw)
