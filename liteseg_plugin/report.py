@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from liteseg_plugin.deploy.predictor import Predictor
 
 
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
 def segment_file(predictor: Predictor, image_path: str, save_dir: str | os.PathLike) -> dict:
     """Segment one image file and write what people look at.
 
@@ -77,7 +80,7 @@ def overlay(
     if not legend:
         return blended
     present = [classes[i] for i in np.unique(label) if i < len(classes)]
-    return np.vstack([blended, _legend(present, image.shape[1])])
+    return np.vstack([blended, legend_bar(present, image.shape[1])])
 
 
 def colorize(label: np.ndarray, classes: Sequence[dict]) -> np.ndarray:
@@ -107,19 +110,16 @@ def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: i
     return np.hstack(columns[:-1])
 
 
-def _numbered_classes() -> list[dict]:
-    """Return numbers and PaddleSeg's colours, for exports that do not name their classes."""
-    from paddleseg.utils.visualize import get_color_map_list
+def legend_bar(classes: Sequence[dict], width: int) -> np.ndarray:
+    """Draw colour and name of classes, in as many rows as ``width`` pixels make necessary.
 
-    colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
-    return [{"name": str(i), "color": color} for i, color in enumerate(colors)]
+    Args:
+        classes: ``{"name": ..., "color": [r, g, b]}``.
+        width: Width of the result in pixels.
 
-
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-
-
-def _legend(classes: Sequence[dict], width: int) -> np.ndarray:
-    """Draw colour and name of classes in as many rows as ``width`` pixels make necessary."""
+    Returns:
+        (height, width, 3) of uint8, BGR.
+    """
     row_height, size, x, rows, places = 18, 0.4, 6, 1, []
     for entry in classes:
         (text_width, _), _ = cv2.getTextSize(entry["name"], _FONT, size, 1)
@@ -135,3 +135,11 @@ def _legend(classes: Sequence[dict], width: int) -> np.ndarray:
             canvas, entry["name"], (x + 14, y + 12), _FONT, size, (40, 40, 40), 1, cv2.LINE_AA
         )
     return canvas
+
+
+def _numbered_classes() -> list[dict]:
+    """Return numbers and PaddleSeg's colours, for exports that do not name their classes."""
+    from paddleseg.utils.visualize import get_color_map_list
+
+    colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
+    return [{"name": str(i), "color": color} for i, color in enumerate(colors)]

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
+from PIL import Image
 
 from liteseg_plugin.datasets import camvid
-from liteseg_plugin.report import overlay, side_by_side
+from liteseg_plugin.report import legend_bar, overlay, side_by_side
 
 
 def main(output: Path, dataset: Path) -> None:
@@ -25,12 +27,13 @@ def main(output: Path, dataset: Path) -> None:
     rows = []
     for paths in inference["images"][:3]:
         image = cv2.imread(paths["image"])
-        truth = cv2.imread(str(dataset / "annot" / Path(paths["image"]).name), cv2.IMREAD_UNCHANGED)
-        guess = cv2.imread(paths["label"], cv2.IMREAD_UNCHANGED)
+        truth = np.asarray(Image.open(dataset / "annot" / Path(paths["image"]).name))
+        guess = np.asarray(Image.open(paths["label"]))
         panels = [image, overlay(image, truth, classes, legend=False)]
         panels.append(overlay(image, guess, classes, legend=False))
         rows.append(side_by_side(panels, ("scene", "truth", "PP-LiteSeg-T"), scale=2))
     picture = output / "overlay.png"
+    rows.append(legend_bar(classes, rows[0].shape[1]))
     cv2.imwrite(str(picture), cv2.vconcat(rows))
 
     print(f"\n  mIoU          {metrics['miou']:.3f} on {metrics['images']} held-out scenes")
