@@ -17,9 +17,9 @@ make_environment() {
     echo "error: Python 3.9 to 3.12 is needed, $PYTHON is $("$PYTHON" -V); set PYTHON=python3.11" >&2
     exit 1
   }
-  say "Installing into $VENV ($1)"
+  say "Installing into $VENV ($1); this takes a minute or two"
   "$PYTHON" -m venv "$VENV"
-  "$VENV/bin/python" -m pip install --quiet --upgrade pip
-  "$VENV/bin/python" -m pip install --quiet -e ".[$1]"
+  "$VENV/bin/python" -m pip install -qq --upgrade pip
+  "$VENV/bin/python" -m pip install -qq -e ".[$1]"
   echo "$wanted" >"$VENV/.liteseg"
 }
