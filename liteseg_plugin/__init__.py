@@ -11,7 +11,6 @@ from __future__ import annotations
 # Paddle 2.6's wheel exports a zlib of its own: once it is loaded, a Python that loads zlib after
 # it crashes at the first decompression.
 import zlib  # noqa: F401
-from typing import Any
 
 from liteseg_plugin._import_hook import when_imported
 
@@ -32,7 +31,7 @@ _ATTRIBUTES = {
 __all__ = [*_ATTRIBUTES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import what the package offers on first use: a command that needs no Paddle loads none."""
     if name not in _ATTRIBUTES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 from liteseg_plugin._import_hook import when_imported
+
+# Each Python start pays for what is imported here, so pathlib has to wait.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LINE = (
     'import sys; exec("try:\\n import liteseg_plugin.autoload as a; a.start()\\n'
@@ -36,6 +40,7 @@ def _activate() -> None:
 def path() -> Path:
     """Return the .pth file of this environment, which need not exist."""
     import sysconfig
+    from pathlib import Path
 
     return Path(sysconfig.get_path("purelib"), "liteseg_plugin_autoload.pth")
 

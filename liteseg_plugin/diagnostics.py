@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,12 @@ from PIL import Image
 from liteseg_plugin.compat import replace_in_utils
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
-from liteseg_plugin.weights import load_matching_weights, load_weights
+from liteseg_plugin.weights import (
+    load_matching_weights,
+    load_weights,
+    read_arrays,
+    read_state_dict,
+)
 
 _installed = False
 _raised_in_thread: LitesegError | None = None
@@ -59,6 +65,7 @@ def install() -> None:
     for module in (sys.modules["paddleseg.core.train"], sys.modules["paddleseg.core"]):
         if module.evaluate is _evaluate:
             _wrap(module, "evaluate", _evaluate_checked)
+    _wrap(sys.modules["paddleseg.core.train"], "resume", _resume)
     for name, wrapper in (
         ("download_pretrained_model", _download),
         ("load_pretrained_model", _load_partly),
@@ -229,14 +236,13 @@ def _describe(image: str, label: str | None, error: Exception) -> str:
 def _train(original: Callable[..., None], *args: Any, **kw: Any):
     values = inspect.signature(original).bind(*args, **kw)
     values.apply_defaults()
-    images = len(values.arguments["train_dataset"])
+    images, batch = len(values.arguments["train_dataset"]), values.arguments["batch_size"]
     processes = paddle.distributed.ParallelEnv().nranks
-    needed = values.arguments["batch_size"] * processes
-    if images < needed:
+    if math.ceil(images / processes) < batch:
         # PaddleSeg drops the last, incomplete batch, and waits for ever for the first one.
         raise DataError(
-            f"{images} training images do not fill one batch of {values.arguments['batch_size']} "
-            f"in each of {processes} process(es); lower --batch_size or add images"
+            f"{images} training images do not fill one batch of {batch} in each of {processes} "
+            "process(es); lower --batch_size or add images"
         )
     return original(*args, **kw)
 
@@ -253,25 +259,43 @@ def _download(original: Callable[..., str], url: str):
     except (requests.RequestException, OSError) as error:
         raise WeightsError(
             f"cannot download {url} ({type(error).__name__}). To work offline, download it "
-            "elsewhere and name the local file: --opts model.backbone.pretrained=PATH for a "
-            "backbone, or None to train from random weights"
+            "elsewhere and name the local file: --model_path PATH for full weights, --opts "
+            "model.backbone.pretrained=PATH for a backbone (None: start from random weights)"
         ) from error
 
 
 def _load_partly(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):
     if pretrained is None:
         return original(model, pretrained)
-    loaded = load_matching_weights(model, _local(pretrained))
+    loaded = load_matching_weights(model, local_path(pretrained))
     logger.info(f"Loaded {loaded} of {len(model.state_dict())} arrays from {pretrained}")
+
+
+def _resume(original: Callable[..., int], model: Any, optimizer: Any, resume_model: str | None):
+    if resume_model is None:
+        return original(model, optimizer, resume_model)
+    folder = Path(resume_model)
+    iteration = folder.name.rpartition("_")[2]
+    if not folder.is_dir() or not iteration.isdecimal():
+        raise WeightsError(
+            f"cannot resume from {resume_model}: give a checkpoint folder named iter_N, in which "
+            "training left model.pdparams and model.pdopt"
+        )
+    # Not the original, whose paddle.load runs whatever code a file holds.
+    model.set_state_dict(read_state_dict(folder / "model.pdparams"))
+    optimizer.set_state_dict(read_arrays(folder / "model.pdopt"))
+    logger.info(f"Resumed from {resume_model}")
+    return int(iteration)
 
 
 def _load_whole(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):
     if pretrained is None or not isinstance(model, PPLiteSeg):
         return original(model, pretrained)
-    load_weights(model, _local(pretrained))
+    load_weights(model, local_path(pretrained))
 
 
-def _local(path_or_url: str) -> str:
+def local_path(path_or_url: str) -> str:
+    """Return the path of weights, which are downloaded into PaddleSeg's cache if given by URL."""
     is_url = urlparse(path_or_url).netloc
     return utils.download_pretrained_model(path_or_url) if is_url else path_or_url
 

@@ -60,7 +60,9 @@ def examine() -> dict:
         _imports("paddle", "paddle", "import zlib, paddle; print(paddle.device.get_device())"),
         _imports("paddleseg", "paddleseg", "import zlib, paddleseg"),
     ]
-    report = _probe("import json, liteseg_plugin.doctor as d; print(json.dumps(d.inspect()))")
+    report = _probe(
+        "import json, liteseg_plugin.doctor as d; print(json.dumps(d.inspect_inside()))"
+    )
     inside = json.loads(report.output.splitlines()[-1]) if report.works else {}
     blocked = next((c.detail for c in imports if not c.works), report.reason)
     steps = [
@@ -81,7 +83,7 @@ def examine() -> dict:
     }
 
 
-def inspect() -> dict:
+def inspect_inside() -> dict:
     """Tell about components and incompatibilities from inside; imports Paddle and PaddleSeg."""
     import paddle
     import paddleseg  # noqa: F401 - before compat, as in activate()
@@ -121,7 +123,7 @@ def describe(report: dict) -> str:
     for entry in report["compat"]:
         state = "broken here, mended" if entry["broken_here"] else "not broken here"
         if not entry["broken_here"] and entry["active"]:
-            state += ", replaced all the same"
+            state += ", applied all the same"
         lines += [f"  {entry['name']:20}{state}: {entry['repair']}"]
     lines += ["", "Registered components"]
     lines += [f"  {name:24}{owner}" for name, owner in report["components"].items()]

@@ -97,10 +97,33 @@ class OhemCrossEntropyLoss(nn.Layer):
             return labelled
 
         true_class = paddle.where(labelled, label, paddle.zeros_like(label))
-        probability = paddle.take_along_axis(F.softmax(logit, axis=1), true_class, axis=1)
+        probability = F.softmax(logit.astype("float32"), axis=1)
+        probability = paddle.take_along_axis(probability, true_class, axis=1)
         # Ignored pixels rank behind every labelled one.
         rank = paddle.where(labelled, probability, paddle.full_like(probability, 2.0)).flatten()
-        threshold = paddle.kthvalue(rank, min_kept)[0].clip(min=self.thresh)
+        threshold = _kth_smallest(rank, min_kept).clip(min=self.thresh)
         hard = probability < threshold
         few_labelled = labelled.astype("int64").sum() <= min_kept
         return paddle.logical_and(labelled, paddle.logical_or(few_labelled, hard))
+
+
+def _kth_smallest(values: paddle.Tensor, k: int) -> paddle.Tensor:
+    """Return the ``k``-th smallest of non-negative float32 numbers (N,), as a 0-D or (1,) tensor.
+
+    On CPU that is a partial selection. Paddle's selection on GPU sorts; there the bits of the
+    number are found one by one, counting the numbers up to each guess.
+    """
+    if values.place.is_cpu_place():
+        return paddle.kthvalue(values, k)[0]
+    return _kth_smallest_by_bits(values, k)
+
+
+def _kth_smallest_by_bits(values: paddle.Tensor, k: int) -> paddle.Tensor:
+    # Non-negative floats are in the order of their bits, read as integers.
+    bits = values.view("int32")
+    found = paddle.zeros([1], dtype="int32")
+    for bit in reversed(range(31)):
+        guess = found + (1 << bit)
+        fewer = (bits < guess).astype("int64").sum() < k
+        found = paddle.where(fewer, guess, found)
+    return found.view("float32")

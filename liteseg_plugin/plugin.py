@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 
@@ -34,9 +35,9 @@ def activate(arguments: Sequence[str] = ()) -> None:
     """Register the components, repair PaddleSeg on this Paddle, and make its errors clear.
 
     Args:
-        arguments: The command line of the PaddleSeg script that runs. ``--model_path`` or
-            ``--resume_model`` in it say that full weights are given, so that the backbone's need
-            not be downloaded.
+        arguments: The command line that runs, script first. If it is a script of PaddleSeg's with
+            ``--model_path`` (or ``--resume_model``, in training), full weights are given, and the
+            backbone's need not be downloaded.
     """
     # First of all: with autoload enabled this import activates, through the hook, and the modules
     # below must not be half imported then.
@@ -47,8 +48,19 @@ def activate(arguments: Sequence[str] = ()) -> None:
     register()
     diagnostics.install()
     compat.apply()
-    if any(a.split("=")[0] in ("--model_path", "--resume_model") for a in arguments):
+    if _gives_full_weights(arguments):
         compat.skip_backbone_download()
+
+
+def _gives_full_weights(arguments: Sequence[str]) -> bool:
+    if not arguments:
+        return False
+    flags = {"train.py": "--resume_model"}
+    flags.update(dict.fromkeys(("val.py", "predict.py", "export.py", "analyse.py"), "--model_path"))
+    flag = flags.get(os.path.basename(arguments[0]))
+    given = (argument.split("=")[0] for argument in arguments[1:])
+    # argparse admits abbreviations
+    return flag is not None and any(flag.startswith(name) and len(name) > 4 for name in given)
 
 
 def _components() -> list[tuple]:

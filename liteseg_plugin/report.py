@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def segment_file(predictor: Predictor, image_path: str, save_dir: str | os.PathLike) -> dict:
+def segment_file(
+    predictor: Predictor, image_path: str, save_dir: str | os.PathLike, name: str | None = None
+) -> dict:
     """Segment one image file and write what people look at.
 
     Args:
         predictor: An exported model.
         image_path: The image.
         save_dir: Where ``NAME.png`` (class indices with a palette) and ``overlay/NAME.jpg`` go.
+        name: By default the image's, without its extension; it may hold folders.
 
     Returns:
         The paths: ``image``, ``label`` and ``overlay``.
@@ -39,18 +42,29 @@ def segment_file(predictor: Predictor, image_path: str, save_dir: str | os.PathL
         raise DataError(f"cannot read image {image_path}: it is no image, or is cut short")
     label = predictor(image)
     classes = predictor.classes or _numbered_classes()
-    name, folder = Path(image_path).stem, Path(save_dir)
-    (folder / "overlay").mkdir(parents=True, exist_ok=True)
+    name, folder = name or Path(image_path).stem, Path(save_dir)
     paths = {
         "image": str(image_path),
         "label": str(folder / f"{name}.png"),
         "overlay": str(folder / "overlay" / f"{name}.jpg"),
     }
+    for path in (paths["label"], paths["overlay"]):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     indexed = Image.fromarray(label.astype(np.uint8))
     indexed.putpalette([value for entry in classes for value in entry["color"]])
     indexed.save(paths["label"])
-    cv2.imwrite(paths["overlay"], overlay(image, label, classes))
+    write_image(paths["overlay"], overlay(image, label, classes))
     return paths
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write an image (H, W, 3) of uint8, BGR, in the format that the path ends in.
+
+    Raises:
+        OSError: If it cannot be written; OpenCV itself only returns False.
+    """
+    if not cv2.imwrite(str(path), image):
+        raise OSError(f"cannot write {path}")
 
 
 def overlay(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import paddle
@@ -76,9 +77,7 @@ RELEASED = (
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read a ``.pdparams`` file without running code that may be in it.
-
-    ``paddle.load`` unpickles whatever a file holds; this admits arrays and their names only.
+    """Read the arrays of a ``.pdparams`` file without running code that may be in it.
 
     Args:
         path: The file.
@@ -87,23 +86,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         Arrays by parameter name.
 
     Raises:
-        WeightsError: If the file is missing, is no weights file, is cut short, or holds anything
-            but arrays.
+        WeightsError: As :func:`read_arrays`, or if no arrays stand there by name.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise WeightsError(f"weights {path} is a folder; give the model.pdparams in it")
-    try:
-        with path.open("rb") as file:
-            content = _ArrayUnpickler(file).load()
-    except FileNotFoundError:
-        raise WeightsError(f"weights not found: {path}") from None
-    except WeightsError as error:
-        raise WeightsError(f"refused to load {path}: {error}") from None
-    except Exception as error:
-        raise WeightsError(
-            f"{path} is no .pdparams file, or is cut short ({type(error).__name__}: {error})"
-        ) from error
+    content = read_arrays(path)
     arrays = {}
     for name, value in content.items() if isinstance(content, Mapping) else ():
         if isinstance(value, tuple) and len(value) == 2:  # (parameter's own name, array)
@@ -113,6 +98,34 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not arrays:
         raise WeightsError(f"{path} holds no arrays by name: it is no .pdparams file of a network")
     return arrays
+
+
+def read_arrays(path: str | os.PathLike) -> Any:
+    """Read what ``paddle.save`` wrote: plain values and arrays of numbers, nested at will.
+
+    ``paddle.load`` unpickles whatever a file holds, code included; this admits nothing else.
+
+    Args:
+        path: A ``.pdparams`` or ``.pdopt`` file.
+
+    Raises:
+        WeightsError: If the file is missing, is of another kind, is cut short, or holds anything
+            but plain values and arrays of numbers.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise WeightsError(f"weights {path} is a folder; give the model.pdparams in it")
+    try:
+        with path.open("rb") as file:
+            return _with_arrays(_ArrayUnpickler(file).load())
+    except FileNotFoundError:
+        raise WeightsError(f"weights not found: {path}") from None
+    except WeightsError as error:
+        raise WeightsError(f"refused to load {path}: {error}") from None
+    except Exception as error:
+        raise WeightsError(
+            f"{path} is no .pdparams file, or is cut short ({type(error).__name__}: {error})"
+        ) from error
 
 
 def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
@@ -133,6 +146,7 @@ def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
     for name, tensor in target.items():
         if name.endswith("._scale") and name not in arrays:
             arrays[name] = np.ones(tensor.shape, "float32")
+    arrays = {name: _as_float32(array) for name, array in arrays.items()}
     problems = [
         _listing("missing", [name for name in target if name not in arrays]),
         _listing("not of this network", [name for name in arrays if name not in target]),
@@ -142,6 +156,14 @@ def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
                 f"{name} {list(arrays[name].shape)} instead of {list(tensor.shape)}"
                 for name, tensor in target.items()
                 if name in arrays and list(arrays[name].shape) != list(tensor.shape)
+            ],
+        ),
+        _listing(
+            "of another type",
+            [
+                f"{name} {arrays[name].dtype}"
+                for name in target
+                if name in arrays and arrays[name].dtype != np.float32
             ],
         ),
     ]
@@ -174,7 +196,7 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
     arrays = read_state_dict(path)
     target = model.state_dict()
     fitting = {
-        name: arrays[name]
+        name: _as_float32(arrays[name])
         for name, tensor in target.items()
         if name in arrays and list(arrays[name].shape) == list(tensor.shape)
     }
@@ -183,10 +205,18 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
             f"none of the {len(target)} arrays of {type(model).__name__} is in {path}: these are "
             f"the weights of another network (it has {', '.join([*arrays][:3])}, ...)"
         )
-    for name in target.keys() - fitting.keys():
-        logger.warning(f"{path} does not fit {name}, which keeps its first values")
+    left = [name for name in target if name not in fitting]
+    if left:
+        logger.warning(
+            f"{path} lacks, or has in another shape:\n{_listing('kept as they were', left)}"
+        )
     model.set_state_dict({**target, **fitting})
     return len(fitting)
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+    """Return weights in the type of the network: some tools store halves or doubles."""
+    return array.astype("float32") if array.dtype.kind == "f" else array
 
 
 def _listing(title: str, names: list[str], shown: int = 4) -> str:
@@ -196,24 +226,63 @@ def _listing(title: str, names: list[str], shown: int = 4) -> str:
     return f"  {len(names)} {title}: {', '.join(names[:shown])}{more}"
 
 
+class _Dtype:
+    """Stands for ``numpy.dtype`` in a pickle: numbers only, whose bytes are their values."""
+
+    def __init__(self, code: str, *flags: Any) -> None:
+        if not re.fullmatch(r"[biuf]\d+", code):
+            raise WeightsError(f"it holds an array of type {code!r}, not of numbers")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.dtype = self.dtype.newbyteorder(state[1])
+
+
+class _Array:
+    """Stands for ``numpy.ndarray`` in a pickle, until it is complete."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, kind, is_fortran, content = state
+        flat = np.frombuffer(content, kind.dtype)
+        # A copy: what is read from bytes cannot be written.
+        self.array = flat.reshape(shape, order="F" if is_fortran else "C").copy()
+
+
+def _with_arrays(value: Any) -> Any:
+    """Replace what stands for arrays by the arrays."""
+    if isinstance(value, _Array):
+        if value.array is None:
+            raise WeightsError("it holds an array without content")
+        return value.array
+    if isinstance(value, dict):
+        return {key: _with_arrays(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_with_arrays, value))
+    return value
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stands for ``_codecs.encode``, by which protocol 2 writes bytes."""
+    if encoding != "latin1":
+        raise WeightsError(f"it encodes text as {encoding!r}")
+    return text.encode("latin1")
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    _ADMITTED = frozenset(
-        {
-            ("numpy", "dtype"),
-            ("numpy", "ndarray"),
-            ("numpy.core.multiarray", "_reconstruct"),
-            ("numpy._core.multiarray", "_reconstruct"),
-            ("numpy.core.multiarray", "scalar"),
-            ("numpy._core.multiarray", "scalar"),
-            ("collections", "OrderedDict"),
-            ("_codecs", "encode"),
-        }
-    )
+    _ADMITTED: ClassVar = {
+        ("numpy", "dtype"): _Dtype,
+        ("numpy", "ndarray"): _Array,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("collections", "OrderedDict"): dict,
+        ("_codecs", "encode"): _latin1,
+    }
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._ADMITTED:
-            raise WeightsError(f"it asks for {module}.{name}, which is no array")
-        # Files written under NumPy 2 name modules that NumPy 1 has under the older name.
-        if module.startswith("numpy._core") and not hasattr(np, "_core"):
-            module = module.replace("numpy._core", "numpy.core")
-        return super().find_class(module, name)
+        try:
+            return self._ADMITTED[module, name]
+        except KeyError:
+            raise WeightsError(f"it asks for {module}.{name}, which is no array") from None

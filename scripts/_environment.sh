@@ -18,7 +18,10 @@ make_environment() {
     exit 1
   }
   say "Installing into $VENV ($1); this takes a minute or two"
-  "$PYTHON" -m venv "$VENV"
+  "$PYTHON" -m venv "$VENV" || {
+    echo "error: $PYTHON cannot make a virtual environment; Debian has python3-venv for it" >&2
+    exit 1
+  }
   "$VENV/bin/python" -m pip install -qq --upgrade pip
   "$VENV/bin/python" -m pip install -qq -e ".[$1]"
   echo "$wanted" >"$VENV/.liteseg"

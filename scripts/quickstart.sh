@@ -20,6 +20,8 @@ if [ "$device" = gpu ] && ! "$VENV/bin/python" -c 'import zlib, paddle
 paddle.set_device("gpu"); (paddle.ones([2, 2]) @ paddle.ones([2, 2])).numpy()' >/dev/null 2>&1; then
   say "Paddle's GPU wheel from the index does not run on this GPU; going on with the CPU"
   device=cpu
+  "$VENV/bin/python" -m pip uninstall -qq --yes paddlepaddle-gpu
+  make_environment cpu
 fi
 
 config=configs/pp_liteseg/pp_liteseg_stdc1_toy_street_256x192.yml
@@ -28,10 +30,11 @@ say "Drawing street scenes into data/toy_street"
 "$VENV/bin/liteseg" data toy data/toy_street
 
 mkdir -p "$output"
+rm -rf "$output"/iter_*  # of an earlier run
 say "Training PP-LiteSeg-T from random weights on $device (a few minutes)"
 train=("$VENV/bin/liteseg" train --config "$config" --device "$device" --seed 1
        --save_dir "$output" --save_interval 1000 --log_iters 10)
-if [ "$device" = cpu ] && [ "$(cpus)" -ge 2 ]; then
+if [ "$device" = cpu ] && [ "$(uname)" = Linux ] && [ "$(cpus)" -ge 2 ]; then
   # One process a core: a single one would use but one of them for most of a step.
   "$VENV/bin/python" -m paddle.distributed.launch --nproc_per_node 2 --log_dir "$output/log" \
     "${train[@]}" --batch_size 4

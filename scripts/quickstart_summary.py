@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from liteseg_plugin.datasets import camvid
-from liteseg_plugin.report import legend_bar, overlay, side_by_side
+from liteseg_plugin.report import legend_bar, overlay, side_by_side, write_image
 
 
 def main(output: Path, dataset: Path) -> None:
@@ -34,7 +34,7 @@ def main(output: Path, dataset: Path) -> None:
         rows.append(side_by_side(panels, ("scene", "truth", "PP-LiteSeg-T"), scale=2))
     picture = output / "overlay.png"
     rows.append(legend_bar(classes, rows[0].shape[1]))
-    cv2.imwrite(str(picture), cv2.vconcat(rows))
+    write_image(picture, cv2.vconcat(rows))
 
     print(f"\n  mIoU          {metrics['miou']:.3f} on {metrics['images']} held-out scenes")
     for entry, iou in zip(classes, metrics["class_iou"]):

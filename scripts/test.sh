@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 if [ -n "${PADDLE:-}" ]; then
   VENV=${VENV:-.venv-paddle-$PADDLE}
   PIP_CONSTRAINT=$(mktemp)
+  trap 'rm -f "$PIP_CONSTRAINT"' EXIT
   export PIP_CONSTRAINT
   echo "paddlepaddle==$PADDLE" >"$PIP_CONSTRAINT"
 fi

@@ -60,8 +60,9 @@ SNIPPETS = {
         assert [a.tolist() for a in area] == [[1, 0, 1], [1, 0, 2], [1, 1, 1]], area
     """,
     "backbone-download": """
-        from paddleseg.utils import utils
-        utils.load_pretrained_model(paddle.nn.ReLU(), "https://example.invalid/weights.tar.gz")
+        from paddleseg.cvlibs import Builder, manager
+        url = "https://example.invalid/weights.tar.gz"
+        Builder(None, [manager.BACKBONES]).build_component({"type": "STDC1", "pretrained": url})
     """,
     "deploy-yaml": """
         import os, yaml
@@ -81,7 +82,7 @@ SNIPPETS = {
         paddle.inference.create_predictor(config)
     """,
 }
-STOCK = "import sys, zlib, paddle, paddleseg\nsys.argv.append('--model_path=x')\n"
+STOCK = "import sys, zlib, paddle, paddleseg\nsys.argv[:] = ['val.py', '--model_path=x']\n"
 MENDED = STOCK + "import liteseg_plugin\nliteseg_plugin.activate(sys.argv)\n"
 
 

@@ -230,3 +230,15 @@ def test_ohem_refuses_weights_of_other_classes():
     logit, label = (paddle.to_tensor(x) for x in batch(9))
     with pytest.raises(ValueError, match="3 class weights for 5 classes"):
         OhemCrossEntropyLoss(weight=[1.0, 2.0, 3.0])(logit, label)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("k", [1, 7, 500, 999, 1000])
+def test_kth_smallest_by_bits_is_the_selection(k):
+    from liteseg_plugin.losses import _kth_smallest_by_bits
+
+    values = np.random.default_rng(k).uniform(0, 2, 1000).astype("float32")
+    values[:200] **= 20  # down to subnormal numbers
+    values[200:300] = values[300:400]  # ties
+    found = _kth_smallest_by_bits(paddle.to_tensor(values), k)
+    assert float(found) == np.sort(values)[k - 1]

@@ -9,7 +9,13 @@ import paddle
 import pytest
 
 from liteseg_plugin.errors import WeightsError
-from liteseg_plugin.weights import RELEASED, load_matching_weights, load_weights, read_state_dict
+from liteseg_plugin.weights import (
+    RELEASED,
+    load_matching_weights,
+    load_weights,
+    read_arrays,
+    read_state_dict,
+)
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "pp_liteseg"
 
@@ -233,3 +239,59 @@ def test_released_record_has_its_config(record):
 def test_released_b_at_1536x768_has_the_figure_of_the_weights():
     (record,) = (r for r in RELEASED if r.backbone == "STDC2" and r.test_wh == (1536, 768))
     assert record.miou == 78.75
+
+
+def _python_object_array(payload):
+    """Pickles that make NumPy read bytes of the file as addresses of Python objects."""
+    code = {
+        "object buffer": (np.ndarray, ((1,), np.dtype("O"), b"AAAAAAAA")),
+        "record with an object": (np.ndarray, ((1,), np.dtype([("x", "O")]), b"AAAAAAAA")),
+        "array of objects": (np.array, ([None],)),
+    }[payload]
+
+    class Payload:
+        def __reduce__(self):
+            return code
+
+    return Payload()
+
+
+@pytest.mark.parametrize("payload", ["object buffer", "record with an object", "array of objects"])
+def test_read_state_dict_refuses_arrays_of_objects(tmp_path, payload):
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps({"weight": _python_object_array(payload)}, protocol=4))
+    with pytest.raises(WeightsError, match=r"refused to load|is no \.pdparams file"):
+        read_state_dict(path)
+
+
+def test_read_state_dict_refuses_an_object_array_as_numpy_writes_it(tmp_path):
+    path = tmp_path / "model.pdparams"
+    path.write_bytes(pickle.dumps({"weight": np.array([None, 1])}, protocol=4))
+    with pytest.raises(WeightsError, match="not of numbers"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8", "<f2", "<i8", "|b1"])
+def test_read_arrays_gives_what_was_written(tmp_path, protocol, dtype):
+    array = np.asfortranarray(np.arange(12).reshape(3, 4).astype(dtype))
+    content = {"w": array, "state": {"last_epoch": 3, "rates": [0.1, (array[0],)]}}
+    path = tmp_path / "model.pdopt"
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    read = read_arrays(path)
+    np.testing.assert_array_equal(read["w"], array)
+    np.testing.assert_array_equal(read["state"]["rates"][1][0], array[0])
+    assert read["state"]["last_epoch"] == 3
+    read["w"][0, 0] = 5  # and it can be written
+
+
+def test_load_weights_takes_halves_and_refuses_integers(tmp_path):
+    net = paddle.nn.Linear(2, 1)
+    path = tmp_path / "model.pdparams"
+    half = {"weight": np.full((2, 1), 0.5, "float16"), "bias": np.zeros(1, "float64")}
+    path.write_bytes(pickle.dumps(half))
+    load_weights(net, path)
+    assert net.weight.numpy().tolist() == [[0.5], [0.5]]
+    path.write_bytes(pickle.dumps({**half, "bias": np.zeros(1, "int64")}))
+    with pytest.raises(WeightsError, match="1 of another type: bias int64"):
+        load_weights(net, path)

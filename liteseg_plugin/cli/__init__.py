@@ -84,6 +84,8 @@ def _report(error: Exception, command: str) -> int:
         explained = error
     if explained is None and command == "run":
         raise error  # a foreign script's own error: its traceback says where
+    if explained is None and isinstance(error, (OSError, ValueError)):
+        explained = error  # these say what they are about
     message = explained or f"{type(error).__name__}: {error}\n(--debug shows the traceback)"
     print(f"error: {message}", file=sys.stderr)
     return 1

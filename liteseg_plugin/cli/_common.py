@@ -7,7 +7,10 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from liteseg_plugin.errors import LitesegError
+
 if TYPE_CHECKING:
+    from paddle import nn
     from paddleseg.cvlibs import SegBuilder
 
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
@@ -55,6 +58,8 @@ def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> di
         for name in ("scales", "flip_horizontal", "flip_vertical"):
             chosen[name] = getattr(args, name)
     if args.is_slide:
+        if not (args.crop_size and args.stride):
+            raise LitesegError("--is_slide needs --crop_size W H and --stride W H")
         for name in ("is_slide", "crop_size", "stride"):
             chosen[name] = getattr(args, name)
     return chosen
@@ -93,6 +98,18 @@ def show(builder: SegBuilder, device: str | None = None) -> None:
 
 
 def known_arguments(function: Callable[..., Any], **values: Any) -> dict[str, Any]:
-    """Keep the arguments that ``function`` takes: PaddleSeg's loops differ between releases."""
+    """Keep the arguments that ``function`` takes: PaddleSeg's loops differ between releases.
+
+    Raises:
+        LitesegError: If one that it does not take was given a value.
+    """
     parameters = inspect.signature(function).parameters
+    unknown = [f"--{name}" for name, value in values.items() if value and name not in parameters]
+    if unknown:
+        raise LitesegError(f"the PaddleSeg that is installed does not know {', '.join(unknown)}")
     return {name: value for name, value in values.items() if name in parameters}
+
+
+def class_name(model: nn.Layer) -> str:
+    """Return module and class of what was built, which every command logs."""
+    return f"{type(model).__module__}.{type(model).__qualname__}"

@@ -25,11 +25,13 @@ def run(args: argparse.Namespace) -> None:
     from paddleseg.utils import logger, utils
 
     from liteseg_plugin.deploy import export
+    from liteseg_plugin.diagnostics import local_path
 
     _common.show(builder)
     config = builder.config
     model = builder.model
-    utils.load_entire_model(model, args.model_path)
+    weights = local_path(args.model_path)
+    utils.load_entire_model(model, weights)
     deploy_file = export.export_model(
         model,
         args.save_dir,
@@ -41,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         provenance={
             "config": args.config,
             "weights": args.model_path,
-            "weights_sha256": export.file_sha256(args.model_path),
+            "weights_sha256": export.file_sha256(weights),
         },
     )
-    logger.info(f"Exported {type(model).__module__}.{type(model).__name__}: {deploy_file}")
+    logger.info(f"Exported {_common.class_name(model)}: {deploy_file}")

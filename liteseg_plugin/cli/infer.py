@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Segment each image; write ``NAME.png`` (indices with a palette) and ``overlay/NAME.jpg``."""
+    import os
     from statistics import median
 
     from liteseg_plugin.plugin import activate
@@ -29,9 +30,14 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.report import segment_file
 
     predictor = Predictor(args.config, device=args.device, threads=args.cpu_threads)
-    images, _ = get_image_list(args.image_path)
+    images, folder = get_image_list(args.image_path)
+    # Folders below the one that was named are kept: two of them may hold files of one name.
+    names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
     with tqdm(images, unit="image") as progress:
-        written = [segment_file(predictor, image, args.save_dir) for image in progress]
+        written = [
+            segment_file(predictor, image, args.save_dir, os.path.splitext(name)[0])
+            for image, name in zip(progress, names)
+        ]
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms)
     print(f"{len(images)} images in {args.save_dir}; engine alone, median: {latency:.1f} ms")
     return {"images": written, "engine_ms_median": latency}

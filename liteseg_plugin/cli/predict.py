@@ -23,23 +23,18 @@ def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays and label images."""
     builder = _common.build(args)
 
+    import paddle
     from paddleseg.core import predict
     from paddleseg.transforms import Compose
     from paddleseg.utils import get_image_list, logger
 
-    # PaddleSeg 2.8.0 knows no device number but through this spelling.
-    device = f"{args.device}:{args.device_id}" if args.device_id else args.device
-    _common.show(builder, device)
+    _common.show(builder, args.device)
+    if args.device_id and args.device != "cpu":
+        paddle.set_device(f"{args.device}:{args.device_id}")
     model = builder.model
     images, folder = get_image_list(args.image_path)
-    logger.info(f"{len(images)} images for {type(model).__module__}.{type(model).__name__}")
-    # These two settings are evaluation's own; predict() does not take them.
-    settings = {
-        name: value
-        for name, value in builder.config.test_config.items()
-        if name not in ("aug_eval", "auc_roc")
-    }
-    settings = _common.augmentation(args, "aug_pred", settings)
+    logger.info(f"{len(images)} images for {_common.class_name(model)}")
+    settings = _common.augmentation(args, "aug_pred", _as_in_evaluation(builder.config.test_config))
     if args.custom_color:
         settings["custom_color"] = args.custom_color
     predict(
@@ -51,3 +46,16 @@ def run(args: argparse.Namespace) -> None:
         save_dir=args.save_dir,
         **settings,
     )
+
+
+def _as_in_evaluation(test_config: dict) -> dict:
+    """Translate a config's settings of evaluation, so that both see images at the same scale.
+
+    PaddleSeg's tools/predict.py drops ``aug_eval``, and with it the scale of the 0.5 and 0.75
+    configs.
+    """
+    settings = {k: v for k, v in test_config.items() if k not in ("aug_eval", "auc_roc")}
+    if test_config.get("aug_eval"):
+        # predict() flips by default, evaluate() does not.
+        settings = {"flip_horizontal": False, "flip_vertical": False, **settings, "aug_pred": True}
+    return settings

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
             f"script not found: {script}. The wheel of paddleseg holds no tools/; run from a "
             "PaddleSeg checkout, or use `liteseg train`, `val`, `predict` and `export`"
         )
-    activate(args.arguments)
     sys.argv = [str(script), *args.arguments]
+    activate(sys.argv)
     sys.path[0] = str(script.resolve().parent)
     runpy.run_path(str(script), run_name="__main__")

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     utils.set_cv2_num_threads(args.num_workers)
     config = builder.config
     model = utils.convert_sync_batchnorm(builder.model, args.device)
-    logger.info(f"Model: {type(model).__module__}.{type(model).__qualname__}")
+    logger.info(f"Model: {_common.class_name(model)}")
     train_dataset = builder.train_dataset
     train_dataset.file_list *= args.repeats
     options = {

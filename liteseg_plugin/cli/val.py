@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_device(parser)
     parser.add_argument("--num_workers", type=int, default=0)
     _common.add_augmentation(parser, "--aug_eval")
+    parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
@@ -27,9 +28,11 @@ def run(args: argparse.Namespace) -> dict:
     _common.show(builder, args.device)
     model = builder.model
     utils.load_entire_model(model, args.model_path)
-    logger.info(f"Loaded {args.model_path} into {type(model).__module__}.{type(model).__name__}")
+    logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
     dataset = builder.val_dataset
     test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
+    if args.auc_roc:
+        test_config["auc_roc"] = True
     miou, accuracy, class_iou, class_precision, kappa = evaluate(
         model, dataset, num_workers=args.num_workers, **test_config
     )
@@ -41,5 +44,5 @@ def run(args: argparse.Namespace) -> dict:
         "class_iou": [float(value) for value in class_iou],
         "class_precision": [float(value) for value in class_precision],
         "test_config": test_config,
-        "model": f"{type(model).__module__}.{type(model).__name__}",
+        "model": _common.class_name(model),
     }

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 import yaml
 from paddle import nn
+from paddleseg.utils import logger
 from paddleseg.utils.visualize import get_color_map_list
 
 from liteseg_plugin import __version__
@@ -145,6 +146,8 @@ def evaluation_scale(test_config: dict) -> float:
     Raises:
         ExportError: If it averages several scales or flips, which one graph does not.
     """
+    if test_config.get("is_slide"):
+        raise ExportError("test_config slides a window, which one graph does not; remove is_slide")
     if not test_config.get("aug_eval", False):
         return 1.0
     scales = test_config.get("scales", 1.0)
@@ -168,8 +171,13 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
         num_classes: Number of classes.
     """
     labels = Path(dataset_config.get("dataset_root", "."), "labels.txt")
-    names = labels.read_text(encoding="utf-8").split() if labels.is_file() else []
+    names = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+    names = [name.strip() for name in names if name.strip()]
     if len(names) != num_classes:
+        if names:
+            logger.warning(
+                f"{labels} names {len(names)} classes, not {num_classes}; numbers are used"
+            )
         names = [str(i) for i in range(num_classes)]
     if tuple(names) == camvid.CLASS_NAMES:
         colors = camvid.PALETTE_RGB.tolist()

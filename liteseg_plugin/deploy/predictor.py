@@ -14,7 +14,7 @@ from paddle import inference
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
 
-from liteseg_plugin.deploy.export import DEPLOY_FILE, file_sha256
+from liteseg_plugin.deploy.export import DEPLOY_FILE, OUTPUT_OPS, file_sha256
 from liteseg_plugin.errors import DataError, ExportError
 
 
@@ -41,7 +41,7 @@ class Predictor:
         self, path: str | os.PathLike, device: str = "cpu", threads: int | None = None
     ) -> None:
         path = Path(path)
-        path = path / DEPLOY_FILE if path.is_dir() else path
+        path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             deploy, own = content["Deploy"], content.get("liteseg") or {}
@@ -49,21 +49,24 @@ class Predictor:
             transforms = [dict(t) for t in deploy["transforms"]]
             self._transforms = Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms])
             self._output_op = deploy["output_op"]
+            if self._output_op not in OUTPUT_OPS:
+                raise ValueError(f"output_op {self._output_op!r}")
+            self._scale = float(own.get("evaluation_scale", 1.0))
+            self.classes = list(own.get("classes", []))
+            checksums = dict(own.get("sha256", {}))
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is no exported folder: {error.filename} is missing"
             ) from None
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
         for file in files:
             # Paddle loads weights that lack their last bytes, and computes nonsense with them.
-            if own.get("sha256", {}).get(file.name) not in (None, file_sha256(file)):
+            if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the file that was exported; export again")
         self._engine_arguments = (*files, device, threads or _usable_cpus())
-        self._scale = own.get("evaluation_scale", 1.0)
         self._engine = _create(*self._engine_arguments)
         self._engine_for_small: inference.Predictor | None = None
-        self.classes = own.get("classes", [])
         self.engine_ms: list[float] = []
 
     def __call__(self, image: np.ndarray) -> np.ndarray:

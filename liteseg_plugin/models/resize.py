@@ -44,12 +44,11 @@ def resize(
     Returns:
         (N, C, *size_hw), of the type of ``x``.
     """
-    if mode == "bilinear" and not paddle.in_dynamic_mode():
+    if not paddle.in_dynamic_mode():
         if _is_one(x.shape[2]) and _is_one(x.shape[3]):
             return paddle.expand(x, [-1, -1, *size_hw])  # of one pixel: the same everywhere
-        rows, columns = (
-            _bilinear_matrix(source, target) for source, target in zip(spatial_size(x), size_hw)
-        )
+        matrix = _bilinear_matrix if mode == "bilinear" else _nearest_matrix
+        rows, columns = (matrix(source, target) for source, target in zip(spatial_size(x), size_hw))
         return _apply(rows, x, columns)
     return F.interpolate(x, list(size_hw), mode=mode)
 
@@ -93,7 +92,8 @@ class _MaxOverChannels(paddle.autograd.PyLayer):
     @staticmethod
     def forward(ctx: paddle.autograd.PyLayerContext, x: paddle.Tensor) -> paddle.Tensor:
         maximum = paddle.max(x, axis=1, keepdim=True)
-        ctx.save_for_backward(x, maximum)
+        # Detached: a layer that holds its own output is never freed without a backward.
+        ctx.save_for_backward(x, maximum.detach())
         return maximum
 
     @staticmethod
@@ -113,14 +113,24 @@ def _apply(rows: paddle.Tensor, x: paddle.Tensor, columns: paddle.Tensor) -> pad
 
 def _bilinear_matrix(source: Extent, target: Extent) -> paddle.Tensor:
     """Return the (target, source) weights of linear interpolation along one axis."""
-    source_length, target_length = _as_float(source), _as_float(target)
-    # In the kernel's order of operations, so that float32 rounds as it does there; and to a single
-    # pixel the kernel resizes by taking the first.
-    ratio = source_length / target_length * (target_length > 1.0).astype("float32")
-    sampled = ratio * (_positions(target) + 0.5) - 0.5
-    sampled = paddle.minimum(F.relu(sampled), source_length - 1.0)
+    # In the kernel's order of operations, so that float32 rounds as it does there.
+    sampled = _ratio(source, target) * (_positions(target) + 0.5) - 0.5
+    sampled = paddle.minimum(F.relu(sampled), _as_float(source) - 1.0)
     distance = paddle.abs(sampled.unsqueeze(1) - _positions(source).unsqueeze(0))
     return F.relu(1.0 - distance)
+
+
+def _nearest_matrix(source: Extent, target: Extent) -> paddle.Tensor:
+    """Return the (target, source) weights, ones and zeros, of nearest resizing along one axis."""
+    ratio = _ratio(source, target)
+    picked = paddle.minimum(paddle.floor(ratio * _positions(target)), _as_float(source) - 1.0)
+    return (picked.unsqueeze(1) == _positions(source).unsqueeze(0)).astype("float32")
+
+
+def _ratio(source: Extent, target: Extent) -> paddle.Tensor:
+    """Return source pixels for each target pixel; 0 to a single one: the kernel takes the first."""
+    target_length = _as_float(target)
+    return _as_float(source) / target_length * (target_length > 1.0).astype("float32")
 
 
 def _pooling_matrix(source: Extent, bins: int) -> paddle.Tensor:

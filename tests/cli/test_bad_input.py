@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -211,6 +212,26 @@ def test_unreadable_image_in_inference(fails, run, trained, tmp_path):
 def test_inference_without_an_export(fails, tmp_path):
     message = fails("liteseg", "infer", "--config", tmp_path, "--image_path", tmp_path)
     assert "is no exported folder" in message
+
+
+def test_run_says_the_same_as_the_commands(fails, street, tmp_path):
+    script = Path(__file__).parents[1] / "data" / "paddleseg_script.py"
+    for path in (street.root / "annot").glob("train_*.png"):
+        cv2.imwrite(str(path), np.full((96, 128), 42, np.uint8))
+    message = fails("liteseg", "run", script, street(), tmp_path / "out")
+    assert "label values out of range: 42 (12288 pixels)" in message
+
+
+def test_empty_list_of_evaluation(fails, street, trained):
+    (street.root / "val.txt").write_text("")
+    message = fails("liteseg", "val", "--config", street(), "--model_path", trained.weights)
+    assert "val.txt" in message
+    assert "empty" in message
+
+
+def test_sliding_window_without_its_size(fails, trained):
+    weights = ("--config", trained.config, "--model_path", trained.weights)
+    assert "--is_slide needs --crop_size" in fails("liteseg", "val", *weights, "--is_slide")
 
 
 def test_run_without_a_script(fails):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import pickle
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -115,6 +118,7 @@ def test_run_gives_an_unmodified_script_the_plugin(run, toy, tmp_path):
     assert (tmp_path / "out" / "best_model" / "model.pdparams").is_file()
 
 
+@pytest.mark.smoke
 def test_run_serves_two_processes_of_distributed_launch(run, toy, tmp_path):
     result = run(
         *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
@@ -138,8 +142,13 @@ def test_autoload_gives_plain_python_the_plugin_until_disabled(run, toy, tmp_pat
         assert "enabled" in run("liteseg", "autoload", "enable").stdout
         enabled = run("python", SCRIPT, config, tmp_path / "out")
         idle = run("python", "-c", "import sys; print('paddle' in sys.modules)")
-        modules = "import sys; print(*(m for m in sys.modules if m.startswith('liteseg_plugin')))"
+        modules = "import sys; print(*sys.modules)"
         loaded = run("python", "-c", modules).stdout.split()
+        launched = run(
+            *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
+            *("--log_dir", tmp_path / "log", SCRIPT, config, tmp_path / "out4"),
+        )
+        mistake = run("python", SCRIPT, tmp_path / "gone.yml", tmp_path, check=False)
         own = run("liteseg", "run", SCRIPT, config, tmp_path / "out3")
         run("python", "-c", "from liteseg_plugin.weights import load_weights")
         run("python", "-c", "from liteseg_plugin import Predictor")
@@ -150,12 +159,18 @@ def test_autoload_gives_plain_python_the_plugin_until_disabled(run, toy, tmp_pat
         assert line in own.stdout
     assert len(losses(enabled.text)) == 2
     assert idle.stdout.strip() == "False"
-    # What every Python start pays for: three small modules, and nothing of Paddle's.
-    assert sorted(loaded) == [
-        "liteseg_plugin",
-        "liteseg_plugin._import_hook",
-        "liteseg_plugin.autoload",
-    ]
+    # What every Python start pays for: three small modules and zlib.
+    ours = {"liteseg_plugin", "liteseg_plugin._import_hook", "liteseg_plugin.autoload"}
+    assert ours <= set(loaded)
+    bare = run("python", "-c", modules).stdout.split()  # autoload is disabled by now
+    # An editable install has a .pth file of its own, which may load the same.
+    assert set(loaded) - set(bare) - ours <= {"zlib", "__future__"}
+    for line in BUILT:
+        assert line in (tmp_path / "log" / "workerlog.1").read_text()
+    assert launched.returncode == 0
+    assert mistake.returncode == 1
+    assert "error: config not found" in mistake.stderr
+    assert "Traceback" not in mistake.stderr
     after = run("python", SCRIPT, config, tmp_path / "out2", check=False)
     assert "built PPLiteSeg of paddleseg.models.pp_liteseg" in after.stdout
 
@@ -183,6 +198,10 @@ def test_doctor_reports_and_its_json_is_alone_on_stdout(run):
     works = {check["name"]: check["works"] for check in report["checks"]}
     assert report["ok"]
     assert all(works[step] for step in ("train", "val", "predict", "export", "paddle inference"))
+    # The extras work together, where they are installed.
+    modules = {"onnx": "paddle2onnx", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+    for check, module in modules.items():
+        assert works[check] == (importlib.util.find_spec(module) is not None), report["checks"]
     assert report["components"]["PPLiteSeg"] == OURS
     assert {entry["name"] for entry in report["compat"]} >= {"zlib-first", "deploy-yaml"}
 
@@ -199,3 +218,60 @@ def test_doctor_says_why_nothing_works_where_numpy_is_broken(run, tmp_path):
     details = {check["name"]: check["detail"] for check in report["checks"]}
     assert "multiarray failed" in details["train"]
     assert "numpy<2" in details["train"]
+
+
+def test_predict_and_infer_see_the_scale_of_evaluation(run, trained, toy, tmp_path):
+    config = toy.config(tmp_path, test_config__aug_eval=True, test_config__scales=0.5)
+    weights = ("--config", config, "--model_path", trained.weights)
+    picture = toy.root / "images" / "val_0000.png"
+    run("liteseg", "predict", *weights, "--image_path", picture, "--save_dir", tmp_path / "p")
+    run("liteseg", "export", *weights, "--save_dir", tmp_path / "e")
+    run(
+        "liteseg",
+        "infer",
+        "--config",
+        tmp_path / "e",
+        "--image_path",
+        picture,
+        "--save_dir",
+        tmp_path,
+    )
+    eager = _indices(tmp_path / "p" / "pseudo_color_prediction" / "val_0000.png")
+    assert np.mean(_indices(tmp_path / "val_0000.png") == eager) > 0.999
+
+    run("liteseg", "predict", "--config", trained.config, "--model_path", trained.weights,
+        "--image_path", picture, "--save_dir", tmp_path / "full")  # fmt: skip
+    full = _indices(tmp_path / "full" / "pseudo_color_prediction" / "val_0000.png")
+    assert (full != eager).any()
+
+
+def test_resume_runs_no_code_of_a_checkpoint(run, trained, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "executed",)
+
+    checkpoint = tmp_path / "iter_2"
+    shutil.copytree(trained.folder / "iter_2", checkpoint)
+    (checkpoint / "model.pdopt").write_bytes(pickle.dumps(Payload()))
+    result = run(
+        *("liteseg", "train", "--config", trained.config, "--device", "cpu", "--iters", 3),
+        *("--resume_model", checkpoint, "--save_dir", tmp_path / "out"),
+        check=False,
+    )
+    assert result.returncode == 1
+    assert "refused to load" in result.stderr
+    assert not (tmp_path / "executed").exists()
+
+
+def test_val_of_another_model_loads_weights_given_by_url(run, toy, tmp_path):
+    """They must not be mistaken for a backbone's, and left alone."""
+    config = toy.config(tmp_path)
+    content = yaml.safe_load(config.read_text())
+    content["model"] = {"_inherited_": False, "type": "BiSeNetV2", "num_classes": 11}
+    content["loss"] = {"_inherited_": False, "types": [{"type": "CrossEntropyLoss"}]}
+    content["loss"]["coef"] = [1] * 5
+    config.write_text(yaml.safe_dump(content))
+    url = "https://example.invalid/model.pdparams"
+    result = run("liteseg", "val", "--config", config, "--model_path", url, check=False)
+    assert result.returncode == 1
+    assert f"cannot download {url}" in result.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -448,3 +449,41 @@ def test_describe_classes_by_number_or_name(tmp_path):
     assert len({tuple(c["color"]) for c in named}) == 3
     of_others = describe_classes({"dataset_root": str(tmp_path)}, 4)
     assert [c["name"] for c in of_others] == ["0", "1", "2", "3"]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("size_hw", [(96, 224), (97, 131)])
+def test_export_with_nearest_resizing_equals_eager(build_network, randomized, tmp_path, size_hw):
+    net = randomized(build_network("T", resize_mode="nearest"), seed=2)
+    net.eval()
+    export_model(net, tmp_path, transforms=[{"type": "Normalize"}])
+    image = photo(size_hw)
+    labels = Predictor(tmp_path)(image)
+    batch = paddle.to_tensor(image[None, ..., ::-1].transpose(0, 3, 1, 2) / 127.5 - 1.0)
+    with paddle.no_grad():
+        expected = net(batch.astype("float32"))[0].argmax(axis=1).numpy()[0]
+    assert (labels == expected).mean() >= 0.9999
+
+
+def test_evaluation_scale_refuses_sliding_windows():
+    with pytest.raises(ExportError, match="is_slide"):
+        evaluation_scale({"is_slide": True, "crop_size": [512, 512], "stride": [256, 256]})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("Deploy", "output_op", "foo"),
+        ("liteseg", "evaluation_scale", "half"),
+        ("liteseg", "sha256", 3),
+        ("Deploy", "model", ""),
+    ],
+)
+def test_predictor_refuses_wrong_values(exported, tmp_path, section, key, value):
+    folder = tmp_path / "copy"
+    shutil.copytree(exported["argmax"], folder)
+    content = yaml.safe_load((folder / "deploy.yaml").read_text())
+    content[section][key] = value
+    (folder / "deploy.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ExportError):
+        Predictor(folder)

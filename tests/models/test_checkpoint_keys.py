@@ -25,6 +25,14 @@ def test_pp_liteseg_keys_are_the_released_ones(build_network, variant, entries):
 
 
 @pytest.mark.parametrize("arm_type", sorted(CONTRACT["fusion_block_keys"]))
+def test_other_keys_of_b_do_not_depend_on_the_fusion_block(build_network, arm_type):
+    def others(shapes):
+        return {k: v for k, v in shapes.items() if not k.startswith("ppseg_head.arm_list.")}
+
+    assert others(shapes(build_network("B", arm_type=arm_type))) == others(CONTRACT["pp_liteseg_b"])
+
+
+@pytest.mark.parametrize("arm_type", sorted(CONTRACT["fusion_block_keys"]))
 def test_fusion_block_keys_are_the_released_ones(build_network, arm_type):
     net = shapes(build_network("T", arm_type=arm_type))
     fusion = {name: shape for name, shape in net.items() if name.startswith(FUSION_PREFIX)}

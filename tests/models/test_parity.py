@@ -21,7 +21,7 @@ ARM_TYPES = [
 ]
 CASES = [("T", arm_type, (97, 131)) for arm_type in ARM_TYPES]
 CASES += [("T", "UAFM_SpAtten", (64, 128)), ("T", "UAFM_ChAtten", (128, 64))]
-CASES += [("B", arm_type, (97, 131)) for arm_type in ("UAFM_SpAtten", "UAFM_ChAtten")]
+CASES += [("B", arm_type, (97, 131)) for arm_type in ARM_TYPES]
 
 over_cases = pytest.mark.parametrize(("variant", "arm_type", "size_hw"), CASES)
 
