@@ -41,7 +41,7 @@ def segment_file(
     if image is None:
         raise DataError(f"cannot read image {image_path}: it is no image, or is cut short")
     label = predictor(image)
-    classes = predictor.classes or _numbered_classes()
+    classes = predictor.exported.classes or _numbered_classes()
     name, folder = name or Path(image_path).stem, Path(save_dir)
     paths = {
         "image": str(image_path),

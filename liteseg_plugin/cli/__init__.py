@@ -15,6 +15,7 @@ _COMMANDS = {
     "val": "evaluate trained weights, as tools/val.py",
     "predict": "segment images with trained weights, as tools/predict.py",
     "export": "write a model for deployment, as tools/export.py",
+    "verify": "hold an exported model against the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",

@@ -15,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="default: any size"
     )
+    parser.add_argument(
+        "--format", default="paddle", choices=("paddle", "onnx"), help="onnx: both files"
+    )
+    parser.add_argument("--opset_version", type=int, default=13, help="of the ONNX file")
     parser.add_argument("--output_op", default="argmax", choices=("argmax", "softmax", "none"))
 
 
@@ -40,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         input_shape=args.input_shape,
         scale=export.evaluation_scale(config.test_config),
         classes=export.describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
+        onnx_opset=args.opset_version if args.format == "onnx" else None,
         provenance={
             "config": args.config,
             "weights": args.model_path,

@@ -10,6 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a list file")
     parser.add_argument("--save_dir", default="./output", help="for label images and overlays")
+    parser.add_argument(
+        "--runtime", default="paddle", choices=("paddle", "onnxruntime", "openvino")
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -29,7 +32,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.deploy.predictor import Predictor
     from liteseg_plugin.report import segment_file
 
-    predictor = Predictor(args.config, device=args.device, threads=args.cpu_threads)
+    predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads)
     images, folder = get_image_list(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.
     names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
@@ -39,5 +42,7 @@ def run(args: argparse.Namespace) -> dict:
             for image, name in zip(progress, names)
         ]
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms)
-    print(f"{len(images)} images in {args.save_dir}; engine alone, median: {latency:.1f} ms")
-    return {"images": written, "engine_ms_median": latency}
+    print(
+        f"{len(images)} images in {args.save_dir}; {args.runtime} alone, median: {latency:.1f} ms"
+    )
+    return {"images": written, "engine_ms_median": latency, "runtime": args.runtime}

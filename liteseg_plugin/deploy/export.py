@@ -17,12 +17,14 @@ from paddleseg.utils.visualize import get_color_map_list
 
 from liteseg_plugin import __version__
 from liteseg_plugin.datasets import camvid
+from liteseg_plugin.deploy.onnx import convert
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.models.resize import Extent, resize, spatial_size
 
 OUTPUT_OPS = ("argmax", "softmax", "none")
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
+ONNX_FILE = "model.onnx"
 DEPLOY_FILE = "deploy.yaml"
 
 
@@ -65,6 +67,7 @@ def export_model(
     scale: float = 1.0,
     classes: Sequence[dict] = (),
     provenance: dict[str, str] | None = None,
+    onnx_opset: int | None = None,
 ) -> Path:
     """Write the inference model, its weights, and a ``deploy.yaml`` that is true.
 
@@ -80,6 +83,7 @@ def export_model(
         scale: Evaluation scale; see :class:`ExportedNetwork`.
         classes: Names and colours, ``{"name": "road", "color": [128, 64, 128]}``, in index order.
         provenance: Where the weights come from; written as it is.
+        onnx_opset: Also write an ONNX file, of this operator set.
 
     Returns:
         The path of ``deploy.yaml``.
@@ -103,6 +107,10 @@ def export_model(
         with tempfile.TemporaryDirectory(dir=save_dir, prefix=".export-") as complete:
             paddle.jit.save(graph, f"{complete}/model")
             model = next(f for f in MODEL_FILES if Path(complete, f).exists())
+            files = [model, PARAMS_FILE]
+            if onnx_opset is not None:
+                convert(*(Path(complete, name) for name in (*files, ONNX_FILE)), onnx_opset)
+                files.append(ONNX_FILE)
             deploy = {
                 "Deploy": {
                     "model": model,
@@ -116,7 +124,8 @@ def export_model(
                 "liteseg": {
                     "evaluation_scale": scale,
                     "classes": [dict(c) for c in classes],
-                    "sha256": {n: file_sha256(Path(complete, n)) for n in (model, PARAMS_FILE)},
+                    "onnx": ONNX_FILE if onnx_opset is not None else None,
+                    "sha256": {name: file_sha256(Path(complete, name)) for name in files},
                     "provenance": {
                         **(provenance or {}),
                         "liteseg_plugin": __version__,
@@ -126,7 +135,7 @@ def export_model(
             }
             text = yaml.safe_dump(deploy, sort_keys=False)
             Path(complete, DEPLOY_FILE).write_text(text, encoding="utf-8")
-            for stale in MODEL_FILES:
+            for stale in (*MODEL_FILES, ONNX_FILE):
                 (save_dir / stale).unlink(missing_ok=True)
             for file in sorted(Path(complete).iterdir()):
                 os.replace(file, save_dir / file.name)

@@ -111,7 +111,7 @@ import numpy as np
 folder, images, results = sys.argv[1:]
 predictor = Predictor(folder)
 batches = np.load(images)
-np.savez(results, **{name: predictor._run(batches[name]) for name in batches.files})
+np.savez(results, **{name: predictor.run(batches[name]) for name in batches.files})
 """
 
 
@@ -154,7 +154,7 @@ def test_export_equals_eager_at_every_size(build_network, randomized, tmp_path, 
 @pytest.mark.parametrize("size_hw", [(64, 64), (33, 70), (32, 32), (30, 70), (70, 30)])
 def test_export_equals_eager_for_small_images(net, exported, size_hw):
     image = photo(size_hw)
-    logits = Predictor(exported["none"])._run(normalised(image))
+    logits = Predictor(exported["none"]).run(normalised(image))
     assert_same_logits(logits, eager_logits(net, image))
 
 
@@ -171,7 +171,7 @@ def test_export_takes_a_batch(net, exported):
     with paddle.no_grad():
         expected = net(paddle.to_tensor(images))[0].numpy()
     assert np.abs(expected[0] - expected[1]).max() > 0.1
-    assert_same_logits(Predictor(exported["none"])._run(images), expected)
+    assert_same_logits(Predictor(exported["none"]).run(images), expected)
 
 
 def test_export_softmax_gives_probabilities(tmp_path):
@@ -180,7 +180,7 @@ def test_export_softmax_gives_probabilities(tmp_path):
     image = photo((96, 160))
     expected = paddle.nn.functional.softmax(paddle.to_tensor(eager_logits(net, image)), axis=1)
     predictor = Predictor(tmp_path)
-    np.testing.assert_allclose(predictor._run(normalised(image)), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(predictor.run(normalised(image)), expected.numpy(), atol=1e-5)
     assert_same_labels(predictor(image), expected.numpy()[0].argmax(axis=0))
 
 
@@ -190,7 +190,7 @@ def test_export_at_fixed_size_equals_eager(net, tmp_path, size_hw):
         net, tmp_path, transforms=TRANSFORMS, output_op="none", input_shape=[1, 3, *size_hw]
     )
     image = photo(size_hw)
-    logits = Predictor(tmp_path)._run(normalised(image))
+    logits = Predictor(tmp_path).run(normalised(image))
     assert_same_logits(logits, eager_logits(net, image))
 
 
@@ -212,7 +212,7 @@ def test_export_at_evaluation_scale_equals_paddleseg_evaluation(net, tmp_path, i
             label, logits = aug_inference(
                 net, paddle.to_tensor(normalised(image)), trans_info=[], scales=0.5
             )
-        assert_same_logits(predictor._run(normalised(image)), logits.numpy())
+        assert_same_logits(predictor.run(normalised(image)), logits.numpy())
         assert_same_labels(predictor(image), label.numpy()[0, 0])
         at_full_size = eager_logits(net, image)  # which is something else
         assert np.abs(at_full_size - logits.numpy()).max() > 0.1
@@ -249,7 +249,7 @@ def test_deploy_yaml_is_true(tmp_path):
     assert own["classes"] == classes and own["evaluation_scale"] == 1.0
     assert own["provenance"]["weights_sha256"] == "0" * 64
     assert own["provenance"]["paddle"] == paddle.__version__
-    assert Predictor(path.parent).classes == classes
+    assert Predictor(path.parent).exported.classes == classes
     assert not [p.name for p in path.parent.iterdir() if p.name.startswith(".")]
 
 

@@ -1,0 +1,56 @@
+"""Hold an exported model, in every runtime that is installed, against the trained network."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.cli import _common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    parser.add_argument("exported", metavar="EXPORTED", help="folder of the export")
+    _common.add_config(parser)
+    _common.add_weights(parser)
+    parser.add_argument(
+        "--runtime", nargs="+", choices=("paddle", "onnxruntime", "openvino"), help="default: all"
+    )
+    parser.add_argument("--images", type=int, help="how many of val_dataset (default: all)")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Verify; the exit code is 1 where a runtime disagrees with the network."""
+    builder = _common.build(args)
+
+    from paddleseg.transforms import Compose
+    from paddleseg.utils import utils
+    from tqdm import tqdm
+
+    from liteseg_plugin.deploy.verify import verify
+    from liteseg_plugin.diagnostics import local_path
+
+    model, dataset = builder.model, builder.val_dataset
+    utils.load_entire_model(model, local_path(args.model_path))
+    report = verify(
+        model,
+        args.exported,
+        tqdm(dataset.file_list[: args.images], unit="image"),
+        Compose(builder.val_transforms),
+        num_classes=dataset.num_classes,
+        ignore_index=dataset.ignore_index,
+        test_config=builder.config.test_config,
+        runtimes=args.runtime,
+    )
+    print(f"trained network   mIoU {report['miou']:.4f} on {report['images']} images")
+    for name, result in report["runtimes"].items():
+        logits = ""
+        if result["logit_difference"] is not None:
+            logits = f", logits differ by {result['logit_difference']:.1e}"
+            logits += f" of {result['largest_logit']:.1f}"
+        print(
+            f"{name:18}mIoU {result['miou']:.4f}, {result['agreement']:.4%} of pixels agree "
+            f"(worst image {result['worst_agreement']:.4%}){logits}"
+        )
+    print("ok" if report["ok"] else f"NOT within {report['required_agreement']:.2%} agreement")
+    return report

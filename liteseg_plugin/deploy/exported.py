@@ -1,0 +1,71 @@
+"""What an exported folder says of itself, checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+from paddleseg.cvlibs import manager
+from paddleseg.transforms import Compose
+
+from liteseg_plugin.deploy.export import DEPLOY_FILE, OUTPUT_OPS, file_sha256
+from liteseg_plugin.errors import ExportError
+
+
+class ExportedModel:
+    """An exported folder, the plugin's or PaddleSeg's.
+
+    Args:
+        path: The folder, or the ``deploy.yaml`` in it.
+
+    Attributes:
+        model: Path of the Paddle inference model.
+        params: Path of its weights.
+        onnx: Path of the ONNX file, or None.
+        transforms: The transforms of an image, as PaddleSeg's ``Compose``.
+        output_op: What the graph makes of the logits.
+        scale: Scale at which the graph runs the network.
+        classes: Names and colours; empty for exports of PaddleSeg's.
+
+    Raises:
+        ExportError: If the folder holds no complete export, or a file in it is not the one that
+            was exported.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        path = Path(path)
+        path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            deploy, own = content["Deploy"], content.get("liteseg") or {}
+            self.model, self.params = (_beside(path, deploy[key]) for key in ("model", "params"))
+            self.onnx = _beside(path, own["onnx"]) if own.get("onnx") else None
+            transforms = [dict(t) for t in deploy["transforms"]]
+            self.transforms = Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms])
+            self.output_op = deploy["output_op"]
+            if self.output_op not in OUTPUT_OPS:
+                raise ValueError(f"output_op {self.output_op!r}")
+            self.scale = float(own.get("evaluation_scale", 1.0))
+            self.classes = list(own.get("classes", []))
+            checksums = dict(own.get("sha256", {}))
+        except FileNotFoundError as error:
+            raise ExportError(
+                f"{path.parent} is no exported folder: {error.filename} is missing"
+            ) from None
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
+        for file in filter(None, (self.model, self.params, self.onnx)):
+            # Paddle loads weights that lack their last bytes, and computes nonsense with them.
+            if checksums.get(file.name) not in (None, file_sha256(file)):
+                raise ExportError(f"{file} is not the file that was exported; export again")
+
+
+def _beside(deploy: Path, name: str) -> Path:
+    """Return a file of the exported folder; names that lead out of it are refused."""
+    if Path(name).name != name:
+        raise ExportError(f"{deploy} names {name!r}, which is not a file beside it")
+    path = deploy.with_name(name)
+    if not path.is_file():
+        raise FileNotFoundError(2, "missing", str(path))
+    return path

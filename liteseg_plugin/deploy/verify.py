@@ -1,0 +1,135 @@
+"""Hold an exported model, in every runtime that is installed, against the trained network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+
+import cv2
+import numpy as np
+import paddle
+from paddle import nn
+from paddleseg.core import infer
+from paddleseg.transforms import Compose
+from paddleseg.utils import metrics
+from PIL import Image
+
+from liteseg_plugin.deploy.export import evaluation_scale
+from liteseg_plugin.deploy.exported import ExportedModel
+from liteseg_plugin.deploy.predictor import Predictor
+from liteseg_plugin.metrics import calculate_area
+
+REQUIRED_AGREEMENT = 0.9999
+"""Share of pixels that must have the label of the trained network, in float32."""
+
+_MODULES = {"paddle": "paddle", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+
+
+def available_runtimes(exported: ExportedModel) -> list[str]:
+    """Return the runtimes that are installed and have a file to run in this export."""
+    return [
+        name
+        for name, module in _MODULES.items()
+        if find_spec(module) is not None and (name == "paddle" or exported.onnx is not None)
+    ]
+
+
+def verify(
+    network: nn.Layer,
+    path: str | os.PathLike,
+    pairs: Iterable[Sequence[str]],
+    transforms: Compose,
+    *,
+    num_classes: int,
+    test_config: dict,
+    ignore_index: int = 255,
+    runtimes: Sequence[str] | None = None,
+) -> dict:
+    """Compare label maps, mIoU and, where the export gives them, logits.
+
+    Args:
+        network: The trained network.
+        path: The exported folder.
+        pairs: Paths of images and of their labels.
+        transforms: The config's transforms of an image.
+        num_classes: Number of classes.
+        test_config: The config's settings of evaluation.
+        ignore_index: Label of pixels that do not count.
+        runtimes: Names of runtimes; by default all that are installed.
+
+    Returns:
+        ``ok``, ``required_agreement``, ``images``, ``miou`` of the network, and for each runtime
+        ``agreement`` (share of pixels), ``worst_image`` with its ``worst_agreement``, ``miou`` and
+        ``logit_difference`` (largest, with the largest logit; None for labels).
+    """
+    names = list(runtimes or available_runtimes(ExportedModel(path)))
+    predictors = {name: Predictor(path, runtime=name) for name in names}
+    scale = evaluation_scale(test_config)
+    tallies = {name: _Tally(num_classes, ignore_index) for name in ("trained", *names)}
+    results: dict[str, dict] = {name: {"agreements": {}, "logits": []} for name in names}
+    images = 0
+    network.eval()
+    for image_path, label_path in pairs:
+        images += 1
+        data = transforms({"img": str(image_path)})
+        batch = paddle.to_tensor(data["img"][np.newaxis])
+        with paddle.no_grad():
+            labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)
+        labels = labels.numpy()[0, 0]
+        truth = np.asarray(Image.open(label_path))
+        tallies["trained"].add(labels, truth)
+        image = cv2.imread(str(image_path))
+        for name, predictor in predictors.items():
+            guess = predictor(image)
+            tallies[name].add(guess, truth)
+            results[name]["agreements"][str(image_path)] = float((guess == labels).mean())
+            if predictor.exported.output_op == "none":
+                output = predictor.run(predictor.transform(image))
+                difference = np.abs(output - logits.numpy()).max()
+                results[name]["logits"].append(
+                    (float(difference), float(np.abs(logits.numpy()).max()))
+                )
+    report = {name: _summary(result, tallies[name]) for name, result in results.items()}
+    return {
+        "ok": bool(names) and all(r["agreement"] >= REQUIRED_AGREEMENT for r in report.values()),
+        "required_agreement": REQUIRED_AGREEMENT,
+        "images": images,
+        "miou": tallies["trained"].miou(),
+        "runtimes": report,
+    }
+
+
+def _summary(result: dict, tally: _Tally) -> dict:
+    agreements = result["agreements"]
+    worst = min(agreements, key=agreements.get)
+    difference, largest = max(result["logits"], default=(None, None))
+    return {
+        "agreement": float(np.mean(list(agreements.values()))),
+        "worst_image": worst,
+        "worst_agreement": agreements[worst],
+        "miou": tally.miou(),
+        "logit_difference": difference,
+        "largest_logit": largest,
+    }
+
+
+class _Tally:
+    """Pixels counted by class, over images."""
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        self._num_classes, self._ignore_index = num_classes, ignore_index
+        self._areas: list[np.ndarray] = []
+
+    def add(self, labels: np.ndarray, truth: np.ndarray) -> None:
+        areas = calculate_area(
+            paddle.to_tensor(labels[np.newaxis].astype("int64")),
+            paddle.to_tensor(truth[np.newaxis].astype("int64")),
+            self._num_classes,
+            self._ignore_index,
+        )
+        self._areas.append(np.stack([area.numpy() for area in areas]))
+
+    def miou(self) -> float:
+        total = np.sum(self._areas, axis=0)
+        return float(metrics.mean_iou(*map(paddle.to_tensor, total))[1])
