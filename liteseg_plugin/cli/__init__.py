@@ -17,6 +17,7 @@ _COMMANDS = {
     "export": "write a model for deployment, as tools/export.py",
     "verify": "hold an exported model against the trained network, in every runtime",
     "infer": "segment images with an exported model",
+    "benchmark": "time the export of a config, and PaddleSeg's own beside it",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",
     "data": "make or prepare data sets",

@@ -43,7 +43,7 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         self.exported = ExportedModel(path)
-        self._engine = runtimes.create(runtime, self.exported, device, threads or _usable_cpus())
+        self._engine = runtimes.create(runtime, self.exported, device, threads or usable_cpus())
         self.engine_ms: list[float] = []
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ class Predictor:
         return output
 
 
-def _usable_cpus() -> int:
+def usable_cpus() -> int:
     """Return the CPUs that this process may use, which in a container are fewer than there are."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1

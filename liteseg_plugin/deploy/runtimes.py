@@ -32,9 +32,11 @@ class PaddleInference(Runtime):
     # reads memory that nobody wrote, and gives other numbers each time.
     ONE_CELL = 32
 
-    def __init__(self, exported: ExportedModel, device: str, threads: int) -> None:
+    def __init__(
+        self, exported: ExportedModel, device: str, threads: int, onednn: bool = True
+    ) -> None:
         self._exported, self._device, self._threads = exported, device, threads
-        self._engine = self._create(onednn=True)
+        self._engine = self._create(onednn)
         self._engine_without_onednn = None
 
     def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102 - the interface's
@@ -95,6 +97,7 @@ class OnnxRuntime(Runtime):
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        options.log_severity_level = 3  # it warns of each constant that it folded away
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:

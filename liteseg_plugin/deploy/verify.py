@@ -26,13 +26,9 @@ REQUIRED_AGREEMENT = 0.9999
 _MODULES = {"paddle": "paddle", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 
 
-def available_runtimes(exported: ExportedModel) -> list[str]:
-    """Return the runtimes that are installed and have a file to run in this export."""
-    return [
-        name
-        for name, module in _MODULES.items()
-        if find_spec(module) is not None and (name == "paddle" or exported.onnx is not None)
-    ]
+def installed_runtimes() -> list[str]:
+    """Return the names of the runtimes that are installed."""
+    return [name for name, module in _MODULES.items() if find_spec(module) is not None]
 
 
 def verify(
@@ -63,7 +59,8 @@ def verify(
         ``agreement`` (share of pixels), ``worst_image`` with its ``worst_agreement``, ``miou`` and
         ``logit_difference`` (largest, with the largest logit; None for labels).
     """
-    names = list(runtimes or available_runtimes(ExportedModel(path)))
+    has_onnx = ExportedModel(path).onnx is not None
+    names = list(runtimes or (n for n in installed_runtimes() if n == "paddle" or has_onnx))
     predictors = {name: Predictor(path, runtime=name) for name in names}
     scale = evaluation_scale(test_config)
     tallies = {name: _Tally(num_classes, ignore_index) for name in ("trained", *names)}
