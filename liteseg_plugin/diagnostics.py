@@ -26,7 +26,7 @@ from paddle.io.dataloader.dataloader_iter import (
     _DataLoaderIterMultiProcess,
     _DataLoaderIterSingleProcess,
 )
-from paddleseg.core import evaluate as _evaluate
+from paddleseg import core as _  # noqa: F401 - loads the modules wrapped below
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.builder import Builder
 from paddleseg.datasets import Dataset
@@ -60,12 +60,11 @@ def install() -> None:
     _wrap(Dataset, "__init__", _open_dataset)
     _wrap(Dataset, "__getitem__", _read_sample)
     _wrap(Compose, "__call__", _transform)
-    for module in (sys.modules["paddleseg.core.train"], sys.modules["paddleseg.core"]):
+    loop = sys.modules["paddleseg.core.train"]  # paddleseg.core.train itself is the function
+    for module in (loop, sys.modules["paddleseg.core"]):
         _wrap(module, "train", _train)
-    for module in (sys.modules["paddleseg.core.train"], sys.modules["paddleseg.core"]):
-        if module.evaluate is _evaluate:
-            _wrap(module, "evaluate", _evaluate_checked)
-    _wrap(sys.modules["paddleseg.core.train"], "resume", _resume)
+        _wrap(module, "evaluate", _evaluate)
+    _wrap(loop, "resume", _resume)
     for name, wrapper in (
         ("download_pretrained_model", _download),
         ("load_pretrained_model", _load_partly),
@@ -97,7 +96,7 @@ def explain(error: BaseException) -> LitesegError | None:
 def _read_config(original: Callable[..., None], self: Config, path: str, *args: Any, **kw: Any):
     if not Path(path).is_file():
         known = [str(p) for p in Path(path).parent.glob("*.y*ml")]
-        close = difflib.get_close_matches(path, known, n=3)
+        close = difflib.get_close_matches(str(path), known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ConfigError(f"config not found: {path}{hint}")
     try:
@@ -247,7 +246,7 @@ def _train(original: Callable[..., None], *args: Any, **kw: Any):
     return original(*args, **kw)
 
 
-def _evaluate_checked(original: Callable[..., Any], model: Any, eval_dataset: Any, *a: Any, **kw):
+def _evaluate(original: Callable[..., Any], model: Any, eval_dataset: Any, *a: Any, **kw):
     if len(eval_dataset) == 0:
         raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
     return original(model, eval_dataset, *a, **kw)

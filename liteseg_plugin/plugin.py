@@ -68,28 +68,18 @@ def _components() -> list[tuple]:
     from paddleseg.cvlibs import manager
 
     from liteseg_plugin.losses import OhemCrossEntropyLoss
-    from liteseg_plugin.models.pp_liteseg import PPLiteSeg
-    from liteseg_plugin.models.sppm import SPPM, PointwiseContext
-    from liteseg_plugin.models.uafm import (
-        UAFM,
-        UAFM_ChAtten,
-        UAFM_ChAtten_S,
-        UAFM_SpAtten,
-        UAFM_SpAtten_S,
-        UAFMMobile,
-        UAFMMobile_SpAtten,
-    )
+    from liteseg_plugin.models import pp_liteseg, sppm, uafm
 
-    fusion = (
-        UAFM,
-        UAFM_ChAtten,
-        UAFM_ChAtten_S,
-        UAFM_SpAtten,
-        UAFM_SpAtten_S,
-        UAFMMobile,
-        UAFMMobile_SpAtten,
+    models = (
+        pp_liteseg.PPLiteSeg,
+        sppm.SPPM,
+        sppm.PointwiseContext,
+        uafm.UAFM,
+        uafm.UAFM_ChAtten,
+        uafm.UAFM_ChAtten_S,
+        uafm.UAFM_SpAtten,
+        uafm.UAFM_SpAtten_S,
+        uafm.UAFMMobile,
+        uafm.UAFMMobile_SpAtten,
     )
-    return [
-        (manager.MODELS, (PPLiteSeg, SPPM, PointwiseContext, *fusion)),
-        (manager.LOSSES, (OhemCrossEntropyLoss,)),
-    ]
+    return [(manager.MODELS, models), (manager.LOSSES, (OhemCrossEntropyLoss,))]
