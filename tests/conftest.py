@@ -37,7 +37,7 @@ def run(tmp_path_factory):
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=300,
             env={**os.environ, **offline, "SEG_HOME": str(home), **environment},
         )
         result.text = result.stdout + result.stderr

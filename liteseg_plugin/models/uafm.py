@@ -160,7 +160,7 @@ def _channel_layers(statistics: int, channels: int) -> nn.Layer:
 
 class _ConvBNLeakyReLU(layers.ConvBN):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        x = super().forward(x)
+        x = self._batch_norm(self._conv(x))  # no super(): Paddle 2.6 cannot trace it
         if paddle.in_dynamic_mode():
             return F.leaky_relu(x)
         # The same, but fusing leaky_relu into the convolution crashes oneDNN on Paddle 3.3.

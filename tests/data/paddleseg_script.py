@@ -10,6 +10,8 @@ builder = SegBuilder(Config(config))
 model = builder.model
 for built in (model, model.ppseg_head.cm, model.ppseg_head.arm_list[0], builder.loss["types"][0]):
     print(f"built {type(built).__name__} of {type(built).__module__}", flush=True)
+if save_dir == "build-only":
+    sys.exit()
 train(
     model,
     builder.train_dataset,
