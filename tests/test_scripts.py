@@ -1,0 +1,65 @@
+"""The shell scripts for several GPUs: the command lines that they make."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+MODEL = "pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k"
+
+
+@pytest.fixture
+def command_line(tmp_path):
+    """Run a script with programs that only print how they were called."""
+    for program in ("python", "liteseg"):
+        stub = tmp_path / program
+        stub.write_text(f'#!/bin/sh\necho {program} "$@"\n')
+        stub.chmod(0o755)
+
+    def call(script, *arguments):
+        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+        result = subprocess.run(
+            ["bash", f"scripts/{script}", *arguments],
+            cwd=REPOSITORY,
+            env={**os.environ, "PATH": path},
+            capture_output=True,
+            text=True,
+        )
+        return result.returncode, (result.stdout + result.stderr).replace(f"{tmp_path}/", "")
+
+    return call
+
+
+def test_train_launches_with_the_flags_of_the_released_runs(command_line):
+    code, said = command_line("train.sh", MODEL, "--seed", "3")
+    assert code == 0
+    assert said.split() == [
+        *("python", "-m", "paddle.distributed.launch", "--log_dir", f"output/{MODEL}/log"),
+        *("liteseg", "train", "--config", f"configs/pp_liteseg/{MODEL}.yml"),
+        *("--save_dir", f"output/{MODEL}", "--save_interval", "1000", "--num_workers", "3"),
+        *("--do_eval", "--use_vdl", "--seed", "3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "more"),
+    [("val", ["--num_workers", "3"]), ("export", ["--save_dir", f"output/{MODEL}/exported"])],
+)
+def test_other_scripts_take_the_best_weights_of_a_run(command_line, script, more):
+    code, said = command_line(f"{script}.sh", MODEL)
+    assert code == 0
+    assert said.split() == [
+        *("liteseg", script, "--config", f"configs/pp_liteseg/{MODEL}.yml"),
+        *("--model_path", f"output/{MODEL}/best_model/model.pdparams", *more),
+    ]
+
+
+@pytest.mark.parametrize("script", ["train", "val", "export"])
+def test_scripts_ask_for_a_model(command_line, script):
+    code, said = command_line(f"{script}.sh")
+    assert code != 0
+    assert "which model? a name from configs/pp_liteseg" in said
