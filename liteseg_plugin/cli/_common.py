@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from paddle import nn
     from paddleseg.cvlibs import SegBuilder
 
+# The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
+RUNTIMES = ("paddle", "onnxruntime", "openvino")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
 

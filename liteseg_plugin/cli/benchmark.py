@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
+from liteseg_plugin.deploy.onnx import DEFAULT_OPSET
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         nargs="+",
-        choices=("paddle", "onnxruntime", "openvino"),
+        choices=_common.RUNTIMES,
         help="default: all that are installed",
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
@@ -46,19 +47,23 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.utils import utils
     from tqdm import tqdm
 
-    from liteseg_plugin.deploy import benchmark, export, verify
+    from liteseg_plugin.deploy import benchmark, export, runtimes
     from liteseg_plugin.deploy.predictor import usable_cpus
 
     model = builder.model
     if args.model_path:
         utils.load_entire_model(model, args.model_path)
     shape = [args.batch_size, 3, args.height, args.width]
-    wanted = args.runtime or verify.installed_runtimes()
+    wanted = args.runtime or runtimes.installed()
     needs_onnx = set(wanted) != {"paddle"}
     reports = []
     with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
         export.export_model(
-            model, ours, transforms=[], input_shape=shape, onnx_opset=13 if needs_onnx else None
+            model,
+            ours,
+            transforms=[],
+            input_shape=shape,
+            onnx_opset=DEFAULT_OPSET if needs_onnx else None,
         )
         folders = {"liteseg_plugin": ours}
         if args.against:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli import _common
+from liteseg_plugin.deploy.onnx import DEFAULT_OPSET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", default="paddle", choices=("paddle", "onnx"), help="onnx: both files"
     )
-    parser.add_argument("--opset_version", type=int, default=13, help="of the ONNX file")
+    parser.add_argument("--opset_version", type=int, default=DEFAULT_OPSET, help="of the ONNX file")
     parser.add_argument("--output_op", default="argmax", choices=("argmax", "softmax", "none"))
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli import _common
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a list file")
     parser.add_argument("--save_dir", default="./output", help="for label images and overlays")
-    parser.add_argument(
-        "--runtime", default="paddle", choices=("paddle", "onnxruntime", "openvino")
-    )
+    parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

@@ -12,9 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("exported", metavar="EXPORTED", help="folder of the export")
     _common.add_config(parser)
     _common.add_weights(parser)
-    parser.add_argument(
-        "--runtime", nargs="+", choices=("paddle", "onnxruntime", "openvino"), help="default: all"
-    )
+    parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all")
     parser.add_argument("--images", type=int, help="how many of val_dataset (default: all)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 

@@ -6,6 +6,7 @@ images (N, 3, H, W) of float32 to the graph's output. All compute in float32.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -133,7 +134,12 @@ class OpenVino(Runtime):
 
 
 RUNTIMES = {"paddle": PaddleInference, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
-"""The engines by the names that ``--runtime`` takes."""
+"""The engines by the names that ``--runtime`` takes, which are those of their modules."""
+
+
+def installed() -> list[str]:
+    """Return the names of the runtimes that are installed."""
+    return [name for name in RUNTIMES if find_spec(name) is not None]
 
 
 def create(name: str, exported: ExportedModel, device: str, threads: int) -> Runtime:

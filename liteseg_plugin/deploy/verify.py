@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -18,17 +17,11 @@ from PIL import Image
 from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
+from liteseg_plugin.deploy.runtimes import installed
 from liteseg_plugin.metrics import calculate_area
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label of the trained network, in float32."""
-
-_MODULES = {"paddle": "paddle", "onnxruntime": "onnxruntime", "openvino": "openvino"}
-
-
-def installed_runtimes() -> list[str]:
-    """Return the names of the runtimes that are installed."""
-    return [name for name, module in _MODULES.items() if find_spec(module) is not None]
 
 
 def verify(
@@ -60,7 +53,7 @@ def verify(
         ``logit_difference`` (largest, with the largest logit; None for labels).
     """
     has_onnx = ExportedModel(path).onnx is not None
-    names = list(runtimes or (n for n in installed_runtimes() if n == "paddle" or has_onnx))
+    names = list(runtimes or (n for n in installed() if n == "paddle" or has_onnx))
     predictors = {name: Predictor(path, runtime=name) for name in names}
     scale = evaluation_scale(test_config)
     tallies = {name: _Tally(num_classes, ignore_index) for name in ("trained", *names)}

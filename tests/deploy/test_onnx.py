@@ -11,9 +11,11 @@ import pytest
 import yaml
 from paddleseg.core.infer import aug_inference
 
+from liteseg_plugin.cli import _common
 from liteseg_plugin.deploy.export import export_model
 from liteseg_plugin.deploy.onnx import convert
 from liteseg_plugin.deploy.predictor import Predictor
+from liteseg_plugin.deploy.runtimes import RUNTIMES
 from liteseg_plugin.errors import ExportError
 
 TRANSFORMS = [{"type": "Normalize"}]
@@ -144,6 +146,10 @@ def test_missing_runtime_says_which_extra(monkeypatch, net, tmp_path, runtime, e
     monkeypatch.setitem(sys.modules, runtime, None)
     with pytest.raises(ExportError, match=rf"not installed: pip install .*\[{extra}\]"):
         Predictor(tmp_path, runtime=runtime)
+
+
+def test_commands_offer_every_runtime():
+    assert set(_common.RUNTIMES) == set(RUNTIMES)
 
 
 def test_unknown_runtime_lists_choices(net, tmp_path):
