@@ -58,12 +58,7 @@ class Predictor:
         Raises:
             DataError: If the array is no such image.
         """
-        output = self.run(self.transform(image))[0]
-        if self.exported.output_op != "argmax":
-            output = output.argmax(axis=0).astype("int32")
-        if output.shape != image.shape[:2]:  # a transform resized the image
-            output = cv2.resize(output, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        return output
+        return self.labels(self.run(self.transform(image)), image.shape[:2])
 
     def transform(self, image: np.ndarray) -> np.ndarray:
         """Return the batch of one, (1, 3, h, w) of float32, that the network sees of an image.
@@ -84,6 +79,20 @@ class Predictor:
         output = self._engine.run(batch)
         self.engine_ms.append((time.perf_counter() - started) * 1000 / len(batch))
         return output
+
+    def labels(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """Return the class indices (H, W) of int32 of an image from the output for a batch of one.
+
+        Args:
+            output: The graph's output, (1, h, w) or (1, C, h, w).
+            size_hw: Height and width of the image.
+        """
+        label = output[0]
+        if self.exported.output_op != "argmax":
+            label = label.argmax(axis=0).astype("int32")
+        if label.shape != size_hw:  # a transform resized the image
+            label = cv2.resize(label, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
+        return label
 
 
 def usable_cpus() -> int:

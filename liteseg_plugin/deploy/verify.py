@@ -71,11 +71,11 @@ def verify(
         tallies["trained"].add(labels, truth)
         image = cv2.imread(str(image_path))
         for name, predictor in predictors.items():
-            guess = predictor(image)
+            output = predictor.run(predictor.transform(image))
+            guess = predictor.labels(output, image.shape[:2])
             tallies[name].add(guess, truth)
             results[name]["agreements"][str(image_path)] = float((guess == labels).mean())
             if predictor.exported.output_op == "none":
-                output = predictor.run(predictor.transform(image))
                 difference = np.abs(output - logits.numpy()).max()
                 results[name]["logits"].append(
                     (float(difference), float(np.abs(logits.numpy()).max()))
