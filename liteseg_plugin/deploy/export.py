@@ -19,13 +19,25 @@ from liteseg_plugin import __version__
 from liteseg_plugin.datasets import camvid
 from liteseg_plugin.deploy.onnx import convert
 from liteseg_plugin.errors import ExportError
-from liteseg_plugin.models.resize import Extent, resize, spatial_size
+from liteseg_plugin.models.resize import (
+    Extent,
+    apply_columns,
+    apply_matrices,
+    bilinear_matrices,
+    sample,
+    spatial_size,
+)
 
 OUTPUT_OPS = ("argmax", "softmax", "none")
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 DEPLOY_FILE = "deploy.yaml"
+
+# Strips of rows that labels are computed in; see _labels_in_strips.
+STRIPS = 8
+# Rows of the logits around those that a strip covers that interpolation may need.
+STRIP_MARGIN = 2
 
 
 class ExportedNetwork(nn.Layer):
@@ -46,15 +58,51 @@ class ExportedNetwork(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Map normalised images (N, 3, H, W) to labels (N, H, W), or scores (N, C, H, W)."""
-        if self._scale == 1:
-            logit = self.network(x)[0]
+        sizes = [spatial_size(x)]
+        if self._scale != 1:
+            sizes.insert(0, tuple(_scaled(extent, self._scale) for extent in sizes[0]))
+            x = sample(x, sizes[0])
+        if hasattr(self.network, "coarse_logits"):
+            logit = self.network.coarse_logits(x)[0]
         else:
-            size_hw = spatial_size(x)
-            scaled = tuple(_scaled(extent, self._scale) for extent in size_hw)
-            logit = resize(self.network(resize(x, scaled))[0], size_hw)
+            logit = self.network(x)[0]
+            sizes.pop(0)
+        if sizes:
+            # One product to the image's size, past those between.
+            rows, columns = bilinear_matrices(spatial_size(logit), *sizes)
+            if self._output_op == "argmax":
+                return _labels_in_strips(rows, logit, columns, sizes[-1][0])
+            logit = apply_matrices(rows, logit, columns)
         if self._output_op == "argmax":
             return paddle.argmax(logit, axis=1, dtype="int32")
         return nn.functional.softmax(logit, axis=1) if self._output_op == "softmax" else logit
+
+
+def _labels_in_strips(
+    rows: paddle.Tensor, logit: paddle.Tensor, columns: paddle.Tensor, height: Extent
+) -> paddle.Tensor:
+    """Resize logits (N, C, h, w) by (H, h) rows and (W, w) columns, and give labels (N, H, W).
+
+    A few rows of labels at a time: their scores stay in the cache, and need but some of the rows
+    of the logits. All at once, the scores are the largest tensor of the network by far.
+    """
+    source, _ = spatial_size(logit)
+    logit = apply_columns(logit, columns)
+    labels = []
+    for strip in range(STRIPS):
+        top, bottom = height * strip // STRIPS, height * (strip + 1) // STRIPS
+        first = _largest(top * source // height - STRIP_MARGIN, 0)
+        last = -_largest(-(bottom * source // height + STRIP_MARGIN + 1), -source)
+        weights = paddle.slice(rows, [0, 1], [top, first], [bottom, last])
+        scores = paddle.matmul(weights, paddle.slice(logit, [2], [first], [last]))
+        labels.append(paddle.argmax(scores, axis=1, dtype="int32"))
+    return paddle.concat(labels, axis=1)
+
+
+def _largest(a: Extent, b: Extent) -> Extent:
+    if isinstance(a, int) and isinstance(b, int):
+        return max(a, b)
+    return paddle.maximum(*(paddle.to_tensor(n, dtype="int64") for n in (a, b)))
 
 
 def export_model(

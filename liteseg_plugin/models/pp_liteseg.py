@@ -99,12 +99,18 @@ class PPLiteSeg(nn.Layer):
             coarse; in evaluation those of the finest alone.
         """
         size_hw = spatial_size(x)
+        return [resize(logit, size_hw) for logit in self.coarse_logits(x)]
+
+    def coarse_logits(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """Give the logits of :meth:`forward` before they are resized to the images.
+
+        Returns:
+            Logits (N, num_classes, h, w), each at the size of its fused feature.
+        """
         features = self.backbone(x)
         fused = self.ppseg_head([features[i] for i in self._backbone_indices])
         used = len(fused) if self.training else 1
-        return [
-            resize(head(feature), size_hw) for head, feature in zip(self.seg_heads, fused[:used])
-        ]
+        return [head(feature) for head, feature in zip(self.seg_heads, fused[:used])]
 
 
 class Decoder(nn.Layer):

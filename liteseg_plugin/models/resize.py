@@ -1,15 +1,17 @@
-"""Resizing and pooling that mean the same in training and in every exported graph.
+"""Resizing, pooling and reductions that mean the same in training and in every exported graph.
 
 Eager mode calls Paddle's kernels. A traced graph gets the same linear maps as matrix products
 instead: bilinear resizing is ``A_h X A_w^T`` and adaptive average pooling ``P_h X P_w^T``, with
 matrices computed from the shapes inside the graph. So one exported graph is exact at every size,
 and it holds neither ``bilinear_interp`` (which Paddle 3.3's oneDNN cannot run, Paddle issue 77340)
-nor an adaptive pooling (which ONNX has not, so that converters replace it by a wrong one,
-Paddle2ONNX issues 1076 and 1077).
+nor an adaptive pooling to a grid (which ONNX has not, so that converters replace it by a wrong one,
+Paddle2ONNX issues 1076 and 1077). Products suit features, which are small; :func:`sample` resizes
+images.
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Union
 
 import paddle
@@ -47,10 +49,43 @@ def resize(
     if not paddle.in_dynamic_mode():
         if _is_one(x.shape[2]) and _is_one(x.shape[3]):
             return paddle.expand(x, [-1, -1, *size_hw])  # of one pixel: the same everywhere
-        matrix = _bilinear_matrix if mode == "bilinear" else _nearest_matrix
-        rows, columns = (matrix(source, target) for source, target in zip(spatial_size(x), size_hw))
-        return _apply(rows, x, columns)
+        if mode == "bilinear":
+            rows, columns = bilinear_matrices(spatial_size(x), size_hw)
+        else:
+            rows, columns = map(_nearest_matrix, spatial_size(x), size_hw)
+        return apply_matrices(rows, x, columns)
     return F.interpolate(x, list(size_hw), mode=mode)
+
+
+def bilinear_matrices(
+    *sizes_hw: tuple[Extent, Extent],
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Return the matrices that resize from the first size to each further one in turn.
+
+    Returns:
+        Rows (h, H) and columns (w, W) for :func:`apply_matrices`.
+    """
+    return tuple(
+        reduce(
+            lambda first, then: paddle.matmul(then, first), map(_bilinear_matrix, axis, axis[1:])
+        )
+        for axis in zip(*sizes_hw)
+    )
+
+
+def sample(x: paddle.Tensor, size_hw: tuple[Extent, Extent]) -> paddle.Tensor:
+    """Resize images (N, C, H, W) as :func:`resize` does, in a traced graph: two pixels an axis.
+
+    Where H and W are long, that costs less than a product with a matrix of mostly zeros.
+    """
+    (source_height, source_width), (height, width) = spatial_size(x), size_hw
+    first, second, share = _neighbours(source_height, height)
+    share = share.unsqueeze(1)
+    x = paddle.gather(x, first, axis=2) * (1.0 - share) + paddle.gather(x, second, axis=2) * share
+    first, second, share = _neighbours(source_width, width)
+    return (
+        paddle.gather(x, first, axis=3) * (1.0 - share) + paddle.gather(x, second, axis=3) * share
+    )
 
 
 def adaptive_avg_pool(x: paddle.Tensor, bins: int) -> paddle.Tensor:
@@ -59,12 +94,10 @@ def adaptive_avg_pool(x: paddle.Tensor, bins: int) -> paddle.Tensor:
     Returns:
         (N, C, bins, bins). Cells overlap where ``bins`` does not divide H or W.
     """
-    if paddle.in_dynamic_mode():
+    if bins == 1 or paddle.in_dynamic_mode():
         return F.adaptive_avg_pool2d(x, bins)
-    if bins == 1:
-        return paddle.mean(x, axis=[2, 3], keepdim=True)
     rows, columns = (_pooling_matrix(extent, bins) for extent in spatial_size(x))
-    return _apply(rows, x, columns)
+    return apply_matrices(rows, x, columns)
 
 
 def global_max_pool(x: paddle.Tensor) -> paddle.Tensor:
@@ -75,6 +108,18 @@ def global_max_pool(x: paddle.Tensor) -> paddle.Tensor:
     if paddle.in_dynamic_mode():
         return F.adaptive_max_pool2d(x, 1)
     return paddle.max(x, axis=[2, 3], keepdim=True)
+
+
+def mean_over_channels(x: paddle.Tensor) -> paddle.Tensor:
+    """Average ``x`` (N, C, H, W) at each pixel: (N, 1, H, W).
+
+    In a traced graph that is a convolution, which reads the blocked layout that convolutions
+    write; a reduction would have it rewritten first, and takes several times as long.
+    """
+    if paddle.in_dynamic_mode():
+        return paddle.mean(x, axis=1, keepdim=True)
+    channels = x.shape[1]
+    return F.conv2d(x, paddle.full([1, channels, 1, 1], 1 / channels, dtype="float32"))
 
 
 def max_over_channels(x: paddle.Tensor) -> paddle.Tensor:
@@ -102,22 +147,42 @@ class _MaxOverChannels(paddle.autograd.PyLayer):
         return gradient * (x == maximum).astype(gradient.dtype)
 
 
-def _apply(rows: paddle.Tensor, x: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
+def apply_matrices(rows: paddle.Tensor, x: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
     """Map (N, C, H, W) by (h, H) rows and (w, W) columns to (N, C, h, w)."""
-    rows, columns = rows.astype(x.dtype), columns.astype(x.dtype)
+    # The rows last: their product is the large one, and its result needs no transposition.
+    return paddle.matmul(rows.astype(x.dtype), apply_columns(x, columns))
+
+
+def apply_columns(x: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
+    """Map (N, C, H, W) by (w, W) columns to (N, C, H, w)."""
     # Paddle's oneDNN product reads a convolution's blocked layout as if it were plain, and gives
-    # garbage; a transposition in front makes it plain.
-    x = paddle.matmul(x.transpose([0, 1, 3, 2]), rows, transpose_y=True)
-    return paddle.matmul(x.transpose([0, 1, 3, 2]), columns, transpose_y=True)
+    # garbage; a transposition in front makes it plain. Converters take it out again.
+    x = x.transpose([0, 1, 3, 2])
+    return paddle.matmul(x, columns.astype(x.dtype), transpose_x=True, transpose_y=True)
 
 
 def _bilinear_matrix(source: Extent, target: Extent) -> paddle.Tensor:
     """Return the (target, source) weights of linear interpolation along one axis."""
-    # In the kernel's order of operations, so that float32 rounds as it does there.
-    sampled = _ratio(source, target) * (_positions(target) + 0.5) - 0.5
-    sampled = paddle.minimum(F.relu(sampled), _as_float(source) - 1.0)
+    sampled = _sampled_positions(source, target)
     distance = paddle.abs(sampled.unsqueeze(1) - _positions(source).unsqueeze(0))
     return F.relu(1.0 - distance)
+
+
+def _neighbours(
+    source: Extent, target: Extent
+) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+    """Return the two source pixels around each target pixel, and the share of the second."""
+    position = _sampled_positions(source, target)
+    first = paddle.floor(position)
+    second = paddle.minimum(first + 1.0, _as_float(source) - 1.0)
+    return first.astype("int64"), second.astype("int64"), position - first
+
+
+def _sampled_positions(source: Extent, target: Extent) -> paddle.Tensor:
+    """Return where in the source each target pixel of linear interpolation lies: (target,)."""
+    # In the kernel's order of operations, so that float32 rounds as it does there.
+    sampled = _ratio(source, target) * (_positions(target) + 0.5) - 0.5
+    return paddle.minimum(F.relu(sampled), _as_float(source) - 1.0)
 
 
 def _nearest_matrix(source: Extent, target: Extent) -> paddle.Tensor:

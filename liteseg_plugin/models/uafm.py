@@ -19,6 +19,7 @@ from liteseg_plugin.models.resize import (
     adaptive_avg_pool,
     global_max_pool,
     max_over_channels,
+    mean_over_channels,
     resize,
     spatial_size,
 )
@@ -117,17 +118,13 @@ class UAFM(nn.Layer):
 
 def _pixel_mean(features: list[paddle.Tensor]) -> paddle.Tensor:
     """Mean over channels: (N, 2, H, W) as mean_low, mean_high."""
-    return paddle.concat([_mean_over_channels(x) for x in features], axis=1)
-
-
-def _mean_over_channels(x: paddle.Tensor) -> paddle.Tensor:
-    return paddle.mean(x, axis=1, keepdim=True)
+    return paddle.concat([mean_over_channels(x) for x in features], axis=1)
 
 
 def _pixel_mean_max(features: list[paddle.Tensor]) -> paddle.Tensor:
     """Mean and maximum over channels: (N, 4, H, W) as mean_low, max_low, mean_high, max_high."""
     return paddle.concat(
-        [f(x) for x in features for f in (_mean_over_channels, max_over_channels)], axis=1
+        [f(x) for x in features for f in (mean_over_channels, max_over_channels)], axis=1
     )
 
 

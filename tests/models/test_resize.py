@@ -14,9 +14,12 @@ from liteseg_plugin.models.resize import (
     _nearest_matrix,
     _pooling_matrix,
     adaptive_avg_pool,
+    bilinear_matrices,
     global_max_pool,
     max_over_channels,
+    mean_over_channels,
     resize,
+    sample,
     spatial_size,
 )
 
@@ -123,7 +126,7 @@ class Everything(nn.Layer):
         size_hw = spatial_size(like)
         pools = [adaptive_avg_pool(x, bins) for bins in (1, 2, 4)]
         maps = [resize(y, size_hw, self._mode) for y in (x, *pools)]
-        return (*maps, *pools, global_max_pool(x))
+        return (*maps, *pools, global_max_pool(x), sample(x, size_hw), *over_channels(x))
 
 
 class Fixed(Everything):
@@ -131,7 +134,11 @@ class Fixed(Everything):
         bigger = tuple(2 * extent + 1 for extent in spatial_size(x))
         pools = [adaptive_avg_pool(x, bins) for bins in (1, 2, 4)]
         maps = [resize(y, bigger, self._mode) for y in (x, *pools)]
-        return (*maps, *pools, global_max_pool(x))
+        return (*maps, *pools, global_max_pool(x), sample(x, bigger), *over_channels(x))
+
+
+def over_channels(x):
+    return mean_over_channels(x), max_over_channels(x)
 
 
 def traced(layer, folder, *shapes):
@@ -157,7 +164,7 @@ def feature(size_hw, batch=2):
 
 
 def assert_equal_results(results, expected):
-    assert len(results) == len(expected) == 8
+    assert len(results) == len(expected) == 11
     for result, wanted in zip(results, expected):
         assert result.shape == wanted.shape
         np.testing.assert_allclose(result.numpy(), wanted.numpy(), rtol=0, atol=1e-5)
@@ -186,6 +193,22 @@ def test_traced_resize_equals_eager_at_fixed_size(tmp_path, source_hw):
     x = feature(source_hw)
     graph = traced(Fixed(), tmp_path, [2, 3, *source_hw])
     assert_equal_results(graph(x), Fixed()(x))
+
+
+def test_bilinear_matrices_compose_resizings_in_turn():
+    x = feature((23, 30))
+    sizes = [(23, 30), (97, 60), (41, 131)]
+    rows, columns = bilinear_matrices(*sizes)
+    composed = paddle.matmul(paddle.matmul(rows, x), columns, transpose_y=True)
+    expected = resize(resize(x, sizes[1]), sizes[2])
+    np.testing.assert_allclose(composed.numpy(), expected.numpy(), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("target_hw", [(12, 15), (17, 23), (46, 61), (1, 9)])
+def test_sample_equals_interpolate(target_hw):
+    x = feature((23, 30))
+    expected = F.interpolate(x, list(target_hw), mode="bilinear").numpy()
+    np.testing.assert_allclose(sample(x, target_hw).numpy(), expected, rtol=0, atol=1e-5)
 
 
 def test_eager_results_are_paddle_kernels():
