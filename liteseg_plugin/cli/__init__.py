@@ -15,6 +15,7 @@ _COMMANDS = {
     "val": "evaluate trained weights, as tools/val.py",
     "predict": "segment images with trained weights, as tools/predict.py",
     "export": "write a model for deployment, as tools/export.py",
+    "quantize": "add an INT8 model to an export",
     "verify": "hold an exported model against the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "benchmark": "time the export of a config, and PaddleSeg's own beside it",

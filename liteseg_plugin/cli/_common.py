@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
 RUNTIMES = ("paddle", "onnxruntime", "openvino")
+# deploy.runtimes.PRECISIONS, likewise.
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
 
@@ -34,6 +36,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_weights(parser: argparse.ArgumentParser) -> None:
     """Add ``--model_path``."""
     parser.add_argument("--model_path", required=True, help="trained weights (model.pdparams)")
+
+
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """Add ``--precision`` of a runtime."""
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=PRECISIONS,
+        help="what the runtime computes in; int8 needs liteseg quantize (default: fp32)",
+    )
 
 
 def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:

@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save_dir", default="./output", help="for label images and overlays")
     parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    _common.add_precision(parser)
     parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.deploy.predictor import Predictor
     from liteseg_plugin.report import segment_file
 
-    predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads)
+    predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     images, folder = get_image_list(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.
     names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]

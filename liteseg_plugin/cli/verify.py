@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_config(parser)
     _common.add_weights(parser)
     parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all")
+    _common.add_precision(parser)
     parser.add_argument("--images", type=int, help="how many of val_dataset (default: all)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> dict:
         ignore_index=dataset.ignore_index,
         test_config=builder.config.test_config,
         runtimes=args.runtime,
+        precision=args.precision,
     )
     print(f"trained network   mIoU {report['miou']:.4f} on {report['images']} images")
     for name, result in report["runtimes"].items():
@@ -50,5 +52,5 @@ def run(args: argparse.Namespace) -> dict:
             f"{name:18}mIoU {result['miou']:.4f}, {result['agreement']:.4%} of pixels agree "
             f"(worst image {result['worst_agreement']:.4%}){logits}"
         )
-    print("ok" if report["ok"] else f"NOT within {report['required_agreement']:.2%} agreement")
+    print(f"{'ok' if report['ok'] else 'NOT ok'}: {report['required']}")
     return report

@@ -32,6 +32,7 @@ OUTPUT_OPS = ("argmax", "softmax", "none")
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
+INT8_FILE = "model_int8.onnx"
 DEPLOY_FILE = "deploy.yaml"
 
 # Strips of rows that labels are computed in; see _labels_in_strips.
@@ -183,7 +184,7 @@ def export_model(
             }
             text = yaml.safe_dump(deploy, sort_keys=False)
             Path(complete, DEPLOY_FILE).write_text(text, encoding="utf-8")
-            for stale in (*MODEL_FILES, ONNX_FILE):
+            for stale in (*MODEL_FILES, ONNX_FILE, INT8_FILE):
                 (save_dir / stale).unlink(missing_ok=True)
             for file in sorted(Path(complete).iterdir()):
                 os.replace(file, save_dir / file.name)

@@ -23,6 +23,7 @@ class ExportedModel:
         model: Path of the Paddle inference model.
         params: Path of its weights.
         onnx: Path of the ONNX file, or None.
+        onnx_int8: Path of the quantised ONNX file, or None.
         transforms: The transforms of an image, as PaddleSeg's ``Compose``.
         output_op: What the graph makes of the logits.
         scale: Scale at which the graph runs the network.
@@ -40,7 +41,9 @@ class ExportedModel:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             self.model, self.params = (_beside(path, deploy[key]) for key in ("model", "params"))
-            self.onnx = _beside(path, own["onnx"]) if own.get("onnx") else None
+            self.onnx, self.onnx_int8 = (
+                _beside(path, own[key]) if own.get(key) else None for key in ("onnx", "onnx_int8")
+            )
             transforms = [dict(t) for t in deploy["transforms"]]
             self.transforms = Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms])
             self.output_op = deploy["output_op"]
@@ -55,7 +58,7 @@ class ExportedModel:
             ) from None
         except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
-        for file in filter(None, (self.model, self.params, self.onnx)):
+        for file in filter(None, (self.model, self.params, self.onnx, self.onnx_int8)):
             # Paddle loads weights that lack their last bytes, and computes nonsense with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the file that was exported; export again")

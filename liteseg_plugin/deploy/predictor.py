@@ -21,13 +21,14 @@ class Predictor:
         runtime: ``paddle``, ``onnxruntime`` or ``openvino``.
         device: ``cpu``, or ``gpu`` where the runtime has one.
         threads: CPU threads; by default as many as this process may use.
+        precision: One of ``runtimes.PRECISIONS``, as far as the runtime has it on that device.
 
     Attributes:
         exported: What was exported.
         engine_ms: Milliseconds that the engine alone took, for each image so far.
 
     Raises:
-        ValueError: If the runtime is unknown.
+        ValueError: If the runtime or the precision is unknown.
         ExportError: If the folder holds no complete export, or the runtime is not installed or
             cannot load it.
 
@@ -41,9 +42,12 @@ class Predictor:
         runtime: str = "paddle",
         device: str = "cpu",
         threads: int | None = None,
+        precision: str = "fp32",
     ) -> None:
         self.exported = ExportedModel(path)
-        self._engine = runtimes.create(runtime, self.exported, device, threads or usable_cpus())
+        self._engine = runtimes.create(
+            runtime, self.exported, device, threads or usable_cpus(), precision
+        )
         self.engine_ms: list[float] = []
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -93,6 +97,18 @@ class Predictor:
         if label.shape != size_hw:  # a transform resized the image
             label = cv2.resize(label, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
         return label
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Read an image file as (H, W, 3) of uint8, BGR; grey, 16-bit and alpha are converted.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    image = cv2.imread(str(path))
+    if image is None:
+        raise DataError(f"cannot read image {path}: it is no image, or is cut short")
+    return image
 
 
 def usable_cpus() -> int:

@@ -1,14 +1,15 @@
 """The engines that run an exported model, behind one small interface.
 
-Each is made of an export, a device and a number of CPU threads, and maps a batch of transformed
-images (N, 3, H, W) of float32 to the graph's output. All compute in float32.
+Each is made of an export, a device, a number of CPU threads and a precision, and maps a batch of
+transformed images (N, 3, H, W) of float32 to the graph's output.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -16,11 +17,31 @@ from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.errors import ExportError
 
 if TYPE_CHECKING:
+    import openvino
     from paddle import inference
 
 
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
+
+
 class Runtime(Protocol):
-    """An engine that holds one model."""
+    """An engine that holds one model.
+
+    Attributes:
+        precisions: What it computes in, by device.
+    """
+
+    precisions: dict[str, tuple[str, ...]]
+
+    def __init__(
+        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+    ) -> None:
+        """Load the model.
+
+        Raises:
+            ExportError: If the engine is not installed or cannot load the model.
+        """
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Map images (N, 3, H, W) to labels (N, H, W) or scores (N, C, H, W)."""
@@ -29,14 +50,21 @@ class Runtime(Protocol):
 class PaddleInference(Runtime):
     """Paddle Inference; on CPU with oneDNN."""
 
+    precisions: ClassVar = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "fp16")}
     # Up to this many pixels the deepest feature is one cell high or wide. Paddle 3's oneDNN then
     # reads memory that nobody wrote, and gives other numbers each time.
     ONE_CELL = 32
 
     def __init__(
-        self, exported: ExportedModel, device: str, threads: int, onednn: bool = True
+        self,
+        exported: ExportedModel,
+        device: str,
+        threads: int,
+        precision: str = "fp32",
+        onednn: bool = True,
     ) -> None:
         self._exported, self._device, self._threads = exported, device, threads
+        self._precision = precision
         self._engine = self._create(onednn)
         self._engine_without_onednn = None
 
@@ -64,11 +92,15 @@ class PaddleInference(Runtime):
             config.enable_new_ir(True)
             config.enable_new_executor(True)
         if self._device == "gpu":
-            config.enable_use_gpu(256, 0)
+            half = self._precision == "fp16"
+            precision = inference.PrecisionType.Half if half else inference.PrecisionType.Float32
+            config.enable_use_gpu(256, 0, precision)
         else:
             config.disable_gpu()
             if onednn:
                 config.enable_mkldnn()
+                if self._precision == "bf16":
+                    config.enable_mkldnn_bfloat16()
             elif hasattr(config, "disable_mkldnn"):  # Paddle 3 has it on by default
                 config.disable_mkldnn()
             config.set_cpu_math_library_num_threads(self._threads)
@@ -85,8 +117,12 @@ class PaddleInference(Runtime):
 class OnnxRuntime(Runtime):
     """ONNX Runtime; on a GPU with its CUDA provider."""
 
-    def __init__(self, exported: ExportedModel, device: str, threads: int) -> None:
-        path = _onnx_file(exported)
+    precisions: ClassVar = {"cpu": ("fp32", "int8"), "gpu": ("fp32", "int8")}
+
+    def __init__(
+        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+    ) -> None:
+        path = _onnx_file(exported, precision)
         try:
             import onnxruntime
         except ImportError:
@@ -112,25 +148,41 @@ class OnnxRuntime(Runtime):
 class OpenVino(Runtime):
     """OpenVINO, on the CPU (or ``--device gpu``: an Intel GPU)."""
 
-    def __init__(self, exported: ExportedModel, device: str, threads: int) -> None:
-        path = _onnx_file(exported)
+    precisions: ClassVar = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp32", "fp16", "int8")}
+
+    def __init__(
+        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+    ) -> None:
+        path = _onnx_file(exported, precision)
         try:
             import openvino
         except ImportError:
             raise _missing("openvino", "openvino") from None
         # On CPUs with bf16 units OpenVINO would compute in bf16 without being asked.
-        settings = {"INFERENCE_PRECISION_HINT": "f32"}
+        hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
+        self._settings = {"INFERENCE_PRECISION_HINT": hint}
         if device == "cpu":
-            settings["INFERENCE_NUM_THREADS"] = threads
-        try:
-            model = openvino.Core().compile_model(str(path), device.upper(), settings)
-        except Exception as error:
-            raise ExportError(f"OpenVINO cannot load {path}: {_last_line(error)}") from error
-        self._request = model.create_infer_request()
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._core, self._device, self._path = openvino.Core(), device.upper(), path
+        # OpenVINO's INT8 convolutions are wrong where the size is open (2026.4, CPU): half the
+        # labels of a quantised model were others. It is compiled for each size.
+        self._one_for_all = None if precision == "int8" else self._compile()
+        self._compiled = lru_cache(maxsize=4)(self._compile)
 
     def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102
+        request = self._one_for_all or self._compiled(batch.shape)
         # A copy: the next inference writes where this one did.
-        return self._request.infer([batch])[0].copy()
+        return request.infer([batch])[0].copy()
+
+    def _compile(self, shape: tuple[int, ...] | None = None) -> openvino.InferRequest:
+        try:
+            model = self._core.read_model(str(self._path))
+            if shape is not None:
+                model.reshape(shape)
+            compiled = self._core.compile_model(model, self._device, self._settings)
+        except Exception as error:
+            raise ExportError(f"OpenVINO cannot load {self._path}: {_last_line(error)}") from error
+        return compiled.create_infer_request()
 
 
 RUNTIMES = {"paddle": PaddleInference, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
@@ -142,22 +194,38 @@ def installed() -> list[str]:
     return [name for name in RUNTIMES if find_spec(name) is not None]
 
 
-def create(name: str, exported: ExportedModel, device: str, threads: int) -> Runtime:
+def create(
+    name: str, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+) -> Runtime:
     """Load an exported model into an engine.
 
     Raises:
-        ValueError: If there is no engine of that name.
-        ExportError: If it is not installed, or cannot load the model.
+        ValueError: If there is no engine, or no precision, of that name.
+        ExportError: If it is not installed, cannot load the model, or does not compute in that
+            precision on that device.
     """
     if name not in RUNTIMES:
         raise ValueError(f"unknown runtime {name!r}; choose one of {sorted(RUNTIMES)}")
-    return RUNTIMES[name](exported, device, threads)
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose one of {PRECISIONS}")
+    runtime = RUNTIMES[name]
+    known = runtime.precisions[device]
+    if precision not in known:
+        raise ExportError(
+            f"{name} does not compute in {precision} on {device}; choose one of {list(known)}"
+        )
+    return runtime(exported, device, threads, precision)
 
 
-def _onnx_file(exported: ExportedModel) -> Path:
+def _onnx_file(exported: ExportedModel, precision: str) -> Path:
+    folder = exported.model.parent
     if exported.onnx is None:
-        raise ExportError(f"{exported.model.parent} holds no ONNX file; export with --format onnx")
-    return exported.onnx
+        raise ExportError(f"{folder} holds no ONNX file; export with --format onnx")
+    if precision != "int8":
+        return exported.onnx
+    if exported.onnx_int8 is None:
+        raise ExportError(f"{folder} holds no INT8 model; make it with liteseg quantize {folder}")
+    return exported.onnx_int8
 
 
 def _missing(package: str, extra: str) -> ExportError:

@@ -17,11 +17,14 @@ from PIL import Image
 from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
-from liteseg_plugin.deploy.runtimes import installed
+from liteseg_plugin.deploy.runtimes import RUNTIMES, installed
 from liteseg_plugin.metrics import calculate_area
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label of the trained network, in float32."""
+
+ACCEPTED_MIOU_LOSS = 0.005
+"""What mIoU may fall below the trained network's in a lower precision, as a fraction."""
 
 
 def verify(
@@ -34,6 +37,7 @@ def verify(
     test_config: dict,
     ignore_index: int = 255,
     runtimes: Sequence[str] | None = None,
+    precision: str = "fp32",
 ) -> dict:
     """Compare label maps, mIoU and, where the export gives them, logits.
 
@@ -45,16 +49,25 @@ def verify(
         num_classes: Number of classes.
         test_config: The config's settings of evaluation.
         ignore_index: Label of pixels that do not count.
-        runtimes: Names of runtimes; by default all that are installed.
+        runtimes: Names of runtimes; by default all that are installed and have the precision.
+        precision: One of ``runtimes.PRECISIONS``.
 
     Returns:
-        ``ok``, ``required_agreement``, ``images``, ``miou`` of the network, and for each runtime
-        ``agreement`` (share of pixels), ``worst_image`` with its ``worst_agreement``, ``miou`` and
+        ``ok``, ``precision``, ``required``, ``images``, ``miou`` of the network, and for each
+        runtime ``agreement`` (share of pixels), ``worst_image`` with its ``worst_agreement``,
+        ``miou`` and
         ``logit_difference`` (largest, with the largest logit; None for labels).
     """
     has_onnx = ExportedModel(path).onnx is not None
-    names = list(runtimes or (n for n in installed() if n == "paddle" or has_onnx))
-    predictors = {name: Predictor(path, runtime=name) for name in names}
+    names = list(
+        runtimes
+        or (
+            name
+            for name in installed()
+            if precision in RUNTIMES[name].precisions["cpu"] and (name == "paddle" or has_onnx)
+        )
+    )
+    predictors = {name: Predictor(path, runtime=name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
     tallies = {name: _Tally(num_classes, ignore_index) for name in ("trained", *names)}
     results: dict[str, dict] = {name: {"agreements": {}, "logits": []} for name in names}
@@ -81,11 +94,19 @@ def verify(
                     (float(difference), float(np.abs(logits.numpy()).max()))
                 )
     report = {name: _summary(result, tallies[name]) for name, result in results.items()}
+    miou = tallies["trained"].miou()
+    if precision == "fp32":
+        required = f"at least {REQUIRED_AGREEMENT:.2%} of pixels agree"
+        right = [result["agreement"] >= REQUIRED_AGREEMENT for result in report.values()]
+    else:
+        required = f"mIoU at most {ACCEPTED_MIOU_LOSS:.3f} lower"
+        right = [miou - result["miou"] <= ACCEPTED_MIOU_LOSS for result in report.values()]
     return {
-        "ok": bool(names) and all(r["agreement"] >= REQUIRED_AGREEMENT for r in report.values()),
-        "required_agreement": REQUIRED_AGREEMENT,
+        "ok": bool(right) and all(right),
+        "precision": precision,
+        "required": required,
         "images": images,
-        "miou": tallies["trained"].miou(),
+        "miou": miou,
         "runtimes": report,
     }
 
