@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.datasets.faults import read_image
 
 if TYPE_CHECKING:
     from liteseg_plugin.deploy.predictor import Predictor
@@ -37,9 +37,7 @@ def segment_file(
     Raises:
         DataError: If the image cannot be read.
     """
-    image = cv2.imread(str(image_path))
-    if image is None:
-        raise DataError(f"cannot read image {image_path}: it is no image, or is cut short")
+    image = read_image(image_path)
     label = predictor(image)
     classes = predictor.exported.classes or _numbered_classes()
     name, folder = name or Path(image_path).stem, Path(save_dir)
