@@ -47,6 +47,7 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(
 th { font-weight: 600; } .name { text-align: left; }
 .swatch { display: inline-block; width: .9em; height: .9em; margin-right: .5em;
   border: 1px solid var(--line); vertical-align: -.1em; }
+.key { display: inline-block; margin-right: 1em; }
 .bar { min-width: 6rem; width: 30%; }
 .bar span { display: block; height: .7em; background: var(--bar); }
 details { margin: .5rem 0; padding: .5rem .75rem; background: var(--panel); border-radius: .3rem; }
@@ -73,6 +74,7 @@ figcaption { font-size: .85rem; color: var(--soft); }
 <details{{ " open" if messages|length <= 10 }}>
 <summary class="{{ tone }}">{{ kind }} ({{ messages|length }})</summary>
 <ul>{% for message in messages[:1000] %}<li>{{ message }}</li>{% endfor %}</ul>
+{% if messages|length > 1000 %}
 <p>{{ messages|length - 1000 }} more: --json lists all.</p>{% endif %}
 </details>
 {% endfor %}{% endif %}{% endfor %}
@@ -99,13 +101,13 @@ figcaption { font-size: .85rem; color: var(--soft); }
 <h2>For the config</h2>
 <p>Weights by {{ report.weight_formula }}; they are a suggestion, and the released recipes use
 none.{% if report.min_kept %} <code>min_kept</code> is a sixteenth of the pixels of a batch at
-{{ report.min_kept.width }}x{{ report.min_kept.height }}.{% endif %}</p>
+{{ report.min_kept.width }}x{{ report.min_kept.height }}, {{ report.min_kept.per_image }} for each
+image; the plugin's loss takes it by itself where it is left out.{% endif %}</p>
 <pre>loss:
   types:
     - type: OhemCrossEntropyLoss
-{%- if report.min_kept %}
-      min_kept: {{ report.min_kept.value or
-        "%d  # times the images of a batch"|format(report.min_kept.per_image) }}
+{%- if report.min_kept and report.min_kept.value %}
+      min_kept: {{ report.min_kept.value }}
 {%- endif %}
       ignore_index: {{ report.ignore_index }}
       weight: [{{ report.classes|map(attribute="weight")|join(", ") }}]</pre>
@@ -116,8 +118,8 @@ none.{% if report.min_kept %} <code>min_kept</code> is a sixteenth of the pixels
 {% if report.sizes|length > 20 %}<li>{{ report.sizes|length - 20 }} more sizes</li>{% endif %}</ul>
 
 {% if figures %}<h2>Labels over images</h2>
-<p>{% for entry in report.classes %}<span class="swatch" style="background: rgb(
-{{- entry.color|join(', ') }})"></span>{{ entry.name }}{{ " &ensp;"|safe }}{% endfor %}</p>
+<p>{% for entry in report.classes %}<span class="key"><span class="swatch" style="background: rgb(
+{{- entry.color|join(', ') }})"></span>{{ entry.name }}</span> {% endfor %}</p>
 <div class="grid">{% for figure in figures %}
 <figure><img alt="Labels over {{ figure.image }}" width="{{ figure.width }}"
 height="{{ figure.height }}" loading="lazy" src="data:image/jpeg;base64,{{ figure.data }}">

@@ -19,6 +19,7 @@ from liteseg_plugin.errors import DataError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+_NO_IMAGE = "it is no image, or is cut short"
 _END_OF_JPEG = b"\xff\xd9"
 _SHOWN_VALUES = 8
 
@@ -82,7 +83,7 @@ def read_image(path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR) -> np.nda
     except cv2.error:
         image = None
     if image is None:
-        raise DataError(f"cannot read image {path}: it is no image, or is cut short")
+        raise DataError(f"cannot read image {path}: {_NO_IMAGE}")
     return image
 
 
@@ -105,6 +106,8 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return _NO_IMAGE
     named = isinstance(error, (OSError, ValueError, SyntaxError, Image.DecompressionBombError))
     return str(error) if named and str(error) else f"{type(error).__name__}: {error}"
 
