@@ -102,7 +102,7 @@ def from_folder(
         for path in (Path(root, f"{name}.txt"), Path(root, f"{name}.list")):
             if path.is_file():
                 pairs, faults = read_list(path, root, separator=separator, labelled=name != "test")
-                if not pairs and not faults:
+                if not pairs and not faults and name != "test":
                     faults = [Fault("list", f"the list {path} of data set {root} is empty")]
                 splits.append(Split(name, pairs, faults))
                 break

@@ -104,7 +104,3 @@ def test_separator_in_a_name(folder):
         split_folder(root)
     split_folder(root, separator=",")
     assert "images/my street.jpg,annot/my street.png" in str(lists(root))
-        *lists(root)["train"],
-        *lists(root)["val"],
-        *lists(root)["test"],
-    ]
