@@ -89,7 +89,7 @@ SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
 _IMAGE, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelTrainIds.png"
 _LABEL_IDS, _POLYGONS = "_gtFine_labelIds.png", "_gtFine_polygons.json"
 _BY_NAME = {label.name: label for label in LABELS}
-_IDS = sorted(label.id for label in LABELS if label.id >= 0)
+_IDS = frozenset(label.id for label in LABELS)
 _TRAIN_ID = np.full(256, IGNORE_INDEX, np.uint8)
 for _label in LABELS:
     if _label.id >= 0:
@@ -113,8 +113,8 @@ def train_ids(label_ids: np.ndarray) -> np.ndarray:
             f"labelIds are 8-bit images of one channel, not {label_ids.dtype} of shape "
             f"{label_ids.shape}"
         )
-    values, counts = np.unique(label_ids, return_counts=True)
-    wrong = [f"{v} ({n} pixels)" for v, n in zip(values, counts) if v not in _IDS]
+    counts = np.bincount(label_ids.ravel(), minlength=256)
+    wrong = [f"{v} ({n} pixels)" for v, n in enumerate(counts) if n and v not in _IDS]
     if wrong:
         raise DataError(f"ids that are no label of Cityscapes: {', '.join(wrong)}")
     return _TRAIN_ID[label_ids]
