@@ -136,7 +136,8 @@ def from_config(builder: SegBuilder) -> DataSet:
     one = next(iter(datasets.values()))
     crop_wh = None
     for transform in config.train_dataset_cfg.get("transforms", []):
-        crop_wh = transform.get("crop_size", transform.get("target_size", crop_wh))
+        size = transform.get("crop_size", transform.get("target_size"))
+        crop_wh = tuple(size) if isinstance(size, (list, tuple)) else crop_wh
     return DataSet(
         root=str(one.dataset_root),
         splits=[
@@ -147,7 +148,7 @@ def from_config(builder: SegBuilder) -> DataSet:
         num_classes=one.num_classes,
         kind=type(one).__name__,
         batch_size=config.batch_size,
-        crop_wh=crop_wh and tuple(crop_wh),
+        crop_wh=crop_wh,
     )
 
 
@@ -176,7 +177,12 @@ def check(
         A document for JSON. `ok` says that there are no `errors`; these and the `warnings` hold
         `kind`, `split`, `image`, `label` and `message`. `classes` hold name, colour, pixels and
         images by split, share of the labelled pixels and suggested weight; the rest names itself.
+
+    Raises:
+        ValueError: If the number of classes is not 1 to 256.
     """
+    if data.num_classes is not None and not 1 <= data.num_classes <= 256:
+        raise ValueError(f"num_classes is 1 to 256, as labels are 8-bit, got {data.num_classes}")
     started = time.perf_counter()
     todo = [(split.name, pair) for split in data.splits for pair in split.pairs]
     range_limit = data.num_classes or 256
@@ -351,7 +357,7 @@ def _classes(
     # What training sees, or where there is no such list what there is.
     seen = totals.get("train", sum(totals.values()))
     valued = seen[:num_classes].copy()
-    if data.ignore_index < num_classes:
+    if 0 <= data.ignore_index < num_classes:
         valued[data.ignore_index] = 0
     shares = valued / max(valued.sum(), 1)
     weights = 1 / np.log(1.02 + shares)

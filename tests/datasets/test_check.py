@@ -156,6 +156,10 @@ def test_number_of_classes_is_found_or_given(street):
     assert "label-range" in kinds(look(street, num_classes=5)["errors"])
     assert look(street, num_classes=11)["ok"]
     assert "label-range" in kinds(look(street, num_classes=11, ignore_index=200)["errors"])
+    last = look(street, num_classes=11, ignore_index=-1)["classes"][10]
+    assert last["share"] > 0
+    with pytest.raises(ValueError, match="num_classes is 1 to 256"):
+        look(street, num_classes=300)
 
 
 def test_hostile_files_are_entries(run, street, bomb):
