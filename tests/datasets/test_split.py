@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.datasets.split import split_folder
 from liteseg_plugin.errors import DataError
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -104,3 +108,30 @@ def test_separator_in_a_name(folder):
         split_folder(root)
     split_folder(root, separator=",")
     assert "images/my street.jpg,annot/my street.png" in str(lists(root))
+
+
+def test_template_trains_after_two_changed_lines(run, tmp_path):
+    root = tmp_path / "mine"
+    toy_street.generate(tmp_path / "toy", train=8, val=0, test=0, resolution_wh=(64, 48))
+    root.mkdir()
+    (tmp_path / "toy/images").rename(root / "images")
+    (tmp_path / "toy/annot").rename(root / "masks")
+    run("liteseg", "data", "split", root, "--labels", "masks", "--ratio", 0.75, 0.25, 0)
+
+    template = REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
+    lines = template.read_text(encoding="utf-8").splitlines(keepends=True)
+    arrows = [i for i, line in enumerate(lines) if "# <--" in line]
+    assert len(arrows) == 2
+    lines[arrows[0]] = f"  dataset_root: &root {root}\n"
+    lines[arrows[1]] = "  num_classes: &classes 11\n"
+    # Not for the user: where the copy lies, and a crop that trains within a second.
+    text = "".join(lines).replace("../_base_", str(template.parents[1] / "_base_"))
+    config = tmp_path / "mine.yml"
+    config.write_text(text.replace("[512, 512]", "[64, 64]"), encoding="utf-8")
+    trained = run(
+        *("liteseg", "train", "--config", config, "--device", "cpu", "--batch_size", 2),
+        *("--iters", 1, "--log_iters", 1, "--do_eval", "--save_dir", tmp_path / "out"),
+        *("--opts", "model.backbone.pretrained=None"),
+    )
+    assert "#Images: 2 mIoU" in trained.text
+    assert (tmp_path / "out/best_model/model.pdparams").is_file()
