@@ -346,7 +346,9 @@ def _left_over(data: DataSet) -> Iterator[dict]:
         files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
         unnamed = [f for f in files if f.lower().endswith(IMAGE_SUFFIXES) and f not in named]
         if unnamed:
-            message = f"{len(unnamed)} images in {folder} are in no list, e.g. {unnamed[0]}"
+            # A name on disk may hold bytes that are no text.
+            first = os.fsencode(unnamed[0]).decode(errors="replace")
+            message = f"{len(unnamed)} images in {folder} are in no list, e.g. {first}"
             yield _entry(Fault("not-listed", message))
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_warnings_alone_are_no_failure(run, street):
     shutil.copy(street / "annot/train_0002.png", street / "annot/twin.jpg")
     with (street / "train.txt").open("a") as listing:
         listing.write("images/twin.png annot/twin.jpg\n")
-    shutil.copy(street / "images/train_0003.png", street / "images/forgotten.png")
+    shutil.copy(street / "images/train_0003.png", street / os.fsdecode(b"images/\xff.png"))
     report = json.loads(run("liteseg", "data", "check", street, "--json").stdout)
     assert report["ok"]
     assert kinds(report["warnings"]) == [
