@@ -11,13 +11,13 @@ import difflib
 import functools
 import inspect
 import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import cv2
 import numpy as np
 import paddle
 import requests
@@ -29,12 +29,12 @@ from paddle.io.dataloader.dataloader_iter import (
 from paddleseg import core as _  # noqa: F401 - loads the modules wrapped below
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.builder import Builder
-from paddleseg.datasets import Dataset
+from paddleseg.datasets import Cityscapes, Dataset
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger, utils
-from PIL import Image
 
 from liteseg_plugin.compat import replace_in_utils
+from liteseg_plugin.datasets import cityscapes, faults
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
 from liteseg_plugin.weights import (
@@ -58,6 +58,7 @@ def install() -> None:
     _wrap(Builder, "load_component_class", _find_component)
     _wrap(Builder, "build_component", _build)
     _wrap(Dataset, "__init__", _open_dataset)
+    _wrap(Cityscapes, "__init__", _open_cityscapes)
     _wrap(Dataset, "__getitem__", _read_sample)
     _wrap(Compose, "__call__", _transform)
     loop = sys.modules["paddleseg.core.train"]  # paddleseg.core.train itself is the function
@@ -149,10 +150,31 @@ def _accepted_arguments(component: Any) -> str:
 
 
 def _open_dataset(original: Callable[..., None], self: Dataset, *args: Any, **kw: Any):
-    original(self, *args, **kw)
+    values = inspect.signature(original).bind(self, *args, **kw)
+    values.apply_defaults()
+    given = values.arguments
+    mode, root = str(given["mode"]).lower(), given["dataset_root"]
+    if given.get(f"{mode}_path") is None and os.path.isfile(os.path.join(root, f"{mode}.txt")):
+        # As `liteseg data split` leaves it; PaddleSeg itself has no default.
+        given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
+    listing = given.get(f"{mode}_path")
+    try:
+        original(*values.args, **values.kwargs)
+    except ValueError:
+        if listing is not None and os.path.isfile(listing):
+            _, wrong = faults.read_list(
+                listing, root, separator=given["separator"], labelled=mode != "test"
+            )
+            for fault in wrong:
+                raise DataError(fault.message) from None
+        raise
     if not self.file_list:
-        listing = kw.get(f"{self.mode}_path", f"of mode {self.mode!r}")
         raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
+
+
+def _open_cityscapes(original: Callable[..., None], self: Cityscapes, *args: Any, **kw: Any):
+    original(self, *args, **kw)
+    cityscapes.check_pairs(self.dataset_root, self.mode, self.file_list)
 
 
 def _read_sample(original: Callable[..., dict], self: Dataset, index: int):
@@ -164,12 +186,20 @@ def _read_sample(original: Callable[..., dict], self: Dataset, index: int):
 
 def _transform(original: Callable[..., dict], self: Compose, data: dict):
     image, label = data.get("img"), data.get("label")
+    if isinstance(image, str):
+        faults.check_image_file(image)
     try:
         return original(self, data)
     except Exception as error:
         if not isinstance(image, str):
             raise
-        raise DataError(_describe(image, label, error)) from error
+        faults.read_image(image)
+        if isinstance(label, str):
+            faults.read_label(label)
+        what = error if isinstance(error, LitesegError) else f"{type(error).__name__}: {error}"
+        raise DataError(
+            faults.about(image, label if isinstance(label, str) else None, what)
+        ) from error
 
 
 class _SampleCheck:
@@ -178,58 +208,14 @@ class _SampleCheck:
     def __init__(self, num_classes: int, ignore_index: int) -> None:
         self._num_classes = num_classes
         self._ignore_index = ignore_index
-        self._allowed = np.zeros(256, bool)
-        self._allowed[:num_classes] = True
-        if 0 <= ignore_index < 256:
-            self._allowed[ignore_index] = True
 
     def __call__(self, data: dict) -> dict:
         label = data.get("label")
         if isinstance(label, np.ndarray):
-            self._check(data["img"], label)
+            size_hw = data["img"].shape[:2]
+            for fault in faults.label_faults(label, size_hw, self._num_classes, self._ignore_index):
+                raise DataError(fault.message)
         return data
-
-    def _check(self, image: np.ndarray, label: np.ndarray) -> None:
-        if label.ndim != 2:
-            raise DataError(
-                f"the label has {label.shape[-1]} channels (a colour image?); labels hold one "
-                "class index for each pixel"
-            )
-        if label.shape != image.shape[:2]:
-            raise DataError(
-                f"image and label differ in size: {image.shape[1]}x{image.shape[0]} and "
-                f"{label.shape[1]}x{label.shape[0]} (width x height)"
-            )
-        if label.dtype == np.uint8 and self._allowed[label].all():
-            return
-        values, counts = np.unique(label, return_counts=True)
-        wrong = [
-            f"{value} ({count} pixels)"
-            for value, count in zip(values.tolist(), counts)
-            if not 0 <= value < self._num_classes and value != self._ignore_index
-        ]
-        if wrong:
-            raise DataError(
-                f"label values out of range: {', '.join(wrong[:8])}; with num_classes "
-                f"{self._num_classes} they are 0 to {self._num_classes - 1}, or "
-                f"{self._ignore_index} for pixels that do not count"
-            )
-
-
-def _describe(image: str, label: str | None, error: Exception) -> str:
-    for kind, path in (("image", image), ("label", label)):
-        if isinstance(path, str) and not Path(path).is_file():
-            return f"{kind} not found: {path}"
-    if cv2.imread(image) is None:
-        return f"cannot read image {image}: it is no image, or is cut short"
-    if isinstance(label, str):
-        try:
-            Image.open(label).load()
-        except (OSError, SyntaxError, ValueError) as reason:
-            return f"cannot read label {label}: {reason}"
-    pair = f"{label} of image {image}" if isinstance(label, str) else image
-    reason = error if isinstance(error, LitesegError) else f"{type(error).__name__}: {error}"
-    return f"{pair}: {reason}"
 
 
 def _train(original: Callable[..., None], *args: Any, **kw: Any):

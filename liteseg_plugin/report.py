@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from liteseg_plugin.deploy.predictor import read_image
+from liteseg_plugin.datasets.faults import read_image
 
 if TYPE_CHECKING:
     from liteseg_plugin.deploy.predictor import Predictor

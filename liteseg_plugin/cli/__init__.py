@@ -21,7 +21,7 @@ _COMMANDS = {
     "benchmark": "time the export of a config, and PaddleSeg's own beside it",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",
-    "data": "make or prepare data sets",
+    "data": "make, convert, check or split data sets",
     "doctor": "say what works here, and why the rest does not",
 }
 

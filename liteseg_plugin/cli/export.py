@@ -29,6 +29,7 @@ def run(args: argparse.Namespace) -> None:
 
     from paddleseg.utils import logger, utils
 
+    from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.deploy import export
     from liteseg_plugin.diagnostics import local_path
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
         output_op=args.output_op,
         input_shape=args.input_shape,
         scale=export.evaluation_scale(config.test_config),
-        classes=export.describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
+        classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
         onnx_opset=args.opset_version if args.format == "onnx" else None,
         provenance={
             "config": args.config,

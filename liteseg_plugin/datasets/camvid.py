@@ -1,15 +1,31 @@
-"""The 11 classes of the SegNet edition of CamVid.
+"""CamVid: its 11 classes, and the way from its distributions to PaddleSeg's layout.
 
-Source: Brostow et al., "Semantic object classes in video" (2009), as regrouped for SegNet
-(Badrinarayanan et al., 2015). A label image holds one class index a pixel, or `IGNORE_INDEX`.
-The conversion of the raw 32-class colour labels is to be added by a later issue.
+Source: Brostow et al., "Semantic object classes in video" (2009), 701 frames of 960x720 with
+labels in 32 colours; as regrouped into 11 classes, and split, for SegNet (Badrinarayanan et al.,
+2015). A label image holds one class index a pixel, or `IGNORE_INDEX`.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+
+from liteseg_plugin.datasets.faults import (
+    IMAGE_SUFFIXES,
+    Pair,
+    about,
+    label_faults,
+    read_image,
+    read_label,
+)
+from liteseg_plugin.datasets.files import process, write_whole
+from liteseg_plugin.errors import DataError
 
 
 class CamVidClass(NamedTuple):
@@ -43,3 +59,285 @@ NUM_CLASSES: int = len(CLASSES)
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 # (11, 3), row i is the RGB colour of class i.
 PALETTE_RGB: np.ndarray = np.array([c.color_rgb for c in CLASSES], dtype=np.uint8)
+
+
+class LabelColor(NamedTuple):
+    """One colour of a label picture, and the class that it becomes.
+
+    Attributes:
+        name: as in the original distribution.
+        color_rgb: 0..255 each.
+        becomes: a name of `CLASS_NAMES`, or None for `IGNORE_INDEX`.
+    """
+
+    name: str
+    color_rgb: tuple[int, int, int]
+    becomes: str | None
+
+
+# Child and OtherMoving count as pedestrian and car in other groupings; in SegNet's own labels of
+# the frames that show them they are void.
+LABEL_COLORS: tuple[LabelColor, ...] = (
+    LabelColor("Sky", (128, 128, 128), "sky"),
+    LabelColor("Building", (128, 0, 0), "building"),
+    LabelColor("Wall", (64, 192, 0), "building"),
+    LabelColor("Bridge", (0, 128, 64), "building"),
+    LabelColor("Tunnel", (64, 0, 64), "building"),
+    LabelColor("Archway", (192, 0, 128), "building"),
+    LabelColor("Column_Pole", (192, 192, 128), "pole"),
+    LabelColor("TrafficCone", (0, 0, 64), "pole"),
+    LabelColor("Road", (128, 64, 128), "road"),
+    LabelColor("LaneMkgsDriv", (128, 0, 192), "road"),
+    LabelColor("LaneMkgsNonDriv", (192, 0, 64), "road"),
+    LabelColor("Sidewalk", (0, 0, 192), "sidewalk"),
+    LabelColor("ParkingBlock", (64, 192, 128), "sidewalk"),
+    LabelColor("RoadShoulder", (128, 128, 192), "sidewalk"),
+    LabelColor("Tree", (128, 128, 0), "tree"),
+    LabelColor("VegetationMisc", (192, 192, 0), "tree"),
+    LabelColor("SignSymbol", (192, 128, 128), "sign_symbol"),
+    LabelColor("Misc_Text", (128, 128, 64), "sign_symbol"),
+    LabelColor("TrafficLight", (0, 64, 64), "sign_symbol"),
+    LabelColor("Fence", (64, 64, 128), "fence"),
+    LabelColor("Car", (64, 0, 128), "car"),
+    LabelColor("SUVPickupTruck", (64, 128, 192), "car"),
+    LabelColor("Truck_Bus", (192, 128, 192), "car"),
+    LabelColor("Train", (192, 64, 128), "car"),
+    LabelColor("Pedestrian", (64, 64, 0), "pedestrian"),
+    LabelColor("CartLuggagePram", (64, 0, 192), "pedestrian"),
+    LabelColor("Animal", (64, 128, 64), "pedestrian"),
+    LabelColor("Bicyclist", (0, 128, 192), "bicyclist"),
+    LabelColor("MotorcycleScooter", (192, 0, 192), "bicyclist"),
+    LabelColor("Child", (192, 128, 64), None),
+    LabelColor("OtherMoving", (128, 64, 64), None),
+    LabelColor("Void", (0, 0, 0), None),
+    # Two colours of SegNet's demonstration only.
+    LabelColor("Pavement", (60, 40, 222), "sidewalk"),
+    LabelColor("Road_marking", (255, 69, 0), "road"),
+)
+SEGNET_VOID: int = 11
+"""Void in the index labels of the SegNet edition."""
+
+
+class FrameRange(NamedTuple):
+    """Frames of a video: their names are `prefix` and a number of as many digits as `first`."""
+
+    split: str
+    prefix: str
+    first: str
+    last: str
+    step: int
+
+    def names(self) -> Iterator[str]:
+        """Give the names of the frames, without their extension."""
+        for number in range(int(self.first), int(self.last) + 1, self.step):
+            yield f"{self.prefix}{number:0{len(self.first)}d}"
+
+
+# The published split: 367 frames to train on, 101 to validate on, 233 to test on.
+SPLIT: tuple[FrameRange, ...] = (
+    FrameRange("train", "0001TP_", "006690", "008520", 30),
+    FrameRange("train", "0006R0_f", "00930", "03930", 30),
+    FrameRange("train", "0016E5_", "00390", "00870", 30),
+    FrameRange("train", "0016E5_", "00901", "00901", 1),
+    FrameRange("train", "0016E5_", "00930", "02400", 30),
+    FrameRange("train", "0016E5_", "04350", "07920", 30),
+    FrameRange("train", "0016E5_", "08190", "08640", 30),
+    FrameRange("val", "0016E5_", "07959", "08159", 2),
+    FrameRange("test", "0001TP_", "008550", "010380", 30),
+    FrameRange("test", "Seq05VD_f", "00000", "05100", 30),
+)
+SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
+
+
+def published_split() -> dict[str, str]:
+    """Return the split of each of the 701 frames, by its name without extension."""
+    return {name: frames.split for frames in SPLIT for name in frames.names()}
+
+
+def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
+    """Turn a label of any distribution into class indices.
+
+    Args:
+        label: Colours (H, W, 3 or 4), RGB, or SegNet's indices (H, W).
+        void_unknown: Make colours that are no class `IGNORE_INDEX`.
+
+    Returns:
+        (H, W) of uint8: 0..10 and `IGNORE_INDEX`.
+
+    Raises:
+        DataError: If there is a colour, or an index, that is no class.
+    """
+    if label.ndim == 2:
+        indices = np.where(label == SEGNET_VOID, IGNORE_INDEX, label)
+        for fault in label_faults(indices, indices.shape, NUM_CLASSES, IGNORE_INDEX):
+            raise DataError(fault.message)
+        return indices.astype(np.uint8)
+    codes = label[..., :3].astype(np.int32) @ (1 << 16, 1 << 8, 1)
+    classes = _class_of_color()[codes]
+    unknown = codes[classes == _UNKNOWN]
+    if unknown.size and not void_unknown:
+        values, counts = np.unique(unknown, return_counts=True)
+        most = np.argsort(-counts)[:8]
+        colors = (
+            f"({values[i] >> 16}, {values[i] >> 8 & 255}, {values[i] & 255}) ({counts[i]} pixels)"
+            for i in most
+        )
+        raise DataError(
+            f"{len(values)} colours that are no class of CamVid: {', '.join(colors)} (RGB); "
+            "--void_unknown makes such pixels void"
+        )
+    return np.where(classes == _UNKNOWN, IGNORE_INDEX, classes).astype(np.uint8)
+
+
+_UNKNOWN = 254
+
+
+@functools.lru_cache(maxsize=1)
+def _class_of_color() -> np.ndarray:
+    """Return the class of each of the 2^24 colours."""
+    table = np.full(1 << 24, _UNKNOWN, np.uint8)
+    for _, (red, green, blue), becomes in LABEL_COLORS:
+        index = IGNORE_INDEX if becomes is None else CLASS_NAMES.index(becomes)
+        table[red << 16 | green << 8 | blue] = index
+    return table
+
+
+def find_pairs(source: str | os.PathLike) -> dict[str, Pair]:
+    """Find frames and labels of either distribution, by the frame's name.
+
+    The SegNet edition has folders `train` and `trainannot`, `val` and `valannot`, `test` and
+    `testannot`. The original has labels named `NAME_L.png`, anywhere below `source`, and frames
+    named `NAME.png`, beside them or in another folder.
+
+    Raises:
+        DataError: If there are none, or a label without a frame, or two of one name.
+    """
+    source = Path(source)
+    if not source.is_dir():
+        raise DataError(f"no such folder: {source}")
+    for root in (source, source / "CamVid"):
+        folders = [(root / s, root / f"{s}annot") for s in SPLIT_NAMES]
+        folders = [pair for pair in folders if all(folder.is_dir() for folder in pair)]
+        if folders:
+            frames = _by_name(path for folder, _ in folders for path in folder.iterdir())
+            labels = _by_name(path for _, folder in folders for path in folder.iterdir())
+            break
+    else:
+        everything = [path for path in sorted(source.rglob("*")) if path.is_file()]
+        labels = _by_name(path for path in everything if path.stem.endswith("_L"))
+        labels = {name[: -len("_L")]: path for name, path in labels.items()}
+        frames = _by_name(path for path in everything if path.stem in labels)
+    if not labels:
+        raise DataError(
+            f"{source} is no CamVid: neither labels named NAME_L.png (the original distribution) "
+            "nor folders train and trainannot (SegNet's edition)"
+        )
+    alone = sorted(labels.keys() - frames.keys())
+    if alone:
+        raise DataError(f"{len(alone)} labels have no frame, the first is {labels[alone[0]]}")
+    return {name: Pair(str(frames[name]), str(labels[name])) for name in sorted(labels)}
+
+
+def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.stem in found:
+            raise DataError(f"two files of one name: {found[path.stem]} and {path}")
+        found[path.stem] = path
+    return found
+
+
+def convert(
+    source: str | os.PathLike,
+    dest: str | os.PathLike,
+    *,
+    resolution_wh: tuple[int, int] | None = None,
+    void_unknown: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict:
+    """Write CamVid in PaddleSeg's layout.
+
+    The layout: `images/NAME.png`, `annot/NAME.png` (8-bit class indices), `train.txt`, `val.txt`
+    and `test.txt` by the published split with lines `images/NAME.png annot/NAME.png`, and
+    `labels.txt`. The lists come last: where they are, everything else is.
+
+    Args:
+        source: The original distribution or SegNet's edition; see :func:`find_pairs`.
+        dest: Folder to make.
+        resolution_wh: Width and height in pixels to resize to; by default those of the source.
+        void_unknown: Make colours that are no class void, instead of stopping.
+        workers: Number of threads; by default that of the processors.
+        progress: Show a progress bar.
+
+    Returns:
+        `dest`, the number of frames by split, of those `published`, and `left_out`: names that
+        are in no split.
+
+    Raises:
+        DataError: If the source is not CamVid, or one of its files cannot be used.
+        ValueError: If the resolution is not positive.
+    """
+    source, dest = Path(source), Path(dest)
+    if resolution_wh is not None and min(resolution_wh) < 1:
+        raise ValueError(f"--size is a width and a height in pixels, got {resolution_wh}")
+    inner, outer = dest.resolve(), source.resolve()
+    if inner == outer or outer in inner.parents or inner in outer.parents:
+        raise DataError(f"{dest} and {source} lie one in the other; choose another DEST")
+    split_of = published_split()
+    pairs = find_pairs(source)
+    left_out = [name for name in pairs if name not in split_of]
+    names = [name for name in pairs if name in split_of]
+    if not names:
+        raise DataError(
+            f"none of the {len(pairs)} frames in {source} is in CamVid's published split, e.g. "
+            f"{left_out[0]}"
+        )
+    for split in SPLIT_NAMES:
+        (dest / f"{split}.txt").unlink(missing_ok=True)
+
+    def convert_one(name: str) -> None:
+        image, label = _read(pairs[name], void_unknown)
+        keep = resolution_wh in (None, image.shape[1::-1])
+        if keep and pairs[name].image.lower().endswith(".png"):
+            encoded = Path(pairs[name].image).read_bytes()
+        else:
+            encoded = _png(image if keep else _resized(image, resolution_wh))
+        write_whole(dest / "images" / f"{name}.png", encoded)
+        if not keep:
+            label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
+        write_whole(dest / "annot" / f"{name}.png", _png(label))
+
+    process(convert_one, names, description="CamVid", workers=workers, progress=progress)
+    write_whole(dest / "labels.txt", ("\n".join(CLASS_NAMES) + "\n").encode())
+    counts = {}
+    for split in SPLIT_NAMES:
+        lines = [f"images/{n}.png annot/{n}.png\n" for n in names if split_of[n] == split]
+        write_whole(dest / f"{split}.txt", "".join(lines).encode())
+        counts[split] = len(lines)
+    published = {split: list(split_of.values()).count(split) for split in SPLIT_NAMES}
+    return {"dest": str(dest), **counts, "published": published, "left_out": left_out}
+
+
+def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
+    image, label = read_image(pair.image), read_label(pair.label)
+    try:
+        label = to_indices(label, void_unknown=void_unknown)
+        for fault in label_faults(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX):
+            raise DataError(fault.message)
+    except DataError as error:
+        raise DataError(about(*pair, error)) from None
+    return image, label
+
+
+def _resized(image: np.ndarray, resolution_wh: tuple[int, int]) -> np.ndarray:
+    smaller = resolution_wh[0] < image.shape[1]
+    return cv2.resize(
+        image, resolution_wh, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()

@@ -12,11 +12,8 @@ import numpy as np
 import paddle
 import yaml
 from paddle import nn
-from paddleseg.utils import logger
-from paddleseg.utils.visualize import get_color_map_list
 
 from liteseg_plugin import __version__
-from liteseg_plugin.datasets import camvid
 from liteseg_plugin.deploy.onnx import convert
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.models.resize import (
@@ -216,32 +213,6 @@ def evaluation_scale(test_config: dict) -> float:
             "one. Give a single scale and no flips, e.g. --opts test_config.scales=1.0"
         )
     return scales[0]
-
-
-def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
-    """Return names and colours of a data set's classes.
-
-    Names come from ``labels.txt`` in its folder (one a line) or are the numbers; colours are
-    CamVid's for CamVid's classes, else PaddleSeg's colour map.
-
-    Args:
-        dataset_config: A config's ``val_dataset``.
-        num_classes: Number of classes.
-    """
-    labels = Path(dataset_config.get("dataset_root", "."), "labels.txt")
-    names = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
-    names = [name.strip() for name in names if name.strip()]
-    if len(names) != num_classes:
-        if names:
-            logger.warning(
-                f"{labels} names {len(names)} classes, not {num_classes}; numbers are used"
-            )
-        names = [str(i) for i in range(num_classes)]
-    if tuple(names) == camvid.CLASS_NAMES:
-        colors = camvid.PALETTE_RGB.tolist()
-    else:
-        colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
-    return [{"name": name, "color": color} for name, color in zip(names, colors)]
 
 
 def file_sha256(path: str | os.PathLike) -> str:

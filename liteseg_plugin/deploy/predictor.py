@@ -99,18 +99,6 @@ class Predictor:
         return label
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Read an image file as (H, W, 3) of uint8, BGR; grey, 16-bit and alpha are converted.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
-    image = cv2.imread(str(path))
-    if image is None:
-        raise DataError(f"cannot read image {path}: it is no image, or is cut short")
-    return image
-
-
 def usable_cpus() -> int:
     """Return the CPUs that this process may use, which in a container are fewer than there are."""
     affinity = getattr(os, "sched_getaffinity", None)

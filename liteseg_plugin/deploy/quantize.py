@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from liteseg_plugin.datasets.faults import read_image
 from liteseg_plugin.deploy.export import DEPLOY_FILE, INT8_FILE, file_sha256
-from liteseg_plugin.deploy.predictor import Predictor, read_image
+from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError, ExportError
 
 if TYPE_CHECKING:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-import cv2
 import numpy as np
 import paddle
 from paddle import nn
 from paddleseg.core import infer
 from paddleseg.transforms import Compose
 from paddleseg.utils import metrics
-from PIL import Image
 
+from liteseg_plugin.datasets.faults import read_image, read_label
 from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
@@ -80,9 +79,9 @@ def verify(
         with paddle.no_grad():
             labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)
         labels = labels.numpy()[0, 0]
-        truth = np.asarray(Image.open(label_path))
+        truth = read_label(label_path)
         tallies["trained"].add(labels, truth)
-        image = cv2.imread(str(image_path))
+        image = read_image(image_path)
         for name, predictor in predictors.items():
             output = predictor.run(predictor.transform(image))
             guess = predictor.labels(output, image.shape[:2])

@@ -17,7 +17,6 @@ from paddleseg.transforms import Compose, Normalize
 from liteseg_plugin.deploy.export import (
     MODEL_FILES,
     PARAMS_FILE,
-    describe_classes,
     evaluation_scale,
     export_model,
     file_sha256,
@@ -445,18 +444,6 @@ def test_evaluation_scale_of_one_inference(test_config, scale):
 def test_evaluation_scale_refuses_averages(changes):
     with pytest.raises(ExportError, match="averages several inferences"):
         evaluation_scale({"aug_eval": True, **changes})
-
-
-def test_describe_classes_by_number_or_name(tmp_path):
-    numbered = describe_classes({"dataset_root": str(tmp_path)}, 3)
-    assert [c["name"] for c in numbered] == ["0", "1", "2"]
-    (tmp_path / "labels.txt").write_text("sky\nroad\ncar\n", encoding="utf-8")
-    named = describe_classes({"dataset_root": str(tmp_path)}, 3)
-    assert [c["name"] for c in named] == ["sky", "road", "car"]
-    assert [c["color"] for c in named] == [c["color"] for c in numbered]
-    assert len({tuple(c["color"]) for c in named}) == 3
-    of_others = describe_classes({"dataset_root": str(tmp_path)}, 4)
-    assert [c["name"] for c in of_others] == ["0", "1", "2", "3"]
 
 
 @pytest.mark.smoke

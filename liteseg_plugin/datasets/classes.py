@@ -1,0 +1,62 @@
+"""Names and colours of a data set's classes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from liteseg_plugin.datasets import camvid, cityscapes
+
+# Class names that have colours of their own.
+_PALETTES = {
+    records.CLASS_NAMES: [list(c.color_rgb) for c in records.CLASSES]
+    for records in (camvid, cityscapes)
+}
+
+
+def read_names(root: str | os.PathLike) -> list[str]:
+    """Return the lines of `labels.txt` in a data set's folder, or nothing if there is none."""
+    labels = Path(root, "labels.txt")
+    lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+    return [line.strip() for line in lines if line.strip()]
+
+
+def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
+    """Return names and colours of a data set's classes.
+
+    Names are those of Cityscapes for its data set, else of `labels.txt` in the folder (one a
+    line), else the numbers; colours are CamVid's and Cityscapes' for their classes, else
+    PaddleSeg's colour map.
+
+    Args:
+        dataset_config: A config's `val_dataset`.
+        num_classes: Number of classes.
+
+    Returns:
+        `{"name": "road", "color": [128, 64, 128]}` of each class, in index order.
+    """
+    root = dataset_config.get("dataset_root", ".")
+    names = read_names(root)
+    if dataset_config.get("type") == "Cityscapes":
+        names = list(cityscapes.CLASS_NAMES)
+    if len(names) != num_classes:
+        if names:
+            warnings.warn(
+                f"{Path(root, 'labels.txt')} names {len(names)} classes, not {num_classes}; "
+                "numbers are used",
+                stacklevel=2,
+            )
+        names = [str(i) for i in range(num_classes)]
+    colors = _PALETTES.get(tuple(names)) or [_color(i) for i in range(num_classes)]
+    return [{"name": name, "color": color} for name, color in zip(names, colors)]
+
+
+def _color(index: int) -> list[int]:
+    """Return PaddleSeg's colour (`get_color_map_list`), the one of VOC but for the black first."""
+    color, rest, bit = [0, 0, 0], index + 1, 7
+    while rest:
+        for channel in range(3):
+            color[channel] |= (rest >> channel & 1) << bit
+        rest, bit = rest >> 3, bit - 1
+    return color

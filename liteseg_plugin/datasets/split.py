@@ -1,0 +1,135 @@
+"""Lists of a user's own images and labels."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from liteseg_plugin.datasets.faults import IMAGE_SUFFIXES
+from liteseg_plugin.datasets.files import write_whole
+from liteseg_plugin.errors import DataError
+
+NAMES: tuple[str, ...] = ("train", "val", "test")
+
+
+def split_folder(
+    root: str | os.PathLike,
+    *,
+    images: str = "images",
+    labels: str = "annot",
+    ratio: Sequence[float] = (0.8, 0.1, 0.1),
+    seed: int = 0,
+    label_suffix: str = "",
+    keep_sequences: bool = False,
+    separator: str = " ",
+    overwrite: bool = False,
+) -> dict:
+    """Write `train.txt`, `val.txt` and `test.txt` for folders of images and labels.
+
+    An image and its label have the same name but for the extension and `label_suffix`. The same
+    files and seed give the same lists.
+
+    Args:
+        root: The data set's folder; the lists are written to it and relative to it.
+        images: Folder of the images in it, searched with its subfolders.
+        labels: Folder of the labels in it.
+        ratio: Shares of train, val and test; the list of a share of 0 is not written.
+        seed: Of the shuffle.
+        label_suffix: What follows the image's name in the label's: `_mask` for `a_mask.png`.
+        keep_sequences: Keep images whose names differ only in their last number, such as the
+            frames of a video, in one split.
+        separator: What stands between image and label in a line.
+        overwrite: Whether to replace lists that are there.
+
+    Returns:
+        `root`, the number of images by split, and the files `without_label` and `without_image`.
+
+    Raises:
+        DataError: If there are no pairs, or too few, or a name holds the separator, or a list is
+            there already.
+        ValueError: If the ratio is not three shares that sum to 1.
+    """
+    root = Path(root)
+    if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
+        raise ValueError(f"--ratio is three shares that sum to 1, got {' '.join(map(str, ratio))}")
+    lists = {name: root / f"{name}.txt" for name in NAMES}
+    there = [str(path) for path in lists.values() if path.exists()]
+    if there and not overwrite:
+        raise DataError(f"{', '.join(there)} exist already; --overwrite replaces them")
+
+    images_of = _by_name(root, images, "")
+    labels_of = _by_name(root, labels, label_suffix)
+    paired = sorted(images_of.keys() & labels_of.keys())
+    without_label = [images_of[name] for name in sorted(images_of.keys() - labels_of.keys())]
+    without_image = [labels_of[name] for name in sorted(labels_of.keys() - images_of.keys())]
+    if not paired:
+        raise DataError(
+            f"no image in {root / images} has a label of its name in {root / labels}: "
+            f"{len(images_of)} images, {len(labels_of)} labels"
+            + (f", e.g. {without_label[0]}" if without_label else "")
+            + (f" and {without_image[0]}" if without_image else "")
+        )
+    lines = {}
+    for name in paired:
+        lines[name] = f"{images_of[name]}{separator}{labels_of[name]}"
+        if lines[name].count(separator) != 1:
+            raise DataError(
+                f"{separator!r} separates image and label in a list, but is in the name "
+                f"{images_of[name] if separator in images_of[name] else labels_of[name]}; rename "
+                "it, or give another --separator (and the data sets of the config the same)"
+            )
+    groups: dict[str, list[str]] = {}
+    for name in paired:
+        key = re.sub(r"\d+(\D*)$", r"\1", name) if keep_sequences else name
+        groups.setdefault(key, []).append(name)
+    keys = sorted(groups)
+    order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
+    members = _distribute([groups[key] for key in order], ratio)
+    for split, share in zip(NAMES, ratio):
+        if share and not members[split]:
+            raise DataError(
+                f"{len(groups)} {'sequences' if keep_sequences else 'pairs'} are too few for a "
+                f"{split} list of {share:g} of them; add images, or make its share 0"
+            )
+    for split, share in zip(NAMES, ratio):
+        if share:
+            content = "".join(f"{lines[name]}\n" for name in sorted(members[split]))
+            write_whole(lists[split], content.encode())
+        else:
+            lists[split].unlink(missing_ok=True)
+    return {
+        "root": str(root),
+        **{split: len(members[split]) for split in NAMES},
+        "without_label": without_label,
+        "without_image": without_image,
+    }
+
+
+def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
+    """Return paths of images relative to `root`, by their path in `folder` without extension."""
+    if not (root / folder).is_dir():
+        raise DataError(f"no such folder: {root / folder}")
+    found: dict[str, str] = {}
+    for path in sorted((root / folder).rglob("*")):
+        name = path.relative_to(root / folder).with_suffix("").as_posix()
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not name.endswith(suffix):
+            continue
+        name = name[: len(name) - len(suffix)]
+        if name in found:
+            raise DataError(f"two files of one name: {root / found[name]} and {path}")
+        found[name] = path.relative_to(root).as_posix()
+    return found
+
+
+def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:
+    """Give each group to the split that lacks most of its share, the largest groups first."""
+    total = sum(map(len, groups))
+    members: dict[str, list[str]] = {name: [] for name in NAMES}
+    for group in sorted(groups, key=len, reverse=True):
+        lacking = [share * total - len(members[name]) for name, share in zip(NAMES, ratio)]
+        members[NAMES[int(np.argmax(lacking))]] += group
+    return members

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from liteseg_plugin.datasets import toy_street
+from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, check, from_folder, summary
+from liteseg_plugin.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clean") / "street"
+    return toy_street.generate(root, train=4, val=2, test=1, resolution_wh=(64, 48), progress=False)
+
+
+@pytest.fixture
+def street(clean, tmp_path):
+    """Return a copy of the data set to spoil."""
+    return shutil.copytree(clean, tmp_path / "street")
+
+
+def look(root, **options):
+    return check(from_folder(root, **options), progress=False)
+
+
+def kinds(entries):
+    return sorted({entry["kind"] for entry in entries})
+
+
+def one(entries, kind):
+    (entry,) = [entry for entry in entries if entry["kind"] == kind]
+    return entry
+
+
+def test_kept_pixels_are_those_of_the_loss():
+    from liteseg_plugin import losses
+
+    assert losses.PIXELS_PER_KEPT == PIXELS_PER_KEPT
+
+
+def test_clean_data_set(run, clean):
+    result = run("liteseg", "data", "check", clean, "--json", "--batch_size", 8)
+    report = json.loads(result.stdout)
+    assert report["ok"] and report["errors"] == []
+    assert report["splits"] == {"train": 4, "val": 2, "test": 1}
+    assert report["sizes"] == [{"width": 64, "height": 48, "images": 7}]
+    assert report["min_kept"]["value"] == 8 * 64 * 48 // 16
+    labels = np.stack([cv2.imread(str(p), -1) for p in sorted((clean / "annot").glob("train_*"))])
+    counted = [int((labels == i).sum()) for i in range(11)]
+    assert [entry["pixels"]["train"] for entry in report["classes"]] == counted
+    for entry, pixels in zip(report["classes"], counted):
+        share = pixels / sum(counted)
+        assert entry["share"] == pytest.approx(share)
+        assert entry["weight"] == pytest.approx(1 / math.log(1.02 + share), abs=1e-3)
+    assert report["ignored_share"] == pytest.approx((labels == 255).mean())
+    assert report["classes"][3]["name"] == "road"
+    assert report["classes"][3]["color"] == [128, 64, 128]
+    assert report["images_per_second"] > 0
+
+
+def test_every_fault_is_found_and_named(run, street):
+    images, labels = street / "images", street / "annot"
+    whole = cv2.imread(str(images / "train_0000.png"))
+    names = [f"case_{i}" for i in range(9)]
+    for name in names:
+        noise = np.random.default_rng(len(name + name[-1]) + int(name[-1])).integers(
+            0, 256, whole.shape, dtype=np.uint8
+        )
+        cv2.imwrite(str(images / f"{name}.jpg"), noise)
+        shutil.copy(labels / "train_0000.png", labels / f"{name}.png")
+    cut = images / "case_0.jpg"
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    path = labels / "case_1.png"
+    path.write_bytes(path.read_bytes()[:100])
+    cv2.imwrite(str(labels / "case_2.png"), np.zeros((10, 20), np.uint8))
+    wrong = cv2.imread(str(labels / "case_3.png"), -1)
+    wrong[0, :5] = 77
+    cv2.imwrite(str(labels / "case_3.png"), wrong)
+    cv2.imwrite(str(labels / "case_4.png"), np.zeros((48, 64, 3), np.uint8))
+    (images / "case_5.jpg").unlink()
+    (labels / "case_6.png").unlink()
+    shutil.copy(images / "val_0000.png", images / "case_7.jpg")
+    (images / "case_8.jpg").write_text("a text")
+    with (street / "train.txt").open("a") as listing:
+        listing.writelines(f"images/{n}.jpg annot/{n}.png\n" for n in names)
+        listing.write("images/lonely.jpg\n")
+
+    result = run("liteseg", "data", "check", street, "--json", check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    report = json.loads(result.stdout)
+    errors = report["errors"]
+    assert not report["ok"] and len(errors) == 10
+    messages = {kind: [e["message"] for e in errors if e["kind"] == kind] for kind in kinds(errors)}
+    assert [re.sub(r"[^ ]*/", "", m) for m in sorted(messages["unreadable"])] == [
+        f"cannot read image case_0.jpg: {messages['unreadable'][0].split(': ')[1]}",
+        "cannot read image case_8.jpg: it is no image, or is cut short",
+        f"cannot read label case_1.png: {messages['unreadable'][1].split(': ')[1]}",
+    ]
+    assert "truncated" in messages["unreadable"][0]
+    missing = "".join(messages["missing"])
+    assert f"image not found: {images}/case_5.jpg" in missing
+    assert f"label not found: {labels}/case_6.png" in missing
+    assert "differ in size: 64x48 and 20x10" in one(errors, "size")["message"]
+    assert "77 (5 pixels); with num_classes 11" in one(errors, "label-range")["message"]
+    assert one(errors, "label-range")["label"] == str(labels / "case_3.png")
+    assert "the label has 3 channels" in one(errors, "label-channels")["message"]
+    leak = one(errors, "leak")["message"]
+    assert "case_7.jpg (train)" in leak and "val_0000.png (val)" in leak
+    assert "line 14 of list" in one(errors, "list")["message"]
+    assert "label-range: " in result.stderr  # the human output goes aside
+
+
+def test_warnings_alone_are_no_failure(run, street):
+    for name, value in (("train_0000", 255), ("train_0001", 3)):
+        cv2.imwrite(str(street / f"annot/{name}.png"), np.full((48, 64), value, np.uint8))
+    shutil.copy(street / "images/train_0002.png", street / "images/twin.png")
+    shutil.copy(street / "annot/train_0002.png", street / "annot/twin.jpg")
+    with (street / "train.txt").open("a") as listing:
+        listing.write("images/twin.png annot/twin.jpg\n")
+    shutil.copy(street / "images/train_0003.png", street / os.fsdecode(b"images/\xff.png"))
+    report = json.loads(run("liteseg", "data", "check", street, "--json").stdout)
+    assert report["ok"]
+    assert kinds(report["warnings"]) == [
+        *("duplicate", "label-empty", "label-lossy", "label-single-class", "not-listed"),
+    ]
+    warnings = report["warnings"]
+    assert "all of it is 255" in one(warnings, "label-empty")["message"]
+    assert "one class only, 3" in one(warnings, "label-single-class")["message"]
+    assert "2 times" in one(warnings, "duplicate")["message"]
+    assert "1 images in" in one(warnings, "not-listed")["message"]
+
+
+def test_classes_that_training_never_sees(street):
+    for path in (street / "annot").glob("train_*"):
+        label = cv2.imread(str(path), -1)
+        label[label == 10] = 9
+        cv2.imwrite(str(path), label)
+    absent = one(look(street)["warnings"], "class-absent")
+    assert absent["message"] == "class 10 (bicyclist) is in no label of train"
+
+
+def test_number_of_classes_is_found_or_given(street):
+    (street / "labels.txt").unlink()
+    report = look(street)
+    assert report["num_classes"] == 11
+    assert "Give --num_classes" in one(report["warnings"], "num-classes")["message"]
+    assert "label-range" in kinds(look(street, num_classes=5)["errors"])
+    assert look(street, num_classes=11)["ok"]
+    assert "label-range" in kinds(look(street, num_classes=11, ignore_index=200)["errors"])
+    last = look(street, num_classes=11, ignore_index=-1)["classes"][10]
+    assert last["share"] > 0
+    with pytest.raises(ValueError, match="num_classes is 1 to 256"):
+        look(street, num_classes=300)
+
+
+def test_hostile_files_are_entries(run, street, bomb):
+    images = street / "images"
+    bomb(images / "train_0000.png")
+    wide = np.zeros((2, 100_000, 3), np.uint8)
+    cv2.imwrite(str(images / "train_0001.png"), wide)
+    cv2.imwrite(str(street / "annot/train_0001.png"), np.zeros((2, 100_000), np.uint8))
+    bomb(street / "annot/train_0002.png")
+    (images / "train_0003.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)
+    page = street.parent / "page.html"
+    result = run("liteseg", "data", "check", street, "--json", "--html", page, check=False)
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    errors = json.loads(result.stdout)["errors"]
+    assert [e["kind"] for e in errors] == ["unreadable"] * 3
+    assert "exceeds limit" in errors[0]["message"] and "exceeds limit" in errors[1]["message"]
+    assert page.read_text(encoding="utf-8").count("<figure>") == 4
+
+
+def test_folders_without_lists(run, tmp_path):
+    result = run("liteseg", "data", "check", tmp_path, check=False)
+    assert result.returncode == 1 and "liteseg data split" in result.stderr
+    with pytest.raises(DataError, match="no such folder"):
+        from_folder(tmp_path / "gone")
+    result = run("liteseg", "data", "check", check=False)
+    assert "give a folder to check, or --config" in result.stderr
+    (tmp_path / "train.txt").write_text("")
+    report = look(tmp_path)
+    assert "is empty" in one(report["errors"], "list")["message"] and report["images"] == 0
+
+
+def test_page_is_one_file_and_escapes_names(street):
+    from liteseg_plugin.check_page import write_page
+
+    nasty = "<script>alert(1)</script>.png".replace("/", "")
+    shutil.copy(street / "images/train_0000.png", street / "images" / nasty)
+    shutil.copy(street / "annot/train_0000.png", street / "annot/x.png")
+    with (street / "train.txt").open("a") as listing:
+        listing.write(f"images/{nasty} annot/x.png\n")
+    report = look(street)
+    text = write_page(report, street / "page.html").read_text(encoding="utf-8")
+    assert "<script" not in text and "&lt;script&gt;" in text
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text) and "://" not in text
+    assert text.count("<figure>") == text.count("alt=") == 8
+    assert "prefers-color-scheme: dark" in text and "width=device-width" in text
+    assert "the same picture 2 times" in text
+
+
+def test_summary_shows_some_and_counts_the_rest(street):
+    for path in (street / "annot").glob("*"):
+        cv2.imwrite(str(path), np.full((48, 64), 99, np.uint8))
+    text = summary(look(street), shown=2)
+    assert text.count("label values out of range") == 2
+    assert "label-range: 5 more" in text and "errors: 7" in text
+
+
+def test_palette_label_counts_by_index(street):
+    path = street / "annot/train_0000.png"
+    label = Image.open(path)
+    before = look(street)["classes"]
+    label.putpalette(list(range(256)) * 3)
+    label.save(path)
+    assert Image.open(path).mode == "P"
+    assert look(street)["classes"] == before
+
+
+def test_config_is_checked_in_the_words_of_training(run, street, tmp_path):
+    template = Path(__file__).parents[2] / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
+    text = template.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if "# <--" in line]
+    assert len(lines) == 2
+    text = text.replace("data/custom", str(street)).replace(
+        "../_base_", f"{template.parents[1]}/_base_"
+    )
+    config = tmp_path / "mine.yml"
+    config.write_text(text, encoding="utf-8")
+    report = json.loads(run("liteseg", "data", "check", "--config", config, "--json").stdout)
+    assert report["ok"] and report["splits"] == {"train": 4, "val": 2}
+    assert report["min_kept"]["value"] == 8 * 512 * 512 // 16
+    assert report["classes"][0]["name"] == "sky"
