@@ -175,7 +175,6 @@ def boundary_f1(
         ValueError: If the shapes differ.
     """
     _check_shapes(pred, label)
-    radius = BOUNDARY_TOLERANCE * math.hypot(*label.shape)
     counted = label != ignore_index
     guess, truth = _boundary(pred, counted), _boundary(label, counted)
     precision = _share_near(guess, truth, label.shape, num_classes)
