@@ -17,15 +17,15 @@ def confusion_matrix(
     """Count pixels by true and predicted class, in one pass.
 
     Args:
-        pred: Predicted classes, of any shape and integer type; pixels outside 0..num_classes-1 do
-            not count.
-        label: True classes, of the same shape. Pixels of ``ignore_index`` do not count; a label
-            outside 0..num_classes-1 counts for its prediction in the last row.
+        pred: Predicted classes, of any shape and integer type; what lies outside 0..num_classes-1
+            counts in the last column.
+        label: True classes, of the same shape. Pixels of ``ignore_index`` do not count; other
+            labels outside 0..num_classes-1 count in the last row.
         num_classes: Number of classes C.
         ignore_index: Label of pixels that do not count.
 
     Returns:
-        (C + 1, C) of int64: entry (i, j) counts the pixels of class i that were predicted as j.
+        (C + 1, C + 1) of int64: entry (i, j) counts the pixels of class i predicted as j.
 
     Raises:
         ValueError: If the shapes differ.
@@ -33,7 +33,7 @@ def confusion_matrix(
     Example:
         >>> true, guess = paddle.to_tensor([0, 1, 1, 255]), paddle.to_tensor([0, 0, 1, 1])
         >>> confusion_matrix(guess, true, 2).tolist()
-        [[1, 0], [1, 1], [0, 0]]
+        [[1, 0, 0], [1, 1, 0], [0, 0, 0]]
     """
     _check_shapes(pred, label)
     rows = _rows(num_classes)
@@ -101,19 +101,20 @@ def areas(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pixels in the intersection, predicted, and labelled, each (C,).
 
     Args:
-        counts: A confusion matrix, (C + 1, C).
+        counts: A confusion matrix, (C + 1, C + 1).
     """
-    return counts.diagonal().copy(), counts.sum(axis=0), counts[:-1].sum(axis=1)
+    return counts.diagonal()[:-1].copy(), counts[:, :-1].sum(axis=0), counts[:-1].sum(axis=1)
 
 
-def scores(counts: np.ndarray) -> dict:
+def scores(counts: np.ndarray, iou_of_absent: float = 1.0) -> dict:
     """Return PaddleSeg's numbers of evaluation.
 
-    As there, a class that occurs neither in truth nor in prediction has IoU 1 and precision,
-    recall and Dice 0, and is part of the means.
+    As there, a class that occurs neither in truth nor in prediction is part of the means, with
+    precision, recall and Dice 0.
 
     Args:
-        counts: A confusion matrix, (C + 1, C).
+        counts: A confusion matrix, (C + 1, C + 1).
+        iou_of_absent: The IoU of such a class: 1 in PaddleSeg's develop branch, 0 in 2.8.0.
 
     Returns:
         ``miou``, ``accuracy``, ``kappa``, ``dice``, ``precision`` and ``recall`` (means over
@@ -121,12 +122,12 @@ def scores(counts: np.ndarray) -> dict:
         ``class_dice``, ``class_precision`` and ``class_recall``, each (C,).
 
     Example:
-        >>> scores(np.array([[2, 0], [1, 1], [0, 0]]))["class_iou"].tolist()
+        >>> scores(np.array([[2, 0, 0], [1, 1, 0], [0, 0, 0]]))["class_iou"].tolist()
         [0.6666666666666666, 0.5]
     """
     hit, predicted, labelled = (area.astype("float64") for area in areas(counts))
     by_class = {
-        "class_iou": _ratio(hit, predicted + labelled - hit, otherwise=1),
+        "class_iou": _ratio(hit, predicted + labelled - hit, otherwise=iou_of_absent),
         "class_dice": _ratio(2 * hit, predicted + labelled),
         "class_precision": _ratio(hit, predicted),
         "class_recall": _ratio(hit, labelled),
@@ -207,15 +208,15 @@ def _share_near(
     """Return the share of points, by class, that have another of their class near, (C,)."""
     found, lengths = np.zeros((2, num_classes))
     # One bit a class, so that all are dilated at once.
-    integer = np.min_scalar_type((1 << min(num_classes, 64)) - 1).type
-    for first in range(0, num_classes, 64):
+    integer = np.min_scalar_type((1 << min(num_classes, 32)) - 1).type
+    for first in range(0, num_classes, 32):
         places, bits = _of_classes(others, first, num_classes, integer)
         plane = np.zeros(shape_hw, integer)
         plane.ravel()[places] = integer(1) << bits
         near = _dilate(plane, BOUNDARY_TOLERANCE * math.hypot(*shape_hw)).ravel()
         places, bits = _of_classes(points, first, num_classes, integer)
         hit = near[places] >> bits & integer(1)
-        here = slice(first, first + 64)
+        here = slice(first, first + 32)
         size = len(lengths[here])
         lengths[here] = np.bincount(bits, minlength=size)
         found[here] = np.bincount(bits, weights=hit, minlength=size)
@@ -225,9 +226,9 @@ def _share_near(
 def _of_classes(
     points: tuple[np.ndarray, np.ndarray], first: int, num_classes: int, integer: type
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of points of up to 64 classes, and their classes counted from ``first``."""
+    """Return the places of points of up to 32 classes, and their classes counted from ``first``."""
     places, classes = points
-    chosen = (classes >= first) & (classes < min(first + 64, num_classes))
+    chosen = (classes >= first) & (classes < min(first + 32, num_classes))
     return places[chosen], (classes[chosen] - first).astype(integer)
 
 
@@ -257,7 +258,7 @@ def _rows(num_classes: int) -> int:
 
 def _fold(cells: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
     """Make the confusion matrix of counts by label value and predicted class."""
-    counts = cells.reshape(-1, num_classes + 1)[:-1, :num_classes].astype("int64")
+    counts = cells.reshape(-1, num_classes + 1)[:-1].astype("int64")
     if 0 <= ignore_index < len(counts) - 1:
         counts[ignore_index] = 0
     return np.vstack([counts[:num_classes], counts[num_classes:].sum(axis=0)])

@@ -17,7 +17,8 @@ from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.deploy.runtimes import installed
-from liteseg_plugin.metrics import count_pixels, scores
+from liteseg_plugin.evaluation.evaluate import paddleseg_scores
+from liteseg_plugin.metrics import count_pixels
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label of the trained network, in float32."""
@@ -84,7 +85,7 @@ def verify(
         "ok": bool(names) and all(r["agreement"] >= REQUIRED_AGREEMENT for r in report.values()),
         "required_agreement": REQUIRED_AGREEMENT,
         "images": images,
-        "miou": scores(counts["trained"])["miou"],
+        "miou": paddleseg_scores(counts["trained"])["miou"],
         "runtimes": report,
     }
 
@@ -97,7 +98,7 @@ def _summary(result: dict, counts: np.ndarray) -> dict:
         "agreement": float(np.mean(list(agreements.values()))),
         "worst_image": worst,
         "worst_agreement": agreements[worst],
-        "miou": scores(counts)["miou"],
+        "miou": paddleseg_scores(counts)["miou"],
         "logit_difference": difference,
         "largest_logit": largest,
     }

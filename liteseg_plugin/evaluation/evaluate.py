@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import os
 import time
@@ -17,10 +18,17 @@ import paddle
 from paddle import nn
 from paddleseg.core import infer
 from paddleseg.datasets import Dataset
+from paddleseg.utils import metrics
 
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.metrics import BOUNDARY_TOLERANCE, boundary_f1, count_pixels, scores
+from liteseg_plugin.metrics import (
+    BOUNDARY_TOLERANCE,
+    areas,
+    boundary_f1,
+    count_pixels,
+    scores,
+)
 
 
 class Evaluated(NamedTuple):
@@ -92,6 +100,11 @@ def exported(predictor: Predictor, dataset: Dataset) -> Evaluated:
     return Evaluated(dataset, segment)
 
 
+def paddleseg_scores(counts: np.ndarray) -> dict:
+    """Return :func:`liteseg_plugin.metrics.scores` as the PaddleSeg that is installed has them."""
+    return scores(counts, _iou_of_absent())
+
+
 def evaluate(
     evaluated: Evaluated,
     *,
@@ -109,9 +122,9 @@ def evaluate(
         progress: Wraps the images, as ``tqdm`` does; gets ``total`` and ``unit``.
 
     Returns:
-        What :func:`liteseg_plugin.metrics.scores` returns, as lists and numbers (None for NaN),
+        What :func:`paddleseg_scores` returns, as lists and numbers (None for NaN),
         and ``class_boundary_f1`` (means over the images with the class; None without any),
-        ``boundary_f1``, ``boundary_tolerance``, ``confusion_matrix`` (C + 1 rows, C columns),
+        ``boundary_f1``, ``boundary_tolerance``, ``confusion_matrix`` (C + 1, C + 1),
         ``images`` (their number), ``image_scores`` (``image``, ``label``, ``miou`` over the
         classes that occur there in truth or prediction, ``accuracy``, ``boundary_f1``) and
         ``seconds``.
@@ -132,7 +145,7 @@ def evaluate(
         )
 
     started = time.perf_counter()
-    total = np.zeros((num_classes + 1, num_classes), "int64")
+    total = np.zeros((num_classes + 1, num_classes + 1), "int64")
     boundary_sum, boundary_images = np.zeros((2, num_classes))
     image_scores = []
     pool = ThreadPoolExecutor(threads)
@@ -140,8 +153,8 @@ def evaluate(
         samples = _ahead(pool, dataset.__getitem__, range(images), threads)
         labelled = ((segment(sample), sample["label"][0]) for sample in samples)
         counted = _ahead(pool, count, labelled, threads)
-        for paths, (counts, boundary) in zip(
-            dataset.file_list, progress(counted, total=images, unit="image")
+        for (counts, boundary), paths in zip(
+            progress(counted, total=images, unit="image"), dataset.file_list
         ):
             total += counts
             found = ~np.isnan(boundary)
@@ -155,7 +168,8 @@ def evaluate(
         boundary_sum, boundary_images, out=np.full(num_classes, np.nan), where=boundary_images > 0
     )
     numbers = {
-        **scores(total),
+        **paddleseg_scores(total),
+        "iou_of_absent": _iou_of_absent(),
         "boundary_f1": _mean(boundary),
         "class_boundary_f1": boundary,
         "boundary_tolerance": BOUNDARY_TOLERANCE,
@@ -180,6 +194,12 @@ def worst_images(numbers: dict, how_many: int) -> list[int]:
         if score["miou"] is not None
     ]
     return [index for _, index in sorted(ranked)[:how_many]]
+
+
+@functools.lru_cache
+def _iou_of_absent() -> float:
+    nothing = paddle.zeros([1], dtype="int64")
+    return float(metrics.mean_iou(nothing, nothing, nothing)[1])
 
 
 def _ahead(
@@ -207,7 +227,8 @@ def _names(dataset: Dataset, paths: list[str]) -> dict[str, str]:
 
 def _of_image(names: dict[str, str], counts: np.ndarray, boundary: np.ndarray) -> dict:
     numbers = scores(counts)
-    occurs = (counts.sum(axis=0) + counts[:-1].sum(axis=1)) > 0
+    _, predicted, labelled = areas(counts)
+    occurs = predicted + labelled > 0
     return {
         **names,
         "miou": _plain(_mean(np.where(occurs, numbers["class_iou"], np.nan))),

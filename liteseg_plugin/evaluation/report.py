@@ -13,6 +13,7 @@ import numpy as np
 from liteseg_plugin import figures, page
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.evaluate import Evaluated, worst_images
+from liteseg_plugin.metrics import areas
 from liteseg_plugin.report import overlay
 
 NUMBERS_FILE = "metrics.json"
@@ -31,6 +32,17 @@ HEADLINE = {
 }
 """The numbers of a whole evaluation, by their key, in the order in which they are shown."""
 
+_COMPARED = {
+    *HEADLINE,
+    "class_iou",
+    "class_boundary_f1",
+    "image_scores",
+    "classes",
+    "model",
+    "runtime",
+    "config",
+    "images",
+}
 _PICTURES = ("image", "truth", "prediction", "errors")
 _LISTED = 500  # images; metrics.json has all of them
 _WIDEST = 640  # pixels of a picture on the page
@@ -68,7 +80,7 @@ def write(
         for stale in (folder / "worst").glob(f"[0-9]*_{name}.jpg"):
             stale.unlink()
     names = [entry["name"] for entry in numbers["classes"]]
-    matrix = np.array(numbers["confusion_matrix"])[:-1]
+    matrix = np.array(numbers["confusion_matrix"])[:-1, :-1]
     image_mious = [s["miou"] for s in numbers["image_scores"] if s["miou"] is not None]
     drawings = {
         "classes": (
@@ -116,7 +128,15 @@ def write(
         listed=[numbers["image_scores"][i] for i in worst_images(numbers, _LISTED)],
         **{
             key: numbers[key]
-            for key in ("model", "runtime", "config", "images", "seconds", "boundary_tolerance")
+            for key in (
+                "model",
+                "runtime",
+                "config",
+                "images",
+                "seconds",
+                "boundary_tolerance",
+                "iou_of_absent",
+            )
         },
     )
     (folder / PAGE_FILE).write_text(text, encoding="utf-8")
@@ -149,17 +169,17 @@ def read(path: str | os.PathLike) -> dict:
     path = path / NUMBERS_FILE if path.is_dir() else path
     try:
         numbers = json.loads(path.read_text(encoding="utf-8"))
-        version = numbers["format"]
+        version, missing = numbers["format"], _COMPARED - numbers.keys()
     except OSError as error:
         raise DataError(
             f"{path} is no report: {error.strerror}; `liteseg val --report DIR` makes one"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no metrics.json of a report: {error!r}") from None
     if version != FORMAT:
-        raise DataError(
-            f"{path} is of format {version!r}, this program reads {FORMAT}; make it anew"
-        )
+        raise DataError(f"{path} has format {version!r}, not {FORMAT}; make the report anew")
+    if missing:
+        raise DataError(f"{path} is no metrics.json of a report: it lacks {sorted(missing)}")
     return numbers
 
 
@@ -177,8 +197,7 @@ def table(numbers: dict) -> str:
 
 
 def _class_rows(numbers: dict) -> list[dict]:
-    matrix = np.array(numbers["confusion_matrix"])
-    labelled = matrix[:-1].sum(axis=1)
+    _, _, labelled = areas(np.array(numbers["confusion_matrix"]))
     return [
         {
             "name": entry["name"],
@@ -198,8 +217,8 @@ def _class_rows(numbers: dict) -> list[dict]:
 
 def _occurring(numbers: dict) -> list[float | None]:
     """Return the IoU of each class that occurs in truth or prediction, None for the others."""
-    matrix = np.array(numbers["confusion_matrix"])
-    occurs = (matrix.sum(axis=0) + matrix[:-1].sum(axis=1)) > 0
+    _, predicted, labelled = areas(np.array(numbers["confusion_matrix"]))
+    occurs = predicted + labelled > 0
     return [iou if there else None for iou, there in zip(numbers["class_iou"], occurs)]
 
 
