@@ -124,7 +124,9 @@ def _read_log(path: Path) -> dict[str, list]:
     with path.open("rb") as file:
         for line in file:
             if found := _TRAIN.search(line):
-                at = int(found[1])
+                before, at = at, int(found[1])
+                if at <= before:  # resumed
+                    curves["miou"] = [point for point in curves["miou"] if point[0] < at]
                 _append(curves["loss"], [(at, _number(found[3]))])
                 _append(curves["lr"], [(at, _number(found[4]))])
             elif found := _EVAL.search(line):

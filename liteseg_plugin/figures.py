@@ -18,7 +18,7 @@ _WIDTH = 4.2  # inches: the text stays readable on a phone
 _BLUE, _ORANGE = "#3f8fd2", "#e08a2e"
 
 
-def on_page(draw: Callable[[Figure], None], alt: str, caption: str) -> dict[str, str]:
+def on_page(draw: Callable[[Figure], None], alt: str, caption: str) -> dict[str, str | bytes]:
     """Draw a figure twice, for light and for dark pages.
 
     Args:
@@ -27,12 +27,14 @@ def on_page(draw: Callable[[Figure], None], alt: str, caption: str) -> dict[str,
         caption: The line below it.
 
     Returns:
-        ``light``, ``dark`` (data URIs), ``width`` on the page, ``alt`` and ``caption``.
+        ``png`` (the bytes of a file), ``light``, ``dark`` (data URIs), ``width`` on the page,
+        ``alt`` and ``caption``.
     """
     light, dark = io.BytesIO(), io.BytesIO()
     inches = _save(draw, light, dark=False, form="png")
     _save(draw, dark, dark=True, form="png")
     return {
+        "png": light.getvalue(),
         "light": data_uri(light.getvalue(), "png"),
         "dark": data_uri(dark.getvalue(), "png"),
         "width": f"{inches * 80:.0f}px",  # at which its text is as large as the page's

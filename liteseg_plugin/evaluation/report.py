@@ -82,8 +82,8 @@ def write(
     names = [entry["name"] for entry in numbers["classes"]]
     matrix = np.array(numbers["confusion_matrix"])[:-1, :-1]
     image_mious = [s["miou"] for s in numbers["image_scores"] if s["miou"] is not None]
-    drawings = {
-        "classes": (
+    drawn_figures = {
+        "classes": figures.on_page(
             figures.scores_of_classes(
                 names,
                 {"IoU": _occurring(numbers), "Boundary F1": numbers["class_boundary_f1"]},
@@ -91,12 +91,12 @@ def write(
             "Bars of IoU and boundary F1 of each class; the table above has the numbers.",
             "IoU and boundary F1 by class.",
         ),
-        "confusion": (
+        "confusion": figures.on_page(
             figures.confusion(names, matrix),
             "Confusion matrix; the table below lists the largest confusions.",
             "Each row: what the pixels of a class were taken for, in %; below 0.5 not written.",
         ),
-        "images": (
+        "images": figures.on_page(
             figures.histogram(image_mious, "mIoU of an image, %"),
             "Histogram of the images' mIoU; the list below has the numbers.",
             "How many images have which mIoU.",
@@ -112,8 +112,8 @@ def write(
             for name, jpeg in drawn.items()
         ]
         pictures.append({**numbers["image_scores"][index], "pictures": uris})
-    for name, (draw, _, _) in drawings.items():
-        figures.save(draw, folder / "figures" / f"{name}.png")
+    for name, drawn in drawn_figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(drawn["png"])
     occurring = [iou for iou in _occurring(numbers) if iou is not None]
     text = page.render(
         "evaluation.html",
@@ -123,7 +123,7 @@ def write(
         miou_of_occurring=float(np.mean(occurring)) if occurring else None,
         class_rows=_class_rows(numbers),
         confusions=_confusions(names, matrix),
-        figures={name: figures.on_page(*drawing) for name, drawing in drawings.items()},
+        figures=drawn_figures,
         worst=pictures,
         listed=[numbers["image_scores"][i] for i in worst_images(numbers, _LISTED)],
         **{

@@ -7,6 +7,8 @@ import json
 import cv2
 import pytest
 
+from liteseg_plugin.cli import main
+
 TRAIN = (
     "2026-11-20 08:35:30 [INFO]\t[TRAIN] epoch: 1, iter: {}/60, loss: {}, lr: 0.002838, "
     "batch_cost: 1.0628, reader_cost: 0.00461, ips: 3.7637 samples/sec | ETA 00:02:28\n"
@@ -34,8 +36,8 @@ def test_curves_of_a_resumed_log(curves, tmp_path):
         TRAIN.format(20, 3.5)
         + TRAIN.format(40, "nan")
         + EVAL.format(0.21)
-        + BEST.format("0.2100", 45)
         + EVAL.format(0.11)  # of the averaged weights
+        + BEST.format("0.2100", 45)
         + TRAIN.format(60, 9.5)
         + TRAIN.format(20, 3.25)  # resumed from iteration 10, say
         + TRAIN.format(40, 3.0)
@@ -90,20 +92,27 @@ def test_curves_of_visualdl_records(curves, tmp_path):
     assert run["lr"] == []
 
 
-def test_curves_of_something_else(fails, tmp_path):
-    save = ("--save", tmp_path / "curves.png")
-    log = tmp_path / "log.txt"
-    log.write_bytes(b"\x89PNG\x00\xff[TRAIN] nothing")
-    message = fails("liteseg", "curves", log, *save)
-    assert f"no line of PaddleSeg's training in {log}" in message
-    assert "no such log or folder" in fails("liteseg", "curves", tmp_path / "gone", *save)
-    (tmp_path / "empty").mkdir()
-    assert "no line of" in fails("liteseg", "curves", tmp_path / "empty", *save)
-    broken = tmp_path / "vdlrecords.1.log"
-    broken.write_bytes(b"\x05\x00\x00\x00nonsense")
-    assert "vdlrecords.1.log" in fails("liteseg", "curves", broken, *save)
-    log.write_text(TRAIN.format(20, 1))
-    assert "Format 'xyz' is not supported" in fails(
-        "liteseg", "curves", log, "--save", tmp_path / "a.xyz"
-    )
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.txt", b"\x89PNG\x00\xff[TRAIN] nothing", "no line of PaddleSeg's training in {path}"),
+        ("vdlrecords.1.log", b"\x05\x00\x00\x00nonsense", "cannot read VisualDL's records {path}"),
+        ("empty.log", b"", "no line of PaddleSeg's training in {path}"),
+    ],
+)
+def test_curves_of_something_else(capsys, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert main(["curves", str(path), "--save", str(tmp_path / "curves.png")]) == 1
+    assert message.format(path=path) in capsys.readouterr().err
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_curves_without_a_run_or_a_format(capsys, tmp_path):
+    assert main(["curves", str(tmp_path / "gone"), "--save", "curves.png"]) == 1
+    assert f"no such log or folder: {tmp_path / 'gone'}" in capsys.readouterr().err
+    assert main(["curves", str(tmp_path), "--save", "curves.png"]) == 1
+    assert f"no line of PaddleSeg's training in {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "a.log").write_text(TRAIN.format(20, 1))
+    assert main(["curves", str(tmp_path), "--save", str(tmp_path / "a.xyz")]) == 1
+    assert "Format 'xyz' is not supported" in capsys.readouterr().err
