@@ -101,7 +101,7 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     from tqdm import tqdm
 
     from liteseg_plugin.deploy.export import describe_classes
-    from liteseg_plugin.deploy.predictor import Predictor
+    from liteseg_plugin.deploy.exported import ExportedModel
     from liteseg_plugin.evaluation import evaluate, report
 
     if args.report:
@@ -111,13 +111,19 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     if args.exported:
         on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
         runtime = args.runtime or "paddle"
-        predictor = Predictor(args.exported, runtime, "gpu" if on_gpu else "cpu", args.cpu_threads)
-        evaluated = evaluate.exported(predictor, dataset)
-        classes = predictor.exported.classes or classes
+        evaluated = evaluate.exported(
+            args.exported,
+            dataset,
+            runtime=runtime,
+            device="gpu" if on_gpu else "cpu",
+            threads=args.cpu_threads,
+        )
+        export = ExportedModel(args.exported)
+        classes = export.classes or classes
         conditions = {
             "model": args.exported,
             "runtime": runtime,
-            "test_config": {"aug_eval": True, "scales": predictor.exported.scale},
+            "test_config": {"aug_eval": True, "scales": export.scale},
         }
     else:
         model = _load(args, builder)

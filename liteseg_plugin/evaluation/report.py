@@ -240,7 +240,7 @@ def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> lis
 
 def _draw(evaluated: Evaluated, index: int, classes: Sequence[dict]) -> dict[str, bytes]:
     """Return image, truth, prediction and errors of one image, each as the bytes of a JPEG."""
-    dataset, segment = evaluated
+    dataset, segment = evaluated.dataset, evaluated.segment
     sample = dataset[index]
     truth, guess = sample["label"][0], segment(sample)
     image = cv2.imread(str(dataset.file_list[index][0]))

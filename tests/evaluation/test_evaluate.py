@@ -58,9 +58,14 @@ def first_pixels_wrong(sample):
     return labels
 
 
-def test_evaluate_by_hand():
+def nothing(sample):
+    return np.zeros((6, 7), "int32")
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_evaluate_by_hand(parallel):
     dataset = FakeDataset(3)
-    numbers = evaluate(Evaluated(dataset, first_pixels_wrong))
+    numbers = evaluate(Evaluated(dataset, first_pixels_wrong, parallel))
     assert numbers["confusion_matrix"] == [[123, 3, 0], [0, 0, 0], [0, 0, 0]]
     assert numbers["class_iou"] == [123 / 126, 0]
     assert numbers["accuracy"] == 123 / 126
@@ -77,12 +82,13 @@ def test_evaluate_by_hand():
     assert worst_images(numbers, 2) == [2, 1]
 
 
-def test_evaluate_holds_few_samples_at_a_time():
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_evaluate_holds_few_samples_at_a_time(parallel):
     dataset = FakeDataset(200)
     dataset.file_list = dataset.file_list[:40] * 5
     gc.disable()  # reference counts alone must free the samples
     try:
-        evaluate(Evaluated(dataset, lambda sample: np.zeros((6, 7), "int32")), threads=2)
+        evaluate(Evaluated(dataset, nothing, parallel), threads=2)
     finally:
         gc.enable()
     assert dataset.most_alive <= 12
