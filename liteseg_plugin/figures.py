@@ -99,7 +99,7 @@ def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | N
             axes.barh(
                 rows + (number + 0.5) * height - 0.4, values, height, label=score, color=color
             )
-        axes.set_yticks(rows, names)
+        axes.set_yticks(rows, _short(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, 100)
         axes.set_xlabel("%")
@@ -124,8 +124,8 @@ def confusion(names: Sequence[str], matrix: np.ndarray):
         figure.set_size_inches(size, size)
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), _short(names), rotation=90)
+        axes.set_yticks(range(len(names)), _short(names))
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.grid(False)
@@ -162,9 +162,14 @@ def differences(names: Sequence[str], values: Sequence[float], label: str):
         axes = figure.subplots()
         points = np.multiply(values, 100)
         axes.barh(range(len(names)), points, color=np.where(points < 0, _ORANGE, _BLUE).tolist())
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), _short(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(label)
         axes.grid(False, axis="y")
 
     return draw
+
+
+def _short(names: Sequence[str], most: int = 20) -> list[str]:
+    """Cut names that would leave no room for what they name."""
+    return [name if len(name) <= most else f"{name[: most - 3]}..." for name in names]
