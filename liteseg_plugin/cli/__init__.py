@@ -12,7 +12,9 @@ from importlib import import_module
 
 _COMMANDS = {
     "train": "train with a config, as PaddleSeg's tools/train.py",
-    "val": "evaluate trained weights, as tools/val.py",
+    "val": "evaluate trained weights, as tools/val.py, or an exported model; write a report",
+    "compare": "set two reports of val side by side",
+    "curves": "draw the training curves of runs",
     "predict": "segment images with trained weights, as tools/predict.py",
     "export": "write a model for deployment, as tools/export.py",
     "quantize": "add an INT8 model to an export",

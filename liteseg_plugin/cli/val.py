@@ -1,34 +1,55 @@
-"""Evaluate trained weights on the config's val_dataset; the flags are those of tools/val.py."""
+"""Evaluate on the config's val_dataset; the flags are those of tools/val.py, and more.
+
+``--exported`` evaluates an exported model in place of trained weights; ``--report`` writes figures
+and a page that opens from disk.
+"""
 
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
+from liteseg_plugin.errors import LitesegError
+
+if TYPE_CHECKING:
+    from paddleseg.cvlibs import SegBuilder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     _common.add_config(parser)
-    _common.add_weights(parser)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model_path", help="trained weights (model.pdparams)")
+    model.add_argument("--exported", metavar="FOLDER", help="an exported model")
     _common.add_device(parser)
-    parser.add_argument("--num_workers", type=int, default=0)
+    parser.add_argument(
+        "--num_workers",
+        type=int,
+        default=0,
+        help="processes that load images; with --exported or --report threads, at least 2",
+    )
     _common.add_augmentation(parser, "--aug_eval")
     parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
+    parser.add_argument(
+        "--runtime", choices=_common.RUNTIMES, help="of --exported (default: paddle)"
+    )
+    parser.add_argument("--cpu_threads", type=int, help="of --exported (default: all)")
+    parser.add_argument("--report", metavar="DIR", help="write metrics.json, figures, index.html")
+    parser.add_argument("--worst", type=int, default=10, help="images to draw in the report")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
+    _refuse_what_does_not_go_together(args)
     builder = _common.build(args)
+    if args.exported or args.report:
+        return _evaluate_image_by_image(args, builder)
 
     from paddleseg.core import evaluate
-    from paddleseg.utils import logger, utils
 
-    _common.show(builder, args.device)
-    model = builder.model
-    utils.load_entire_model(model, args.model_path)
-    logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
+    model = _load(args, builder)
     dataset = builder.val_dataset
     test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
     if args.auc_roc:
@@ -46,3 +67,86 @@ def run(args: argparse.Namespace) -> dict:
         "test_config": test_config,
         "model": _common.class_name(model),
     }
+
+
+def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
+    if args.auc_roc and (args.exported or args.report):
+        raise LitesegError("--auc_roc works with neither --exported nor --report; leave it out")
+    if args.exported and (args.aug_eval or args.is_slide):
+        raise LitesegError(
+            "an exported model infers once, at the scale it was exported with; for --aug_eval and "
+            "--is_slide give the trained weights (--model_path)"
+        )
+    if args.worst < 0:
+        raise LitesegError(f"--worst is a number of images, got {args.worst}")
+    if not args.exported and (args.runtime or args.cpu_threads):
+        raise LitesegError("--runtime and --cpu_threads are of an exported model: give --exported")
+
+
+def _load(args: argparse.Namespace, builder: SegBuilder):
+    from paddleseg.utils import logger, utils
+
+    _common.show(builder, args.device)
+    model = builder.model
+    utils.load_entire_model(model, args.model_path)
+    logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
+    return model
+
+
+def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> dict:
+    from functools import partial
+
+    import paddle
+    from paddleseg.utils import logger
+    from tqdm import tqdm
+
+    from liteseg_plugin.deploy.export import describe_classes
+    from liteseg_plugin.deploy.exported import ExportedModel
+    from liteseg_plugin.evaluation import evaluate, report
+
+    if args.report:
+        report.prepare(args.report)
+    dataset = builder.val_dataset
+    classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
+    if args.exported:
+        on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
+        runtime = args.runtime or "paddle"
+        evaluated = evaluate.exported(
+            args.exported,
+            dataset,
+            runtime=runtime,
+            device="gpu" if on_gpu else "cpu",
+            threads=args.cpu_threads,
+        )
+        export = ExportedModel(args.exported)
+        classes = export.classes or classes
+        conditions = {
+            "model": args.exported,
+            "runtime": runtime,
+            "test_config": {"aug_eval": True, "scales": export.scale},
+        }
+    else:
+        model = _load(args, builder)
+        test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
+        evaluated = evaluate.trained(model, dataset, test_config)
+        conditions = {
+            "model": args.model_path,
+            "runtime": _common.class_name(model),
+            "test_config": test_config,
+        }
+    numbers = evaluate.evaluate(evaluated, threads=max(2, args.num_workers), progress=tqdm)
+    numbers = {**conditions, "config": args.config, "classes": classes, **numbers}
+    # The line that tools/val.py logs.
+    logger.info(
+        "[EVAL] #Images: {images} mIoU: {miou:.4f} Acc: {accuracy:.4f} Kappa: {kappa:.4f} "
+        "Dice: {dice:.4f} Boundary F1: {boundary_f1:.4f}".format_map(
+            {name: float("nan") if value is None else value for name, value in numbers.items()}
+        )
+    )
+    print(report.table(numbers))
+    if args.report:
+        page = report.write(
+            args.report, numbers, evaluated, worst=args.worst, progress=partial(tqdm, desc="report")
+        )
+        logger.info(f"Report: {page}")
+    return numbers

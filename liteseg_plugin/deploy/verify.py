@@ -10,14 +10,14 @@ import paddle
 from paddle import nn
 from paddleseg.core import infer
 from paddleseg.transforms import Compose
-from paddleseg.utils import metrics
 
 from liteseg_plugin.datasets.faults import read_image, read_label
 from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.deploy.runtimes import RUNTIMES, installed
-from liteseg_plugin.metrics import calculate_area
+from liteseg_plugin.evaluation.evaluate import paddleseg_scores
+from liteseg_plugin.metrics import count_pixels
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label of the trained network, in float32."""
@@ -68,7 +68,7 @@ def verify(
     )
     predictors = {name: Predictor(path, runtime=name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
-    tallies = {name: _Tally(num_classes, ignore_index) for name in ("trained", *names)}
+    counts: dict[str, np.ndarray | int] = dict.fromkeys(("trained", *names), 0)
     results: dict[str, dict] = {name: {"agreements": {}, "logits": []} for name in names}
     images = 0
     network.eval()
@@ -80,20 +80,20 @@ def verify(
             labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)
         labels = labels.numpy()[0, 0]
         truth = read_label(label_path)
-        tallies["trained"].add(labels, truth)
+        counts["trained"] += count_pixels(labels, truth, num_classes, ignore_index)
         image = read_image(image_path)
         for name, predictor in predictors.items():
             output = predictor.run(predictor.transform(image))
             guess = predictor.labels(output, image.shape[:2])
-            tallies[name].add(guess, truth)
+            counts[name] += count_pixels(guess, truth, num_classes, ignore_index)
             results[name]["agreements"][str(image_path)] = float((guess == labels).mean())
             if predictor.exported.output_op == "none":
                 difference = np.abs(output - logits.numpy()).max()
                 results[name]["logits"].append(
                     (float(difference), float(np.abs(logits.numpy()).max()))
                 )
-    report = {name: _summary(result, tallies[name]) for name, result in results.items()}
-    miou = tallies["trained"].miou()
+    report = {name: _summary(result, counts[name]) for name, result in results.items()}
+    miou = paddleseg_scores(counts["trained"])["miou"]
     if precision == "fp32":
         required = f"at least {REQUIRED_AGREEMENT:.2%} of pixels agree"
         right = [result["agreement"] >= REQUIRED_AGREEMENT for result in report.values()]
@@ -110,7 +110,7 @@ def verify(
     }
 
 
-def _summary(result: dict, tally: _Tally) -> dict:
+def _summary(result: dict, counts: np.ndarray) -> dict:
     agreements = result["agreements"]
     worst = min(agreements, key=agreements.get)
     difference, largest = max(result["logits"], default=(None, None))
@@ -118,28 +118,7 @@ def _summary(result: dict, tally: _Tally) -> dict:
         "agreement": float(np.mean(list(agreements.values()))),
         "worst_image": worst,
         "worst_agreement": agreements[worst],
-        "miou": tally.miou(),
+        "miou": paddleseg_scores(counts)["miou"],
         "logit_difference": difference,
         "largest_logit": largest,
     }
-
-
-class _Tally:
-    """Pixels counted by class, over images."""
-
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
-        self._num_classes, self._ignore_index = num_classes, ignore_index
-        self._areas: list[np.ndarray] = []
-
-    def add(self, labels: np.ndarray, truth: np.ndarray) -> None:
-        areas = calculate_area(
-            paddle.to_tensor(labels[np.newaxis].astype("int64")),
-            paddle.to_tensor(truth[np.newaxis].astype("int64")),
-            self._num_classes,
-            self._ignore_index,
-        )
-        self._areas.append(np.stack([area.numpy() for area in areas]))
-
-    def miou(self) -> float:
-        total = np.sum(self._areas, axis=0)
-        return float(metrics.mean_iou(*map(paddle.to_tensor, total))[1])

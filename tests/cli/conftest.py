@@ -57,3 +57,23 @@ def trained(run, toy, tmp_path_factory):
         folder=folder / "out",
         log=result.text,
     )
+
+
+@pytest.fixture()
+def fails(run, tmp_path):
+    """Run a command that must fail; return what it told the user on standard error."""
+
+    def fails(*command):
+        result = run(*command, check=False)
+        assert result.returncode not in (0, -6, -11), result.text[-2000:]
+        assert "Traceback" not in result.text, result.text[-3000:]
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, result.text[-2000:]
+        return result.stderr[result.stderr.index("error: ") :]
+
+    def train(config, *more):
+        save = ("--save_dir", tmp_path / "out", "--device", "cpu", "--log_iters", 1)
+        return fails("liteseg", "train", "--config", config, *save, *more)
+
+    fails.train = train
+    return fails

@@ -1,0 +1,25 @@
+"""Set two reports of `liteseg val --report` side by side: what got better, what got worse."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    parser.add_argument("before", metavar="REPORT_A", help="folder of a report")
+    parser.add_argument("after", metavar="REPORT_B", help="folder of the report to hold against it")
+    parser.add_argument("--save", metavar="FILE", help="write a page (.html)")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Compare, and tell."""
+    from liteseg_plugin.evaluation import compare
+
+    comparison = compare.compare(args.before, args.after)
+    print(compare.table(comparison))
+    if args.save:
+        compare.write_page(comparison, args.save)
+        print(f"page: {args.save}")
+    return comparison

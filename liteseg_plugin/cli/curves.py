@@ -1,0 +1,30 @@
+"""Draw training curves: loss, learning rate and mIoU of one or several runs in one figure."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    parser.add_argument(
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help="a log of training (standard output, workerlog.0), VisualDL records, or a folder",
+    )
+    parser.add_argument(
+        "--save", metavar="FILE", required=True, help="the figure (.png, .svg, .pdf)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the points as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Read, draw, and tell how each run ended."""
+    from liteseg_plugin import curves, figures
+
+    runs = [curves.read(path) for path in args.runs]
+    figures.save(curves.draw(runs), args.save)
+    print(curves.table(runs))
+    print(f"figure: {args.save}")
+    return {"runs": runs, "figure": args.save}

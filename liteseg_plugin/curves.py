@@ -1,0 +1,179 @@
+"""Training curves from what PaddleSeg's loop leaves behind."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from liteseg_plugin.errors import DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_TRAIN = re.compile(rb"\[TRAIN\] epoch: \d+, iter: (\d+)/(\d+), loss: (\S+?), lr: (\S+?),")
+_EVAL = re.compile(rb"\[EVAL\] #Images: \d+,? mIoU: ([\d.naif]+)")
+_BEST = re.compile(
+    rb"\[EVAL\] The model with the best validation mIoU \(([\d.]+)\) was saved at iter (\d+)"
+)
+_CURVES = {"loss": "Train/loss", "lr": "Train/lr", "miou": "Evaluate/mIoU"}
+"""The curves, and the tags that PaddleSeg gives them in VisualDL's records."""
+
+
+def read(path: str | os.PathLike) -> dict:
+    """Read the curves of one run.
+
+    Of a folder are read, in this order: its ``workerlog.0`` (or ``log/workerlog.0``), its ``*.log``
+    and ``*.txt``, or VisualDL's records in it. Where a run was resumed from before its end, the
+    later lines replace the earlier.
+
+    Args:
+        path: A log, a file of VisualDL's records, or a folder.
+
+    Returns:
+        ``name``, ``files``, and ``loss``, ``lr`` and ``miou``: lists of (iteration, value), the
+        value None where it was no number.
+
+    Raises:
+        DataError: If there is no such file, or none with a line of training or evaluation.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"no such log or folder: {path}")
+    for files in _candidates(path):
+        curves: dict[str, list] = {name: [] for name in _CURVES}
+        for file in files:
+            found = _read_records(file) if "vdlrecords" in file.name else _read_log(file)
+            for name, points in found.items():
+                _append(curves[name], points)
+        if any(curves.values()):
+            return {"name": str(path), "files": [str(file) for file in files], **curves}
+    raise DataError(
+        f"no line of PaddleSeg's training in {path}: there is neither '[TRAIN] epoch: ..., iter: "
+        "...' nor '[EVAL] #Images: ...', nor records of --use_vdl. Keep the output of `liteseg "
+        "train` in a file (| tee train.log), or train with --use_vdl"
+    )
+
+
+def draw(runs: Sequence[dict]) -> Callable[[Figure], None]:
+    """Return what draws loss, learning rate and mIoU of runs against the iteration.
+
+    Args:
+        runs: What :func:`read` returned.
+    """
+    labels = {"loss": "loss", "lr": "learning rate", "miou": "mIoU, %"}
+    names = _short_names([run["name"] for run in runs])
+
+    def figure_of(figure: Figure) -> None:
+        shown = [name for name in _CURVES if any(run[name] for run in runs)]
+        figure.set_size_inches(7, 0.6 + 2.2 * len(shown) + 0.2 * len(runs))
+        rows = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
+        for axes, curve in zip(rows, shown):
+            for number, run in enumerate(runs):
+                iterations = [iteration for iteration, _ in run[curve]]
+                factor = 100 if curve == "miou" else 1
+                values = [math.nan if v is None else v * factor for _, v in run[curve]]
+                # A marker for each evaluation: between them nothing was measured.
+                marker = "o" if curve == "miou" or len(values) == 1 else None
+                axes.plot(iterations, values, color=f"C{number}", marker=marker, ms=4, lw=1.4)
+            axes.set_ylabel(labels[curve])
+        rows[-1].set_xlabel("iteration")
+        lines = [rows[0].plot([], [], color=f"C{number}")[0] for number in range(len(runs))]
+        figure.legend(lines, names, loc="outside upper left", ncols=1)
+
+    return figure_of
+
+
+def table(runs: Sequence[dict]) -> str:
+    """Return how each run ended, a line a run."""
+    lines = []
+    for run in runs:
+        parts = [run["name"]]
+        for curve in ("loss", "miou"):
+            points = [(value, at) for at, value in run[curve] if value is not None]
+            if points and curve == "loss":
+                parts.append(f"loss {points[-1][0]:.4f} at iteration {points[-1][1]}")
+            elif points:
+                best, at = max(points)
+                parts.append(f"best mIoU {best:.4f} at iteration {at}, last {points[-1][0]:.4f}")
+        lines.append("; ".join(parts))
+    return "\n".join(lines)
+
+
+def _candidates(path: Path) -> list[list[Path]]:
+    """Return the files that may hold a run, in the order in which they are tried."""
+    if path.is_file():
+        return [[path]]
+    logs = [path / "workerlog.0", path / "log" / "workerlog.0"]
+    texts = sorted([*path.glob("*.log"), *path.glob("*.txt")], key=_time)
+    records = sorted(path.glob("vdlrecords*"), key=_time)
+    texts = [file for file in texts if file not in records]
+    return [*([log] for log in logs if log.is_file()), texts, records]
+
+
+def _time(path: Path) -> tuple[float, str]:
+    return path.stat().st_mtime, path.name
+
+
+def _read_log(path: Path) -> dict[str, list]:
+    curves: dict[str, list] = {name: [] for name in _CURVES}
+    at = 0
+    with path.open("rb") as file:
+        for line in file:
+            if found := _TRAIN.search(line):
+                before, at = at, int(found[1])
+                if at <= before:  # resumed
+                    curves["miou"] = [point for point in curves["miou"] if point[0] < at]
+                _append(curves["loss"], [(at, _number(found[3]))])
+                _append(curves["lr"], [(at, _number(found[4]))])
+            elif found := _EVAL.search(line):
+                # At the last line of training before it; the line of the best model knows better.
+                # A second one there is of the averaged weights (--use_ema).
+                if at not in [iteration for iteration, _ in curves["miou"][-1:]]:
+                    _append(curves["miou"], [(at, _number(found[1]))])
+            elif (found := _BEST.search(line)) and curves["miou"]:
+                if curves["miou"][-1][1] == float(found[1]):
+                    curves["miou"][-1] = (int(found[2]), curves["miou"][-1][1])
+    return curves
+
+
+def _read_records(path: Path) -> dict[str, list]:
+    from visualdl import LogReader
+
+    try:
+        reader = LogReader(file_path=str(path))
+        tags = reader.get_tags().get("scalar", [])
+        return {
+            name: [(point.id, _number(point.value)) for point in reader.get_data("scalar", tag)]
+            for name, tag in _CURVES.items()
+            if tag in tags
+        }
+    except Exception as error:  # whatever a broken record makes VisualDL raise
+        raise DataError(f"cannot read VisualDL's records {path}: {error}") from error
+
+
+def _append(points: list, more: list) -> None:
+    """Add points; those already there from the first new iteration on are replaced."""
+    for iteration, value in more:
+        while points and points[-1][0] >= iteration:
+            points.pop()
+        points.append((iteration, value))
+
+
+def _number(value: bytes | float) -> float | None:
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Leave out the folders that all names share, and keep matplotlib from hiding `_name`."""
+    if len(names) > 1 and len(set(names)) == len(names):
+        shared = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
+        names = [os.path.relpath(name, shared) for name in names]
+    return [f" {name}" if name.startswith("_") else name for name in names]

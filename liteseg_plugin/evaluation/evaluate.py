@@ -1,0 +1,289 @@
+"""Evaluate on a data set, image by image, with decoding, inference and counting overlapped."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddleseg.core import infer
+from paddleseg.datasets import Dataset
+from paddleseg.utils import metrics
+
+from liteseg_plugin.deploy.predictor import Predictor, usable_cpus
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.metrics import (
+    BOUNDARY_TOLERANCE,
+    areas,
+    boundary_f1,
+    count_pixels,
+    scores,
+)
+
+
+class Evaluated(NamedTuple):
+    """A data set and a model that labels its samples.
+
+    Attributes:
+        dataset: Gives samples as the model takes them: ``img`` (3, h, w), ``label`` (1, H, W) and
+            ``trans_info``; its ``file_list`` names image and label.
+        segment: Maps a sample to class indices (H, W).
+        parallel: How many samples ``segment`` may be given at a time, each in a thread.
+    """
+
+    dataset: Dataset
+    segment: Callable[[dict], np.ndarray]
+    parallel: int = 1
+
+
+_MOST_ENGINES = 4  # each holds weights and features of its own
+
+
+def trained(network: nn.Layer, dataset: Dataset, test_config: dict) -> Evaluated:
+    """Evaluate a network of Paddle, as PaddleSeg's ``evaluate`` does.
+
+    Args:
+        network: The trained network.
+        dataset: A data set of mode ``val``.
+        test_config: Scales, flips and sliding window, as in a config.
+    """
+    sliding = {k: test_config[k] for k in ("is_slide", "stride", "crop_size") if k in test_config}
+    averaging = {
+        k: test_config[k]
+        for k in ("scales", "flip_horizontal", "flip_vertical")
+        if k in test_config
+    }
+    network.eval()
+
+    def segment(sample: dict) -> np.ndarray:
+        image = paddle.to_tensor(sample["img"][np.newaxis])
+        with paddle.no_grad():
+            if test_config.get("aug_eval"):
+                labels, _ = infer.aug_inference(
+                    network, image, sample["trans_info"], **averaging, **sliding
+                )
+            else:
+                labels, _ = infer.inference(network, image, sample["trans_info"], **sliding)
+        return labels.numpy()[0, 0]
+
+    return Evaluated(dataset, segment)
+
+
+def exported(
+    path: str | os.PathLike,
+    dataset: Dataset,
+    *,
+    runtime: str = "paddle",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Evaluated:
+    """Evaluate an exported model, with the transforms that it was exported with.
+
+    On a CPU several engines of fewer threads run side by side: that many images take less time
+    than one after the other on all threads.
+
+    Args:
+        path: The exported folder.
+        dataset: A data set of mode ``val``; its own transforms are not used.
+        runtime: One of ``runtimes.RUNTIMES``.
+        device: ``cpu`` or ``gpu``.
+        threads: CPU threads of all engines together; by default as many as the process may use.
+
+    Raises:
+        ExportError: If the folder holds no complete export, or the runtime cannot load it.
+        DataError: If the export has other classes than the data set.
+    """
+    threads = threads or usable_cpus()
+    parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
+    free: SimpleQueue[Predictor] = SimpleQueue()
+    for _ in range(parallel):
+        predictor = Predictor(path, runtime, device, threads // parallel)
+        free.put(predictor)
+    classes = len(predictor.exported.classes)
+    if classes not in (0, dataset.num_classes):
+        raise DataError(
+            f"the exported model has {classes} classes, val_dataset has num_classes "
+            f"{dataset.num_classes}; evaluate it on the data set that it was trained for"
+        )
+    dataset = copy.copy(dataset)
+    dataset.transforms = predictor.exported.transforms
+
+    def segment(sample: dict) -> np.ndarray:
+        batch = np.ascontiguousarray(sample["img"][np.newaxis])
+        mine = free.get()
+        try:
+            return mine.labels(mine.run(batch), sample["label"].shape[-2:])
+        finally:
+            free.put(mine)
+
+    return Evaluated(dataset, segment, parallel)
+
+
+def paddleseg_scores(counts: np.ndarray) -> dict:
+    """Return :func:`liteseg_plugin.metrics.scores` as the PaddleSeg that is installed has them."""
+    return scores(counts, _iou_of_absent())
+
+
+def evaluate(
+    evaluated: Evaluated,
+    *,
+    threads: int = 2,
+    progress: Callable[..., Iterable] = lambda images, **_: images,
+) -> dict:
+    """Compare the label maps of a model with the truth.
+
+    Images are read and counted in threads while the model runs, a few of them at a time, so that
+    memory does not grow with the data set but by a few numbers an image.
+
+    Args:
+        evaluated: Model and data set.
+        threads: Threads that read images and count pixels.
+        progress: Wraps the images, as ``tqdm`` does; gets ``total`` and ``unit``.
+
+    Returns:
+        What :func:`paddleseg_scores` returns, as lists and numbers (None for NaN),
+        and ``class_boundary_f1`` (means over the images with the class; None without any),
+        ``boundary_f1``, ``boundary_tolerance``, ``confusion_matrix`` (C + 1, C + 1),
+        ``images`` (their number), ``image_scores`` (``image``, ``label``, ``miou`` over the
+        classes that occur there in truth or prediction, ``accuracy``, ``boundary_f1``) and
+        ``seconds``.
+
+    Raises:
+        DataError: If there are no images, or one or its label cannot be used.
+    """
+    dataset, segment, parallel = evaluated
+    images = len(dataset)
+    if not images:
+        raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
+    num_classes, ignore_index = dataset.num_classes, dataset.ignore_index
+
+    def label(sample: dict) -> tuple[np.ndarray, np.ndarray]:
+        return segment(sample), sample["label"][0]
+
+    def count(labels_and_truth: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        return (
+            count_pixels(*labels_and_truth, num_classes, ignore_index),
+            boundary_f1(*labels_and_truth, num_classes, ignore_index),
+        )
+
+    started = time.perf_counter()
+    total = np.zeros((num_classes + 1, num_classes + 1), "int64")
+    boundary_sum, boundary_images = np.zeros((2, num_classes))
+    image_scores = []
+    pool, engines = ThreadPoolExecutor(threads), ThreadPoolExecutor(parallel)
+    try:
+        samples = _ahead(pool, dataset.__getitem__, range(images), threads)
+        if parallel > 1:
+            labelled = _ahead(engines, label, samples, parallel)
+        else:  # in this thread, whose device Paddle's network is on
+            labelled = map(label, samples)
+        counted = _ahead(pool, count, labelled, threads)
+        for (counts, boundary), paths in zip(
+            progress(counted, total=images, unit="image"), dataset.file_list
+        ):
+            total += counts
+            found = ~np.isnan(boundary)
+            boundary_sum[found] += boundary[found]
+            boundary_images += found
+            image_scores.append(_of_image(_names(dataset, paths), counts, boundary))
+    finally:
+        for executor in (pool, engines):
+            executor.shutdown(cancel_futures=True)
+    seconds = time.perf_counter() - started
+    boundary = np.divide(
+        boundary_sum, boundary_images, out=np.full(num_classes, np.nan), where=boundary_images > 0
+    )
+    numbers = {
+        **paddleseg_scores(total),
+        "iou_of_absent": _iou_of_absent(),
+        "boundary_f1": _mean(boundary),
+        "class_boundary_f1": boundary,
+        "boundary_tolerance": BOUNDARY_TOLERANCE,
+        "confusion_matrix": total,
+        "images": images,
+        "seconds": seconds,
+        "image_scores": image_scores,
+    }
+    return {name: _plain(value) for name, value in numbers.items()}
+
+
+def worst_images(numbers: dict, how_many: int) -> list[int]:
+    """Return the indices of the images of lowest mIoU, worst first.
+
+    Args:
+        numbers: What :func:`evaluate` returned.
+        how_many: At most so many; images in which no pixel counts are left out.
+    """
+    ranked = [
+        (score["miou"], index)
+        for index, score in enumerate(numbers["image_scores"])
+        if score["miou"] is not None
+    ]
+    return [index for _, index in sorted(ranked)[:how_many]]
+
+
+@functools.lru_cache
+def _iou_of_absent() -> float:
+    nothing = paddle.zeros([1], dtype="int64")
+    return float(metrics.mean_iou(nothing, nothing, nothing)[1])
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable, ahead: int
+) -> Iterator:
+    """Yield ``function(item)`` in order, computed by the pool up to ``ahead`` items before."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _names(dataset: Dataset, paths: list[str]) -> dict[str, str]:
+    """Name image and label as the data set's list does, so that its folder may move."""
+    root = os.path.abspath(dataset.dataset_root)
+    names = []
+    for path in map(os.path.abspath, paths):
+        inside = path.startswith(root + os.sep)
+        names.append(Path(os.path.relpath(path, root) if inside else path).as_posix())
+    return dict(zip(("image", "label"), names))
+
+
+def _of_image(names: dict[str, str], counts: np.ndarray, boundary: np.ndarray) -> dict:
+    numbers = scores(counts)
+    _, predicted, labelled = areas(counts)
+    occurs = predicted + labelled > 0
+    return {
+        **names,
+        "miou": _plain(_mean(np.where(occurs, numbers["class_iou"], np.nan))),
+        "accuracy": _plain(numbers["accuracy"]),
+        "boundary_f1": _plain(_mean(boundary)),
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    """Return the mean of what is no NaN; NaN if there is nothing else."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else math.nan
+
+
+def _plain(value: Any) -> Any:
+    """Make arrays lists, and NaN, which JSON does not have, None."""
+    if isinstance(value, np.ndarray):
+        return [_plain(entry) for entry in value.tolist()]
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

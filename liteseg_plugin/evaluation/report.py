@@ -1,0 +1,280 @@
+"""An evaluation as files that people look at: numbers, figures, pictures, and a page of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from liteseg_plugin import figures, page
+from liteseg_plugin.datasets.faults import read_image
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.evaluation.evaluate import Evaluated, worst_images
+from liteseg_plugin.metrics import areas
+from liteseg_plugin.report import overlay
+
+NUMBERS_FILE = "metrics.json"
+PAGE_FILE = "index.html"
+FORMAT = 1
+"""Version of ``metrics.json``, which :func:`read` checks."""
+
+HEADLINE = {
+    "miou": "mIoU",
+    "accuracy": "Accuracy",
+    "kappa": "Kappa",
+    "dice": "Dice",
+    "precision": "Precision",
+    "recall": "Recall",
+    "boundary_f1": "Boundary F1",
+}
+"""The numbers of a whole evaluation, by their key, in the order in which they are shown."""
+
+_COMPARED = {
+    *HEADLINE,
+    "class_iou",
+    "class_boundary_f1",
+    "image_scores",
+    "classes",
+    "model",
+    "runtime",
+    "config",
+    "images",
+}
+_PICTURES = ("image", "truth", "prediction", "errors")
+_LISTED = 500  # images; metrics.json has all of them
+_WIDEST = 640  # pixels of a picture on the page
+_RED = (60, 60, 235)  # BGR
+
+
+def write(
+    folder: str | os.PathLike,
+    numbers: dict,
+    evaluated: Evaluated,
+    *,
+    worst: int = 10,
+    progress: Callable[[Sequence[int]], Iterable[int]] = lambda images: images,
+) -> Path:
+    """Write ``metrics.json``, figures, pictures of the worst images, and ``index.html``.
+
+    Args:
+        folder: Made if need be; an earlier report in it is replaced.
+        numbers: What :func:`liteseg_plugin.evaluation.evaluate.evaluate` returned, with
+            ``classes`` (names and colours), ``model``, ``runtime``, ``config`` and
+            ``test_config``.
+        evaluated: Model and data set, to draw the worst images.
+        worst: How many images to draw.
+        progress: Wraps the images to be drawn, as ``tqdm`` does.
+
+    Returns:
+        The path of the page.
+    """
+    folder = prepare(folder)
+    document = json.dumps({"format": FORMAT, **numbers}, indent=1)
+    (folder / NUMBERS_FILE).write_text(document, encoding="utf-8")
+    for part in ("figures", "worst"):
+        (folder / part).mkdir(exist_ok=True)
+    for name in _PICTURES:  # an earlier report may have had more
+        for stale in (folder / "worst").glob(f"[0-9]*_{name}.jpg"):
+            stale.unlink()
+    names = [entry["name"] for entry in numbers["classes"]]
+    matrix = np.array(numbers["confusion_matrix"])[:-1, :-1]
+    image_mious = [s["miou"] for s in numbers["image_scores"] if s["miou"] is not None]
+    drawn_figures = {
+        "classes": figures.on_page(
+            figures.scores_of_classes(
+                names,
+                {"IoU": _occurring(numbers), "Boundary F1": numbers["class_boundary_f1"]},
+            ),
+            "Bars of IoU and boundary F1 of each class; the table above has the numbers.",
+            "IoU and boundary F1 by class.",
+        ),
+        "confusion": figures.on_page(
+            figures.confusion(names, matrix),
+            "Confusion matrix; the table below lists the largest confusions.",
+            "Each row: what the pixels of a class were taken for, in %; below 0.5 not written.",
+        ),
+        "images": figures.on_page(
+            figures.histogram(image_mious, "mIoU of an image, %"),
+            "Histogram of the images' mIoU; the list below has the numbers.",
+            "How many images have which mIoU.",
+        ),
+    }
+    pictures = []
+    for rank, index in enumerate(progress(worst_images(numbers, worst)), start=1):
+        drawn = _draw(evaluated, index, numbers["classes"])
+        for name, jpeg in drawn.items():
+            (folder / "worst" / f"{rank:02}_{name}.jpg").write_bytes(jpeg)
+        uris = [
+            {"name": name.capitalize(), "uri": page.data_uri(jpeg, "jpeg")}
+            for name, jpeg in drawn.items()
+        ]
+        pictures.append({**numbers["image_scores"][index], "pictures": uris})
+    for name, drawn in drawn_figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(drawn["png"])
+    occurring = [iou for iou in _occurring(numbers) if iou is not None]
+    text = page.render(
+        "evaluation.html",
+        headline=[(name, numbers[key]) for key, name in HEADLINE.items()],
+        settings=_settings(numbers["test_config"]),
+        absent=len(names) - len(occurring),
+        miou_of_occurring=float(np.mean(occurring)) if occurring else None,
+        class_rows=_class_rows(numbers),
+        confusions=_confusions(names, matrix),
+        figures=drawn_figures,
+        worst=pictures,
+        listed=[numbers["image_scores"][i] for i in worst_images(numbers, _LISTED)],
+        **{
+            key: numbers[key]
+            for key in (
+                "model",
+                "runtime",
+                "config",
+                "images",
+                "seconds",
+                "boundary_tolerance",
+                "iou_of_absent",
+            )
+        },
+    )
+    (folder / PAGE_FILE).write_text(text, encoding="utf-8")
+    return folder / PAGE_FILE
+
+
+def prepare(folder: str | os.PathLike) -> Path:
+    """Make the folder of a report, and return it.
+
+    Raises:
+        DataError: If other files are in it, which a report might overwrite.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / NUMBERS_FILE).is_file():
+        raise DataError(f"{folder} holds other files and no report; give another folder")
+    return folder
+
+
+def read(path: str | os.PathLike) -> dict:
+    """Return the numbers of a report.
+
+    Args:
+        path: Its folder, or the ``metrics.json`` in it.
+
+    Raises:
+        DataError: If it is no report.
+    """
+    path = Path(path)
+    path = path / NUMBERS_FILE if path.is_dir() else path
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))
+        version, missing = numbers["format"], _COMPARED - numbers.keys()
+    except OSError as error:
+        raise DataError(
+            f"{path} is no report: {error.strerror}; `liteseg val --report DIR` makes one"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no metrics.json of a report: {error!r}") from None
+    if version != FORMAT:
+        raise DataError(f"{path} has format {version!r}, not {FORMAT}; make the report anew")
+    if missing:
+        raise DataError(f"{path} is no metrics.json of a report: it lacks {sorted(missing)}")
+    return numbers
+
+
+def table(numbers: dict) -> str:
+    """Return the numbers as lines of text, in %."""
+    rows = _class_rows(numbers)
+    columns = ("iou", "precision", "recall", "dice", "boundary_f1", "share")
+    titles = ("IoU", "precision", "recall", "Dice", "boundary F1", "of pixels")
+    width = max(len(row["name"]) for row in rows)
+    lines = [" " * width + "".join(f"{title:>13}" for title in titles)]
+    for row in rows:
+        cells = (page.percent(row[c]) if row["occurs"] else "-" for c in columns)
+        lines.append(f"{row['name']:{width}}" + "".join(f"{cell:>13}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _class_rows(numbers: dict) -> list[dict]:
+    _, _, labelled = areas(np.array(numbers["confusion_matrix"]))
+    return [
+        {
+            "name": entry["name"],
+            "color": "rgb({:d}, {:d}, {:d})".format(*entry["color"]),
+            "occurs": iou is not None,
+            "share": float(pixels / max(labelled.sum(), 1)),
+            **{
+                score: numbers[f"class_{score}"][index]
+                for score in ("iou", "precision", "recall", "dice", "boundary_f1")
+            },
+        }
+        for index, (entry, pixels, iou) in enumerate(
+            zip(numbers["classes"], labelled, _occurring(numbers))
+        )
+    ]
+
+
+def _occurring(numbers: dict) -> list[float | None]:
+    """Return the IoU of each class that occurs in truth or prediction, None for the others."""
+    _, predicted, labelled = areas(np.array(numbers["confusion_matrix"]))
+    occurs = predicted + labelled > 0
+    return [iou if there else None for iou, there in zip(numbers["class_iou"], occurs)]
+
+
+def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> list[dict]:
+    """Return the largest confusions, by pixels."""
+    wrong = matrix * ~np.eye(len(names), dtype=bool)
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:how_many]
+    return [
+        {
+            "truth": names[true],
+            "guess": names[guess],
+            "of_class": float(wrong[true, guess] / matrix[true].sum()),
+            "of_all": float(wrong[true, guess] / matrix.sum()),
+        }
+        for true, guess in zip(*np.unravel_index(largest, wrong.shape))
+        if wrong[true, guess]
+    ]
+
+
+def _draw(evaluated: Evaluated, index: int, classes: Sequence[dict]) -> dict[str, bytes]:
+    """Return image, truth, prediction and errors of one image, each as the bytes of a JPEG."""
+    dataset, segment = evaluated.dataset, evaluated.segment
+    sample = dataset[index]
+    truth, guess = sample["label"][0], segment(sample)
+    image = read_image(dataset.file_list[index][0])
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    counted = (truth != dataset.ignore_index)[..., np.newaxis]
+    wrong = (truth != guess)[..., np.newaxis] & counted
+    errors = np.where(wrong, cv2.addWeighted(grey, 0.3, np.full_like(grey, _RED), 0.7, 0), grey)
+    errors = np.where(counted, errors, grey // 4)
+    pictures = (
+        image,
+        overlay(image, truth, classes, legend=False),
+        overlay(image, guess, classes, legend=False),
+        errors,
+    )
+    scale = min(1.0, _WIDEST / image.shape[1])
+    jpegs = {}
+    for name, picture in zip(_PICTURES, pictures):
+        if scale < 1:
+            picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        jpegs[name] = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()
+    return jpegs
+
+
+def _settings(test_config: dict) -> str:
+    """Say in words how the network saw the images."""
+    words = []
+    if test_config.get("aug_eval"):
+        scales = np.atleast_1d(test_config.get("scales", 1.0))
+        words.append("scale " + ", ".join(f"{scale:g}" for scale in scales))
+        for flip in ("flip_horizontal", "flip_vertical"):
+            if test_config.get(flip):
+                words.append(flip.replace("_", " "))
+    if test_config.get("is_slide"):
+        size, stride = ("x".join(map(str, test_config[k])) for k in ("crop_size", "stride"))
+        words.append(f"window {size}, stride {stride}")
+    return ", ".join(words) or "scale 1"

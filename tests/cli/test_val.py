@@ -1,0 +1,278 @@
+"""Evaluation, its report, and two of them side by side, through the real commands."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+
+import liteseg_plugin
+
+liteseg_plugin.activate()
+
+from liteseg_plugin.cli import main  # noqa: E402
+from liteseg_plugin.errors import DataError  # noqa: E402
+from liteseg_plugin.evaluation.compare import compare  # noqa: E402
+
+SCORES = ("miou", "accuracy", "kappa", "class_iou", "class_precision")
+HOSTILE = '<script>alert("$\\frac{x}$")</script>'
+
+
+class Page(HTMLParser):
+    """What a browser would load and run, and what a reader of the screen would get."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.text, self.ids = [], "", []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def check_page(path):
+    """The page needs no network, no script and no mouse."""
+    page = Page(path)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")], (tag, attributes)
+        for name in ("src", "srcset", "href"):
+            assert attributes.get(name, "data:").startswith("data:"), (tag, attributes)
+    assert all(image["alt"] for image in page.of("img"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for attributes in page.of("div"):
+        if "tabindex" in attributes:  # what scrolls has a name and takes the focus
+            assert attributes.get("aria-label") or attributes["aria-labelledby"] in ids
+    assert len(page.of("th")) > 10
+    assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.of("meta")
+    return page
+
+
+@pytest.fixture(scope="module")
+def exported(run, trained, tmp_path_factory):
+    """The trained network's export, and the runtimes that can run it."""
+    folder = tmp_path_factory.mktemp("exported")
+    with_onnx = importlib.util.find_spec("paddle2onnx") is not None
+    run(
+        *("liteseg", "export", "--config", trained.config, "--model_path", trained.weights),
+        *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
+    )
+    runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
+    return SimpleNamespace(folder=folder, runtimes=runtimes)
+
+
+@pytest.fixture(scope="module")
+def report(run, trained, tmp_path_factory):
+    """A report on the trained network, and what the command printed."""
+    folder = tmp_path_factory.mktemp("reports") / "trained"
+    result = run(
+        *("liteseg", "val", "--config", trained.config, "--model_path", trained.weights, "--json"),
+        *("--report", folder, "--worst", 2),
+    )
+    return SimpleNamespace(folder=folder, numbers=json.loads(result.stdout), text=result.text)
+
+
+def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
+    weights = ("--config", trained.config, "--model_path", trained.weights)
+    plain = json.loads(run("liteseg", "val", *weights, "--json").stdout)
+    for name in SCORES:
+        np.testing.assert_allclose(report.numbers[name], plain[name], atol=1e-6, err_msg=name)
+    assert report.numbers["images"] == plain["images"] == 3
+    written = json.loads((report.folder / "metrics.json").read_text())
+    assert written == {"format": 1, **report.numbers}
+    assert f"mIoU: {plain['miou']:.4f} Acc: {plain['accuracy']:.4f}" in report.text
+
+
+def test_report_page_shows_numbers_and_the_worst_images(report, toy):
+    page = check_page(report.folder / "index.html")
+    scores = sorted(report.numbers["image_scores"], key=lambda score: score["miou"])
+    first, second = (
+        page.text.index(f"{i}. {s['image']}: mIoU") for i, s in ((1, scores[0]), (2, scores[1]))
+    )
+    assert first < second
+    assert f"3. {scores[2]['image']}" not in page.text
+    for name in ("miou", "accuracy", "kappa", "dice", "boundary_f1"):
+        assert f"{report.numbers[name] * 100:.2f}" in page.text
+    for name in ("classes", "confusion", "images"):
+        figure = cv2.imread(str(report.folder / "figures" / f"{name}.png"))
+        assert figure.std() > 10
+    names = sorted(path.name for path in (report.folder / "worst").iterdir())
+    kinds = ("errors", "image", "prediction", "truth")
+    assert names == [f"{rank}_{kind}.jpg" for rank in ("01", "02") for kind in kinds]
+    original = cv2.imread(str(toy.root / scores[0]["image"]))
+    shown = cv2.imread(str(report.folder / "worst" / "01_image.jpg"))
+    assert np.abs(original.astype(int) - shown).mean() < 8
+    errors = cv2.imread(str(report.folder / "worst" / "01_errors.jpg")).astype(int)
+    red = (errors[..., 2] - errors[..., 1] > 60).mean()
+    assert red == pytest.approx(1 - scores[0]["accuracy"], abs=0.1)
+
+
+def test_exported_model_evaluates_as_the_network_in_every_runtime(run, trained, exported, report):
+    for runtime in {exported.runtimes[0], exported.runtimes[-1]}:
+        result = run(
+            *("liteseg", "val", "--config", trained.config, "--exported", exported.folder),
+            *("--runtime", runtime, "--cpu_threads", 1, "--json"),
+        )
+        numbers = json.loads(result.stdout)
+        assert numbers["runtime"] == runtime
+        for name in (*SCORES, "boundary_f1", "dice"):
+            np.testing.assert_allclose(numbers[name], report.numbers[name], atol=1e-3, err_msg=name)
+
+
+def test_comparison_tells_better_from_worse(run, report, tmp_path):
+    numbers = json.loads((report.folder / "metrics.json").read_text())
+    numbers["miou"] += 0.05
+    numbers["class_iou"][2] -= 0.03125
+    numbers["class_iou"][3] += 0.0625
+    numbers["class_boundary_f1"][4] = None
+    better, gone = numbers["image_scores"][1], numbers["image_scores"].pop(0)
+    better["miou"] += 0.125
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metrics.json").write_text(json.dumps(numbers))
+    page = tmp_path / "comparison.html"
+    result = run("liteseg", "compare", report.folder, other, "--save", page)
+    assert (
+        "2 images in both: 1 got better, 0 worse. NOT the same images: 1 only before" in result.text
+    )
+    names = [entry["name"] for entry in numbers["classes"]]
+    assert re.search(rf"^{names[2]} .* -3\.1[23]$", result.stdout, re.M)
+    assert re.search(rf"^{names[3]} .* \+6\.25$", result.stdout, re.M)
+    assert re.search(r"^mIoU .* \+5\.00$", result.stdout, re.M)
+    text = check_page(page).text
+    assert better["image"] in text
+    assert gone["image"] not in text
+
+    document = json.loads(run("liteseg", "compare", report.folder, other, "--json").stdout)
+    assert document["classes"][3]["difference"] == pytest.approx(0.0625)
+    assert document["classes"][4]["boundary_f1"]["difference"] is None
+    assert [pair["difference"] for pair in document["images"]] == pytest.approx([0, 0.125])
+
+
+def test_hostile_names_are_text(run, trained, toy, exported, tmp_path):
+    root = tmp_path / "street"
+    shutil.copytree(toy.root, root)
+    names = [HOSTILE, "_hidden", "a{b}%s", "Straße 路", *(f"c{i}" for i in range(7))]
+    (root / "labels.txt").write_text("\n".join(names), encoding="utf-8")
+    hostile = "images/x\"'><img onerror=alert(1)>&amp;{{7*7}}.png"
+    lines = (root / "val.txt").read_text().splitlines()
+    image, label = lines[0].split()
+    (root / image).rename(root / hostile.replace(" ", "_"))
+    lines[0] = f"{hostile.replace(' ', '_')} {label}"
+    (root / "val.txt").write_text("\n".join(lines))
+    changes = {
+        "val_dataset__dataset_root": str(root),
+        "val_dataset__val_path": str(root / "val.txt"),
+    }
+    config = toy.config(tmp_path, **changes)
+    command = ("liteseg", "val", "--config", config, "--model_path", trained.weights)
+    run(*command, "--report", tmp_path / "report")
+    page = check_page(tmp_path / "report" / "index.html")
+    assert HOSTILE in page.text
+    assert "{{7*7}}.png" in page.text
+    saved = tmp_path / "comparison.html"
+    run("liteseg", "compare", tmp_path / "report", tmp_path / "report", "--save", saved)
+    assert HOSTILE in check_page(saved).text
+
+
+def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, report, tmp_path):
+    shutil.copytree(report.folder, tmp_path / "report")
+    (tmp_path / "report" / "worst" / "mine.jpg").write_text("mine")
+    flags = ("--aug_eval", "--flip_horizontal", "--scales", 0.5, 1.0, "--json")
+    command = ("liteseg", "val", "--config", trained.config, "--model_path", trained.weights)
+    more = ("--report", tmp_path / "report", "--worst", 1)
+    numbers, plain = (json.loads(run(*command, *flags, *m).stdout) for m in (more, ()))
+    for name in SCORES:
+        np.testing.assert_allclose(numbers[name], plain[name], atol=1e-6, err_msg=name)
+    assert "scale 0.5, 1, flip horizontal" in Page(tmp_path / "report" / "index.html").text
+    left = sorted(path.name for path in (tmp_path / "report" / "worst").iterdir())
+    assert left == [
+        "01_errors.jpg",
+        "01_image.jpg",
+        "01_prediction.jpg",
+        "01_truth.jpg",
+        "mine.jpg",
+    ]
+
+
+def test_report_leaves_other_files_alone(fails, trained, tmp_path):
+    (tmp_path / "index.html").write_text("mine")
+    weights = ("--config", trained.config, "--model_path", trained.weights)
+    message = fails("liteseg", "val", *weights, "--report", tmp_path)
+    assert "holds other files and no report" in message
+    assert (tmp_path / "index.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--exported", "e", "--aug_eval"), "--aug_eval and --is_slide give the trained weights"),
+        (("--exported", "e", "--auc_roc"), "--auc_roc works with neither"),
+        (("--model_path", "m", "--runtime", "openvino"), "give --exported"),
+        (("--model_path", "m", "--worst", "-1"), "--worst is a number of images, got -1"),
+    ],
+)
+def test_val_says_what_does_not_go_together(capsys, flags, message):
+    assert main(["val", "--config", "c.yml", *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_export_of_other_classes_is_refused(fails, toy, exported, tmp_path):
+    config = toy.config(
+        tmp_path, val_dataset__num_classes=12, train_dataset__num_classes=12, model__num_classes=12
+    )
+    message = fails("liteseg", "val", "--config", config, "--exported", exported.folder)
+    assert "the exported model has 11 classes, val_dataset has num_classes 12" in message
+
+
+def test_broken_label_is_named_by_the_report_too(fails, toy, exported, tmp_path):
+    root = tmp_path / "street"
+    shutil.copytree(toy.root, root)
+    label = root / "annot" / "val_0001.png"
+    label.write_bytes(label.read_bytes()[:100])
+    changes = {
+        "val_dataset__dataset_root": str(root),
+        "val_dataset__val_path": str(root / "val.txt"),
+    }
+    config = toy.config(tmp_path, **changes)
+    message = fails("liteseg", "val", "--config", config, "--exported", exported.folder)
+    assert f"cannot read label {label}" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is no report: No such file"),
+        ("no json", "is no metrics.json of a report"),
+        ("[1]", "is no metrics.json of a report"),
+        ('{"format": 99}', "has format 99"),
+        ('{"format": 1}', "is no metrics.json of a report"),
+    ],
+)
+def test_compare_refuses_what_is_no_report(report, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "metrics.json").write_text(content)
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'metrics.json'} {message}")):
+        compare(report.folder, tmp_path)
+
+
+def test_compare_refuses_other_classes(fails, report, tmp_path):
+    numbers = json.loads((report.folder / "metrics.json").read_text())
+    numbers["classes"][0]["name"] = "water"
+    (tmp_path / "metrics.json").write_text(json.dumps(numbers))
+    assert "are of other classes" in fails("liteseg", "compare", report.folder, tmp_path)
