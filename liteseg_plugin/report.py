@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,27 +23,57 @@ if TYPE_CHECKING:
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def segment_file(
-    predictor: Predictor, image_path: str, save_dir: str | os.PathLike, name: str | None = None
-) -> dict:
-    """Segment one image file and write what people look at.
+def segment_files(
+    predictor: Predictor,
+    image_paths: Sequence[str],
+    names: Sequence[str],
+    save_dir: str | os.PathLike,
+    *,
+    workers: int = 2,
+) -> Iterator[dict]:
+    """Segment image files and write what people look at.
+
+    Reading the next images and writing the last ones goes on while the model runs.
 
     Args:
         predictor: An exported model.
-        image_path: The image.
+        image_paths: The images.
+        names: One for each, without extension; they may hold folders.
         save_dir: Where ``NAME.png`` (class indices with a palette) and ``overlay/NAME.jpg`` go.
-        name: By default the image's, without its extension; it may hold folders.
+        workers: Threads that read, and as many that write.
 
-    Returns:
-        The paths: ``image``, ``label`` and ``overlay``.
+    Yields:
+        For each image, as soon as it is written, the paths ``image``, ``label`` and ``overlay``.
 
     Raises:
-        DataError: If the image cannot be read.
+        DataError: If an image cannot be read; those before it are written.
     """
-    image = read_image(image_path)
-    label = predictor(image)
     classes = predictor.exported.classes or _numbered_classes()
-    name, folder = name or Path(image_path).stem, Path(save_dir)
+    unread = iter(image_paths)
+    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
+        read = deque(readers.submit(read_image, path) for path in islice(unread, 2 * workers))
+        writing: deque[Future[dict]] = deque()
+        for path, name in zip(image_paths, names):
+            image = read.popleft().result()
+            read.extend(readers.submit(read_image, ahead) for ahead in islice(unread, 1))
+            label = predictor(image)
+            writing.append(
+                writers.submit(_write_result, image, label, classes, path, Path(save_dir), name)
+            )
+            if len(writing) > 2 * workers:
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+
+
+def _write_result(
+    image: np.ndarray,
+    label: np.ndarray,
+    classes: Sequence[dict],
+    image_path: str,
+    folder: Path,
+    name: str,
+) -> dict:
     paths = {
         "image": str(image_path),
         "label": str(folder / f"{name}.png"),

@@ -14,77 +14,136 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's flags."""
-    _common.add_config(parser)
-    parser.add_argument("--model_path", help="trained weights (default: random ones)")
-    parser.add_argument("--width", type=int, default=1024)
-    parser.add_argument("--height", type=int, default=512)
-    parser.add_argument("--batch_size", type=int, default=1)
-    parser.add_argument("--warmup", type=int, default=5, help="rounds that do not count")
-    parser.add_argument("--repeats", type=int, default=30, help="rounds that count")
-    parser.add_argument(
-        "--runtime",
-        nargs="+",
-        choices=_common.RUNTIMES,
-        help="default: all that are installed",
+    """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
+    add = parser.add_argument
+    add("--config", help="path of the config file (.yml)")
+    add("--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config")
+    add("--model_path", help="trained weights (default: random ones)")
+    add("--exported", metavar="FOLDER", help="time this export instead of a new one")
+    add("--onnx_model_path", help="time this ONNX file instead of a new export")
+    add("--width", type=int, default=1024)
+    add("--height", type=int, default=512)
+    add("--batch_size", type=int, default=1)
+    add("--warmup", type=int, default=5, help="rounds that do not count")
+    add("--repeats", type=int, default=30, help="rounds that count")
+    add("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all that are installed")
+    add("--device", default="cpu", choices=("cpu", "gpu"))
+    _common.add_precision(parser)
+    add("--cpu_threads", type=int, help="default: all that the process may use")
+    add(
+        "--timed",
+        default="call",
+        choices=("engine", "call", "file"),
+        help="engine alone, its call with copies, or from image file to labels (default: call)",
     )
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
-    parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
-    parser.add_argument("--against", choices=("paddleseg",), help="what to time alternately")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add("--against", choices=("paddleseg",), help="what to time alternately, in float32")
+    add("--enable_profile", action="store_true", help="also: ONNX Runtime's time by operator")
+    add("--print_model", action="store_true", help="also: print the ONNX graph")
+    add("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
     """Export, time, and tell."""
-    builder = _common.build(args)
+    from liteseg_plugin.errors import LitesegError
+
+    given = [args.exported, args.onnx_model_path]
+    if all(given) or not (any(given) or args.config):
+        raise LitesegError("give --config, --exported or --onnx_model_path")
+    if not args.config and (args.against or args.model_path):
+        raise LitesegError("--against and --model_path need --config")
+
+    builder = _common.build(args) if args.config else None
+    from liteseg_plugin.plugin import activate
+
+    activate()
     # Speed does not depend on the values: without weights, none are downloaded.
     from liteseg_plugin import compat
 
     compat.skip_backbone_download()
 
     import tempfile
+    from pathlib import Path
 
-    from paddleseg.utils import utils
     from tqdm import tqdm
 
-    from liteseg_plugin.deploy import benchmark, export, runtimes
+    from liteseg_plugin.deploy import benchmark, runtimes
+    from liteseg_plugin.deploy.exported import ExportedModel
     from liteseg_plugin.deploy.predictor import usable_cpus
 
-    model = builder.model
-    if args.model_path:
-        utils.load_entire_model(model, args.model_path)
     shape = [args.batch_size, 3, args.height, args.width]
-    wanted = args.runtime or runtimes.installed()
-    needs_onnx = set(wanted) != {"paddle"}
-    reports = []
+    wanted = args.runtime or [
+        name
+        for name in runtimes.installed()
+        if args.precision in runtimes.RUNTIMES[name].precisions.get(args.device, ())
+        and not (args.onnx_model_path and name == "paddle")
+    ]
+    needs_onnx = set(wanted) != {"paddle"} or args.enable_profile or args.print_model
+    threads = args.cpu_threads or usable_cpus()
     with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
-        export.export_model(
-            model,
-            ours,
-            transforms=[],
-            input_shape=shape,
-            onnx_opset=DEFAULT_OPSET if needs_onnx else None,
-        )
-        folders = {"liteseg_plugin": ours}
+        network = None
+        if builder is not None:
+            network = _network(builder, args.model_path)
+        if args.onnx_model_path:
+            export = benchmark.OnnxFile(Path(args.onnx_model_path))
+        else:
+            export = ExportedModel(args.exported or _export(network, ours, shape, needs_onnx))
+        exports = {"liteseg_plugin": export}
         if args.against:
             other = _build_stock(builder)
-            other.set_state_dict(model.state_dict())
+            other.set_state_dict(network.state_dict())
             benchmark.export_as_paddleseg(other, theirs, shape, needs_onnx)
-            folders["paddleseg"] = theirs
-        for runtime in wanted:
-            report = benchmark.benchmark(
-                folders,
+            exports["paddleseg"] = ExportedModel(theirs)
+        reports = [
+            benchmark.benchmark(
+                exports,
                 runtime,
                 shape,
                 device=args.device,
-                threads=args.cpu_threads or usable_cpus(),
+                threads=threads,
+                precision=args.precision,
+                timed=args.timed,
                 warmup=args.warmup,
                 repeats=args.repeats,
                 progress=tqdm,
             )
-            reports.append(report)
-    _print(reports)
-    return {"reports": reports}
+            for runtime in wanted
+        ]
+        document = {"reports": reports}
+        _print(reports)
+        if args.enable_profile or args.print_model:
+            path = export.onnx_int8 if args.precision == "int8" else export.onnx
+            if args.enable_profile:
+                document["profile"] = benchmark.time_by_operator(path, shape, threads)
+                print("\nONNX Runtime on the CPU, ms by operator:")
+                for operator, milliseconds in document["profile"].items():
+                    print(f"  {operator:24}{milliseconds:8.2f}")
+            if args.print_model:
+                import onnx
+
+                print(onnx.printer.to_text(onnx.load(str(path)).graph))
+    return document
+
+
+def _network(builder: SegBuilder, weights: str | None) -> nn.Layer:
+    from paddleseg.utils import utils
+
+    network = builder.model
+    if weights:
+        utils.load_entire_model(network, weights)
+    return network
+
+
+def _export(network: nn.Layer, folder: str, input_shape: list[int], with_onnx: bool) -> str:
+    from liteseg_plugin.deploy import export
+
+    export.export_model(
+        network,
+        folder,
+        transforms=[{"type": "Normalize"}],
+        input_shape=input_shape,
+        onnx_opset=DEFAULT_OPSET if with_onnx else None,
+    )
+    return folder
 
 
 def _build_stock(builder: SegBuilder) -> nn.Layer:
@@ -106,13 +165,13 @@ def _print(reports: list[dict]) -> None:
         shape = "x".join(map(str, report["input_shape"]))
         print(
             f"\n{report['runtime']} {report['version']}, {report['device']}, "
-            f"{report['threads']} threads, {report['precision']}, {shape}; "
+            f"{report['threads']} threads, {shape}; "
             f"{report['timed']}; {report['repeats']} rounds after {report['warmup']}"
         )
         for name, result in report["results"].items():
             print(
-                f"  {name:16}min {result['min_ms']:7.1f}  median {result['median_ms']:7.1f}  "
-                f"p95 {result['p95_ms']:7.1f} ms   {result['agreement']:.4%} of labels agree"
+                f"  {name:16}{result['precision']}  min {result['min_ms']:7.1f}  "
+                f"median {result['median_ms']:7.1f}  p95 {result['p95_ms']:7.1f} ms   {result['agreement']:.4%} of labels agree"
                 + (f"   ({result['note']})" if result["note"] else "")
             )
         if "ratio" in report:

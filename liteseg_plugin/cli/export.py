@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> None:
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.deploy import export
+    from liteseg_plugin.deploy.verify import spot_check
     from liteseg_plugin.diagnostics import local_path
 
     _common.show(builder)
@@ -54,3 +55,6 @@ def run(args: argparse.Namespace) -> None:
         },
     )
     logger.info(f"Exported {_common.class_name(model)}: {deploy_file}")
+    checked = spot_check(model, args.save_dir, config.test_config)
+    for name, agreement in checked["agreement"].items():
+        logger.info(f"{name}: {agreement:.4%} of labels are the trained network's, on noise")

@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> dict:
     """Segment each image; write ``NAME.png`` (indices with a palette) and ``overlay/NAME.jpg``."""
     import os
     from statistics import median
+    from time import perf_counter
 
     from liteseg_plugin.plugin import activate
 
@@ -31,19 +32,31 @@ def run(args: argparse.Namespace) -> dict:
     from tqdm import tqdm
 
     from liteseg_plugin.deploy.predictor import Predictor
-    from liteseg_plugin.report import segment_file
+    from liteseg_plugin.report import segment_files
 
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     images, folder = get_image_list(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.
     names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
-    with tqdm(images, unit="image") as progress:
-        written = [
-            segment_file(predictor, image, args.save_dir, os.path.splitext(name)[0])
-            for image, name in zip(progress, names)
-        ]
+    names = [os.path.splitext(name)[0] for name in names]
+    started = perf_counter()
+    written = list(
+        tqdm(
+            segment_files(predictor, images, names, args.save_dir),
+            total=len(images),
+            unit="image",
+        )
+    )
+    rate = len(images) / (perf_counter() - started)
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms)
     print(
-        f"{len(images)} images in {args.save_dir}; {args.runtime} alone, median: {latency:.1f} ms"
+        f"{len(images)} images in {args.save_dir}, {rate:.1f} a second; {args.runtime} alone, "
+        f"median: {latency:.1f} ms"
     )
-    return {"images": written, "engine_ms_median": latency, "runtime": args.runtime}
+    return {
+        "images": written,
+        "images_per_second": rate,
+        "engine_ms_median": latency,
+        "runtime": args.runtime,
+        "precision": args.precision,
+    }

@@ -24,6 +24,7 @@ class ExportedModel:
         params: Path of its weights.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
+        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
         transforms: The transforms of an image, as PaddleSeg's ``Compose``.
         output_op: What the graph makes of the logits.
         scale: Scale at which the graph runs the network.
@@ -46,6 +47,7 @@ class ExportedModel:
             )
             transforms = [dict(t) for t in deploy["transforms"]]
             self.transforms = Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms])
+            self.input_shape = _input_shape(deploy.get("input_shape"))
             self.output_op = deploy["output_op"]
             if self.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {self.output_op!r}")
@@ -62,6 +64,16 @@ class ExportedModel:
             # Paddle loads weights that lack their last bytes, and computes nonsense with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the file that was exported; export again")
+
+
+def _input_shape(written: list | None) -> tuple[int | None, ...]:
+    """Read an input shape; PaddleSeg writes -1 for an open extent, and for four of them None."""
+    shape = tuple(
+        None if n is None or n == -1 else int(n) for n in written or [None, 3, None, None]
+    )
+    if len(shape) != 4 or shape[1] != 3 or any(n is not None and n < 1 for n in shape):
+        raise ValueError(f"input_shape {written}")
+    return shape
 
 
 def _beside(deploy: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -50,6 +51,13 @@ class Predictor:
         )
         self.engine_ms: list[float] = []
 
+    @classmethod
+    def of_engine(cls, exported: ExportedModel, engine: runtimes.Runtime) -> Predictor:
+        """Return the predictor of an engine that holds the model already."""
+        predictor = cls.__new__(cls)
+        predictor.exported, predictor._engine, predictor.engine_ms = exported, engine, []
+        return predictor
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Segment one image.
 
@@ -60,9 +68,38 @@ class Predictor:
             Class indices, (H, W) of int32.
 
         Raises:
-            DataError: If the array is no such image.
+            DataError: If the array is no such image, or of a size that the export does not take.
         """
-        return self.labels(self.run(self.transform(image)), image.shape[:2])
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Segment images of any sizes; those that the network sees in one size run together.
+
+        Args:
+            images: Each (H, W, 3) of uint8, BGR.
+
+        Returns:
+            For each its class indices, (H, W) of int32.
+
+        Raises:
+            DataError: If an array is no such image, or of a size that the export does not take.
+        """
+        transformed = [self.transform(image) for image in images]
+        of_size: dict[tuple[int, ...], list[int]] = {}
+        for number, x in enumerate(transformed):
+            of_size.setdefault(x.shape, []).append(number)
+        labels: list[np.ndarray] = [np.empty(0)] * len(images)
+        for numbers in of_size.values():
+            together = self._engine.input_shape[0] or len(numbers)
+            for start in range(0, len(numbers), together):
+                part = numbers[start : start + together]
+                # A fixed number of images is filled up with the last of them.
+                filled = part + part[-1:] * (together - len(part))
+                output = self.run(np.concatenate([transformed[n] for n in filled]))
+                for place, number in enumerate(part):
+                    size_hw = images[number].shape[:2]
+                    labels[number] = self.labels(output[place : place + 1], size_hw)
+        return labels
 
     def transform(self, image: np.ndarray) -> np.ndarray:
         """Return the batch of one, (1, 3, h, w) of float32, that the network sees of an image.
@@ -78,7 +115,18 @@ class Predictor:
         return np.ascontiguousarray(data["img"][np.newaxis])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map a transformed batch (N, 3, H, W) to the graph's output, and note the time."""
+        """Map a transformed batch (N, 3, H, W) to the graph's output, and note the time.
+
+        Raises:
+            DataError: If the export does not take batches of that shape.
+        """
+        shape = self._engine.input_shape
+        if any(wanted not in (None, n) for wanted, n in zip(shape, batch.shape)):
+            raise DataError(
+                f"the export takes {runtimes.written_shape(shape)}, not "
+                f"{runtimes.written_shape(batch.shape)} (N x C x H x W); export with no "
+                "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
+            )
         started = time.perf_counter()
         output = self._engine.run(batch)
         self.engine_ms.append((time.perf_counter() - started) * 1000 / len(batch))

@@ -6,10 +6,12 @@ transformed images (N, 3, H, W) of float32 to the graph's output.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -25,15 +27,18 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
 
 
-class Runtime(Protocol):
+class Runtime(ABC):
     """An engine that holds one model.
 
     Attributes:
         precisions: What it computes in, by device.
+        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
     """
 
-    precisions: dict[str, tuple[str, ...]]
+    precisions: ClassVar[dict[str, tuple[str, ...]]]
+    input_shape: tuple[int | None, ...]
 
+    @abstractmethod
     def __init__(
         self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
     ) -> None:
@@ -43,8 +48,23 @@ class Runtime(Protocol):
             ExportError: If the engine is not installed or cannot load the model.
         """
 
+    @abstractmethod
+    def feed(self, batch: np.ndarray) -> None:
+        """Give the engine images (N, 3, H, W)."""
+
+    @abstractmethod
+    def compute(self) -> None:
+        """Run the model on what was fed, and wait until it is done."""
+
+    @abstractmethod
+    def fetch(self) -> np.ndarray:
+        """Return a copy of the output."""
+
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Map images (N, 3, H, W) to labels (N, H, W) or scores (N, C, H, W)."""
+        self.feed(batch)
+        self.compute()
+        return self.fetch()
 
 
 class PaddleInference(Runtime):
@@ -65,20 +85,26 @@ class PaddleInference(Runtime):
     ) -> None:
         self._exported, self._device, self._threads = exported, device, threads
         self._precision = precision
-        self._engine = self._create(onednn)
-        self._engine_without_onednn = None
+        self._engine = self._with_onednn = self._create(onednn)
+        self._without_onednn = None
+        declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
+        # Of an open shape the engine says nothing.
+        self.input_shape = tuple(declared) if len(declared) == 4 else exported.input_shape
 
-    def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102 - the interface's
-        engine = self._engine
+    def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
+        self._engine = self._with_onednn
         if min(batch.shape[2:]) * self._exported.scale <= self.ONE_CELL:
-            self._engine_without_onednn = self._engine_without_onednn or self._create(onednn=False)
-            engine = self._engine_without_onednn
-        [input_name], [output_name] = engine.get_input_names(), engine.get_output_names()
-        handle = engine.get_input_handle(input_name)
+            self._without_onednn = self._without_onednn or self._create(onednn=False)
+            self._engine = self._without_onednn
+        handle = self._engine.get_input_handle(self._engine.get_input_names()[0])
         handle.reshape(batch.shape)
         handle.copy_from_cpu(batch)
-        engine.run()
-        return engine.get_output_handle(output_name).copy_to_cpu()
+
+    def compute(self) -> None:  # noqa: D102
+        self._engine.run()
+
+    def fetch(self) -> np.ndarray:  # noqa: D102
+        return self._engine.get_output_handle(self._engine.get_output_names()[0]).copy_to_cpu()
 
     def _create(self, onednn: bool) -> inference.Predictor:
         import paddle
@@ -139,10 +165,22 @@ class OnnxRuntime(Runtime):
             self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:
             raise ExportError(f"ONNX Runtime cannot load {path}: {_last_line(error)}") from error
-        self._input = self._session.get_inputs()[0].name
+        [model_input] = self._session.get_inputs()
+        self._name = model_input.name
+        self.input_shape = tuple(n if isinstance(n, int) else None for n in model_input.shape)
+        self._binding = self._session.io_binding()
+        self._place = "cuda" if device == "gpu" else "cpu"
 
-    def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102
-        return self._session.run(None, {self._input: batch})[0]
+    def feed(self, batch: np.ndarray) -> None:  # noqa: D102
+        self._binding.bind_cpu_input(self._name, batch)
+        self._binding.bind_output(self._session.get_outputs()[0].name, self._place)
+
+    def compute(self) -> None:  # noqa: D102
+        self._session.run_with_iobinding(self._binding)
+        self._binding.synchronize_outputs()
+
+    def fetch(self) -> np.ndarray:  # noqa: D102
+        return self._binding.copy_outputs_to_cpu()[0]
 
 
 class OpenVino(Runtime):
@@ -168,11 +206,21 @@ class OpenVino(Runtime):
         # labels of a quantised model were others. It is compiled for each size.
         self._one_for_all = None if precision == "int8" else self._compile()
         self._compiled = lru_cache(maxsize=4)(self._compile)
+        extents = self._core.read_model(str(path)).inputs[0].partial_shape
+        self.input_shape = tuple(n.get_length() if n.is_static else None for n in extents)
 
-    def run(self, batch: np.ndarray) -> np.ndarray:  # noqa: D102
-        request = self._one_for_all or self._compiled(batch.shape)
-        # A copy: the next inference writes where this one did.
-        return request.infer([batch])[0].copy()
+    def feed(self, batch: np.ndarray) -> None:  # noqa: D102
+        import openvino
+
+        self._request = self._one_for_all or self._compiled(batch.shape)
+        self._request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+        self._batch = batch  # which the tensor does not hold
+
+    def compute(self) -> None:  # noqa: D102
+        self._request.infer()
+
+    def fetch(self) -> np.ndarray:  # noqa: D102
+        return self._request.get_output_tensor(0).data.copy()
 
     def _compile(self, shape: tuple[int, ...] | None = None) -> openvino.InferRequest:
         try:
@@ -214,7 +262,19 @@ def create(
         raise ExportError(
             f"{name} does not compute in {precision} on {device}; choose one of {list(known)}"
         )
-    return runtime(exported, device, threads, precision)
+    engine = runtime(exported, device, threads, precision)
+    fixed = ((a, b) for a, b in zip(engine.input_shape, exported.input_shape) if a and b)
+    if any(a != b for a, b in fixed):
+        raise ExportError(
+            f"deploy.yaml says input_shape {written_shape(exported.input_shape)}, the model in "
+            f"{exported.model.parent} takes {written_shape(engine.input_shape)}; export again"
+        )
+    return engine
+
+
+def written_shape(shape: Sequence[int | None]) -> str:
+    """Write an input shape, with ? for what may be any."""
+    return "x".join("?" if n is None else str(n) for n in shape)
 
 
 def _onnx_file(exported: ExportedModel, precision: str) -> Path:

@@ -16,6 +16,7 @@ from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.deploy.runtimes import RUNTIMES, installed
+from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.metrics import count_pixels
 
@@ -57,15 +58,7 @@ def verify(
         ``miou`` and
         ``logit_difference`` (largest, with the largest logit; None for labels).
     """
-    has_onnx = ExportedModel(path).onnx is not None
-    names = list(
-        runtimes
-        or (
-            name
-            for name in installed()
-            if precision in RUNTIMES[name].precisions["cpu"] and (name == "paddle" or has_onnx)
-        )
-    )
+    names = list(runtimes or _able(ExportedModel(path), precision))
     predictors = {name: Predictor(path, runtime=name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
     counts: dict[str, np.ndarray | int] = dict.fromkeys(("trained", *names), 0)
@@ -92,6 +85,8 @@ def verify(
                 results[name]["logits"].append(
                     (float(difference), float(np.abs(logits.numpy()).max()))
                 )
+    if not images:
+        raise DataError("there are no images to verify with")
     report = {name: _summary(result, counts[name]) for name, result in results.items()}
     miou = paddleseg_scores(counts["trained"])["miou"]
     if precision == "fp32":
@@ -108,6 +103,57 @@ def verify(
         "miou": miou,
         "runtimes": report,
     }
+
+
+def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) -> dict:
+    """Hold an export against the trained network on noise, without a data set.
+
+    Args:
+        network: The trained network.
+        path: The exported folder.
+        test_config: The config's settings of evaluation.
+
+    Returns:
+        ``input_shapes`` of the noise, and in ``agreement``, for each runtime that is installed,
+        the share of labels that are the network's.
+
+    Raises:
+        ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them.
+    """
+    exported = ExportedModel(path)
+    batch, channels, height, width = exported.input_shape
+    sizes = [(height or open_h, width or open_w) for open_h, open_w in ((131, 197), (256, 320))]
+    shapes = sorted({(batch or 1, channels or 3, *size_hw) for size_hw in sizes})
+    scale = evaluation_scale(test_config)
+    network.eval()
+    agreement = {}
+    for name in _able(exported, "fp32"):
+        predictor = Predictor(path, runtime=name)
+        equal = []
+        for shape in shapes:
+            noise = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
+            with paddle.no_grad():
+                labels, _ = infer.aug_inference(network, paddle.to_tensor(noise), [], scales=scale)
+            output = predictor.run(noise)
+            guess = output if exported.output_op == "argmax" else output.argmax(axis=1)
+            equal.append(float((guess == labels.numpy()[:, 0]).mean()))
+        agreement[name] = min(equal)
+        if agreement[name] < REQUIRED_AGREEMENT:
+            raise ExportError(
+                f"the export in {exported.model.parent} does not give the trained network's labels "
+                f"in {name}: {agreement[name]:.4%} agree on noise; do not use it there"
+            )
+    return {"input_shapes": [list(shape) for shape in shapes], "agreement": agreement}
+
+
+def _able(exported: ExportedModel, precision: str) -> list[str]:
+    """Return the installed runtimes that can run an export on a CPU in a precision."""
+    return [
+        name
+        for name in installed()
+        if precision in RUNTIMES[name].precisions.get("cpu", ())
+        and (name == "paddle" or exported.onnx is not None)
+    ]
 
 
 def _summary(result: dict, counts: np.ndarray) -> dict:
