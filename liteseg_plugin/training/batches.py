@@ -82,7 +82,7 @@ class Batches:
             )
         else:
             loader = DataLoader(self._dataset, batch_sampler=batches, collate_fn=collate)
-        for indices, data in zip(batches, loader):
+        for data, indices in zip(loader, batches):  # the loader first: at its end it cleans up
             state = random_state() if self._num_workers else states.popleft()
             yield Batch(data, [self._file(index) for index in indices], state)
 

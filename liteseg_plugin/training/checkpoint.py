@@ -97,7 +97,11 @@ def prepare(save_dir: Path, resume_model: str | None = None) -> Path | None:
             iteration_of(run)
             resumed = run
     known = [*list_checkpoints(save_dir), *save_dir.glob("best_model")]
-    if known and (resumed is None or resumed.resolve().parent != save_dir.resolve()):
+    # With auto, a best_model alone is of this run: killed before its first checkpoint.
+    goes_on = resume_model == "auto" or (
+        resumed is not None and resumed.resolve().parent == save_dir.resolve()
+    )
+    if known and not goes_on:
         raise TrainingError(
             f"--save_dir {save_dir} holds an earlier run ({known[-1].name}), which this one would "
             "overwrite. Go on with it by --resume_model auto, or give another --save_dir"

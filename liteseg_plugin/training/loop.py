@@ -181,7 +181,9 @@ class _Run:
             train_dataset, settings.batch_size, settings.num_workers, seed
         )
         self.iteration = 0
-        self.best, self.best_ema = Best(), Best()
+        # In a folder that training goes on in, there may be one of after the checkpoint.
+        self.best = checkpoint.read_best(self._best_weights.parent)
+        self.best_ema = checkpoint.read_best(self._best_ema_weights.parent)
         self.evaluations_below_best = 0
         self.window: list[list[float]] = []  # losses since the last log line, as in _Step
         self.unread: list[_Step] = []
@@ -502,14 +504,8 @@ class _Run:
             self.scaler.load_state_dict(state["scaler"])
         self.window = state.get("window", [])
         self.evaluations_below_best = state.get("evaluations_below_best", 0)
-        # The folder may know a better one: of after this checkpoint.
-        self.best = max(
-            Best(*state.get("best", Best())), checkpoint.read_best(self._best_weights.parent)
-        )
-        self.best_ema = max(
-            Best(*state.get("best_ema", Best())),
-            checkpoint.read_best(self._best_ema_weights.parent),
-        )
+        self.best = max(self.best, Best(*state.get("best", Best())))
+        self.best_ema = max(self.best_ema, Best(*state.get("best_ema", Best())))
         logger.info(f"Resumed from {folder}, at iteration {self.iteration}")
         if lacks:
             logger.warning(f"Not in {folder}: {'; '.join(lacks)}")
