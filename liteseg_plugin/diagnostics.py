@@ -30,6 +30,7 @@ from paddleseg import core as _  # noqa: F401 - loads the modules wrapped below
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.builder import Builder
 from paddleseg.datasets import Dataset
+from paddleseg.optimizers.optimizer import BaseOptimizer
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger, utils
 from PIL import Image
@@ -53,6 +54,7 @@ def install() -> None:
     _wrap(Config, "__init__", _read_config)
     _wrap(Builder, "load_component_class", _find_component)
     _wrap(Builder, "build_component", _build)
+    _wrap(BaseOptimizer, "_collect_params", _group_parameters)
     _wrap(Dataset, "__init__", _open_dataset)
     _wrap(Dataset, "__getitem__", _read_sample)
     _wrap(Compose, "__call__", _transform)
@@ -142,6 +144,19 @@ def _accepted_arguments(component: Any) -> str:
     parameters = inspect.signature(component).parameters.values()
     names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     return ", ".join(names) or "the arguments that its documentation lists"
+
+
+def _group_parameters(original: Callable[..., list], self: BaseOptimizer, model: paddle.nn.Layer):
+    """Refuse rates for parts that there are not, which PaddleSeg leaves at the common rate."""
+    names = [*dict(model.named_parameters())]
+    for group in self.custom_cfg or ():
+        part = group.get("name")
+        if not part or not any(part in name for name in names):
+            raise ConfigError(
+                f"optimizer.custom_cfg: no parameter's name has {part!r} in it; the parts of "
+                f"{type(model).__name__} are {', '.join(dict(model.named_children()))}"
+            )
+    return original(self, model)
 
 
 def _open_dataset(original: Callable[..., None], self: Dataset, *args: Any, **kw: Any):

@@ -7,6 +7,7 @@ sample is seeded by itself, so that its augmentation does not depend on which wo
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 from collections import deque
@@ -142,8 +143,11 @@ def paddle_random_state() -> list:
 
 def set_paddle_random_state(state: list) -> None:
     """Restore what :func:`paddle_random_state` returned, if as many devices are there."""
-    current = paddle.get_rng_state()
-    if len(current) == len(state):
-        for generator, values in zip(current, state):
-            generator.__setstate__(tuple(values))
-        paddle.set_rng_state(current)
+    restored = []
+    for current, values in zip(paddle.get_rng_state(), state):
+        kind = type(current)
+        restored.append(kind.__new__(kind))
+        restored[-1].__setstate__(tuple(values))
+    if len(restored) == len(state):
+        with contextlib.suppress(ValueError):  # fewer devices are noted than are there
+            paddle.set_rng_state(restored)

@@ -217,6 +217,8 @@ class _Run:
         settings = self.settings
         _log_cpu_use(self.processes)
         self._rate_known_best_model()
+        if self.iteration >= settings.iters:
+            logger.info(f"Iteration {self.iteration} of {settings.iters}: nothing left to train")
         batch_cost, reader_cost = TimeAverager(), TimeAverager()
         passes = settings.gradient_accumulation_steps
         waits_anyway = paddle.get_device().startswith("cpu")

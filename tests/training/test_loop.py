@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import signal
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -13,8 +17,9 @@ from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.utils import utils
 
 from liteseg_plugin import activate
-from liteseg_plugin.training import loop
-from liteseg_plugin.training.loop import Settings
+from liteseg_plugin.errors import DataError, TrainingError
+from liteseg_plugin.training import checkpoint, loop
+from liteseg_plugin.training.loop import Interrupted, Settings
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +110,390 @@ def test_steps_are_those_of_paddleseg_bit_for_bit(train, tmp_path, capfd):
         ours = [v for v in ours.values() if isinstance(v, paddle.Tensor)]
         assert len(ours) == len(theirs) > 100
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs))
+
+
+class Pixels(paddle.io.Dataset):
+    """Eight images of 4x4 pixels; brightness is drawn at random, the class is the row's."""
+
+    num_classes, ignore_index = 2, 255
+    file_list = [(f"image_{i}.png", f"label_{i}.png") for i in range(8)]  # noqa: RUF012
+    poisoned = None
+
+    def __len__(self):
+        return len(self.file_list)
+
+    def __getitem__(self, index):
+        rng = np.random.default_rng(index)
+        image = rng.normal(size=(3, 4, 4)) + np.random.normal()
+        if index == self.poisoned:
+            image[0, 0, 0] = np.inf
+        label = np.arange(16, dtype="int64").reshape(4, 4) // 8
+        return {"img": image.astype("float32"), "label": label, "trans_info": []}
+
+
+class Net(paddle.nn.Layer):
+    """One output, as networks of PaddleSeg give it: a list of logits."""
+
+    def __init__(self, with_norm=True):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 2, 3, padding=1)
+        self.norm = paddle.nn.BatchNorm2D(2) if with_norm else paddle.nn.Identity()
+
+    def forward(self, x):
+        return [self.norm(self.conv(x))]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Train the small network; scores are what successive evaluations shall give."""
+    activate()
+
+    def run(
+        save_dir=tmp_path / "out",
+        data=None,
+        scores=None,
+        seed=3,
+        rate=0.1,
+        net=None,
+        evaluated=None,
+        **options,
+    ):
+        utils.set_seed(seed)
+        net = net or Net()
+        schedule = rate if callable(rate) else paddle.optimizer.lr.PolynomialDecay(rate, 100)
+        options = {"iters": 4, "batch_size": 2, "save_interval": 2, "log_iters": 1, **options}
+        resume = checkpoint.prepare(Path(save_dir), options.pop("resume_model", None))
+        clip = paddle.nn.ClipGradByGlobalNorm(1.0)
+        optimizer = paddle.optimizer.Momentum(schedule, 0.9, net.parameters(), grad_clip=clip)
+        patch = pytest.MonkeyPatch()
+        if scores is not None:
+            given = iter(scores)
+
+            def evaluate(model, *args, **kw):
+                if evaluated is not None:
+                    evaluated.append(model.conv.weight.numpy())
+                return next(given), 0.5, None, None, None
+
+            patch.setattr(import_module("paddleseg.core"), "evaluate", evaluate)
+        try:
+            loop.train(
+                net,
+                optimizer,
+                {"types": [paddle.nn.CrossEntropyLoss(axis=1)], "coef": [1]},
+                data or Pixels(),
+                Settings(save_dir=str(save_dir), resume_model=resume, **options),
+                None if scores is None else Pixels(),
+            )
+        finally:
+            patch.undo()
+        return net
+
+    run.out = tmp_path / "out"
+    return run
+
+
+def weights(net):
+    return np.concatenate([tensor.numpy().ravel() for tensor in net.state_dict().values()])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_is_exact_in_the_middle_of_an_epoch(run, capfd, tmp_path, workers):
+    """Four steps an epoch; the log averages three, so that its window is cut too."""
+    flags = {"save_interval": 5, "log_iters": 3, "num_workers": workers, "use_ema": True}
+    whole = run(tmp_path / "whole", iters=9, **flags)
+    expected = steps(capfd.readouterr().out)
+    shutil.copytree(tmp_path / "whole" / "iter_5", run.out / "iter_5")
+    resumed = run(iters=9, resume_model="auto", seed=99, **flags)
+    assert steps(capfd.readouterr().out) == expected[1:]
+    assert len(expected) == 3
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+    for name in ("model.pdparams", "ema_model.pdparams", "training.json"):
+        ours, theirs = (
+            (folder / "iter_9" / name).read_bytes() for folder in (run.out, tmp_path / "whole")
+        )
+        if name.endswith("json"):
+            assert ours == theirs
+        else:
+            assert len(ours) == len(theirs)
+
+
+def test_augmentation_differs_between_epochs_samples_and_seeds_in_workers(run):
+    from liteseg_plugin.training.batches import Batches
+
+    def read(seed, start, count=8):
+        stream = Batches(Pixels(), 1, 2, seed).start(start)
+        return {b.files[0]: b.data["img"].numpy() for b, _ in zip(stream, range(count))}
+
+    first, second, other = read(1, 0), read(1, 8), read(2, 0)
+    assert len(first) == len(second) == 8
+    shift = {name: float((first[name] - first["image_0.png"]).mean()) for name in first}
+    assert len(set(shift.values())) == 8
+    assert all((first[name] != second[name]).all() for name in first)
+    assert all((first[name] != other[name]).all() for name in first)
+    late = read(1, 5, 3)
+    assert len(late) == 3
+    assert all((late[name] == first[name]).all() for name in late)
+
+
+def test_best_model_is_never_replaced_by_a_worse_one(run):
+    run(scores=[0.4, 0.6], iters=4)
+    best = run.out / "best_model" / "model.pdparams"
+    kept = best.read_bytes()
+    assert checkpoint.read_best(best.parent) == (0.6, 4)
+    run(scores=[0.5, 0.55], iters=8, resume_model="auto")
+    assert best.read_bytes() == kept
+    run(scores=[0.7], iters=10, resume_model="auto")
+    assert checkpoint.read_best(best.parent) == (0.7, 10)
+    assert best.read_bytes() != kept
+    # From before the best one, too.
+    run(scores=[0.65], iters=4, resume_model=str(run.out / "iter_2"))
+    assert checkpoint.read_best(best.parent) == (0.7, 10)
+
+
+def test_best_model_of_paddleseg_is_evaluated_first(run, capfd):
+    """Its loop notes nowhere how good it is, and its next evaluation would replace it."""
+    run(scores=[0.4, 0.3])
+    for path in (*run.out.glob("*/training.json"), run.out / "best_model" / "best.json"):
+        path.unlink()
+    shutil.rmtree(run.out / "iter_4")
+    best = run.out / "best_model" / "model.pdparams"
+    kept, evaluated = best.read_bytes(), []
+    expected = paddle.load(str(best))["conv.weight"].numpy()
+    run(scores=[0.4, 0.35], resume_model="auto", evaluated=evaluated)
+    said = capfd.readouterr().out
+    np.testing.assert_array_equal(evaluated[0], expected)
+    assert "random state; best mIoU; loss scale of fp16" in said
+    assert "Resumed from" in said
+    assert best.read_bytes() == kept
+    assert len(evaluated) == 2
+
+
+def test_early_stop_counts_across_a_resume(run, capfd):
+    run(scores=[0.5, 0.4], early_stop_intervals=2)
+    run(scores=[0.5, 0.4, 0.9], early_stop_intervals=2, iters=20, resume_model="auto")
+    said = capfd.readouterr().out
+    assert "Early stopping at iter 8. The best mean IoU is 0.5000." in said
+    assert "iter: 9/20" not in said
+
+
+def test_loss_that_is_no_number_stops_and_names_the_images(run):
+    data = Pixels()
+    data.poisoned = 3
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at iteration (\d)") as caught:
+        run(data=data, save_interval=1, keep_checkpoint_max=0)
+    iteration = int(re.search(r"iteration (\d)", str(caught.value))[1])
+    listed = json.loads((run.out / f"nan_iter_{iteration}.json").read_text())
+    assert "image_3.png" in listed["files"]
+    assert len(listed["files"]) == 2
+    assert "image_3.png" in str(caught.value)
+    saved = checkpoint.list_checkpoints(run.out)
+    assert [path.name for path in saved] == [f"iter_{i}" for i in range(1, iteration)]
+    for path in saved:
+        assert all(
+            np.isfinite(v.numpy()).all()
+            for v in paddle.load(f"{path}/model.pdparams").values()
+            if isinstance(v, paddle.Tensor)
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_at_the_end_of_the_iteration(run, number):
+    before = signal.getsignal(number)
+    data = Pixels()
+
+    class Stop(paddle.nn.CrossEntropyLoss):
+        pass
+
+    calls = []
+
+    def raise_signal(net, inputs):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(number)
+
+    net = Net()
+    net.register_forward_pre_hook(raise_signal)
+    with pytest.raises(Interrupted) as caught:
+        run(net=net, data=data, iters=8, save_interval=8)
+    assert caught.value.checkpoint == run.out / "iter_3"
+    assert (run.out / "iter_3" / "training.json").is_file()
+    assert len(calls) == 3
+    assert signal.getsignal(number) == before
+
+
+def test_second_interrupt_does_not_wait(run):
+    def raise_twice(net, inputs):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    net = Net()
+    net.register_forward_pre_hook(raise_twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(net=net)
+    assert not isinstance(caught.value, Interrupted)
+    assert checkpoint.list_checkpoints(run.out) == []
+
+
+def test_accumulated_steps_equal_those_of_the_whole_batch(run, capfd, tmp_path):
+    """Without batch norm, whose statistics are those of the smaller batches."""
+    whole = run(tmp_path / "whole", net=_seeded(Net(with_norm=False)), batch_size=4, iters=5)
+    expected = steps(capfd.readouterr().out)
+    parts = run(
+        net=_seeded(Net(with_norm=False)), batch_size=2, gradient_accumulation_steps=2, iters=5
+    )
+    seen = steps(capfd.readouterr().out)
+    assert [line.split(",")[0] for line in seen] == ["epoch: 1"] * 2 + ["epoch: 2"] * 2 + [
+        "epoch: 3"
+    ]
+    assert seen == expected
+    np.testing.assert_allclose(weights(parts), weights(whole), rtol=1e-5, atol=1e-7)
+
+
+def _seeded(net):
+    rng = np.random.default_rng(0)
+    net.set_state_dict(
+        {k: rng.normal(size=v.shape).astype("float32") for k, v in net.state_dict().items()}
+    )
+    return net
+
+
+def test_resume_between_accumulated_epochs_is_exact(run, tmp_path):
+    """Three passes a step, four batches an epoch: steps straddle epochs."""
+    flags = {"gradient_accumulation_steps": 3, "iters": 5}
+    whole = run(tmp_path / "whole", **flags)
+    shutil.copytree(tmp_path / "whole" / "iter_2", run.out / "iter_2")
+    np.testing.assert_array_equal(weights(run(resume_model="auto", **flags)), weights(whole))
+
+
+def test_plateau_schedule_is_stepped_with_the_loss_and_resumed(run, capfd, tmp_path):
+    def schedule():
+        return paddle.optimizer.lr.ReduceOnPlateau(0.5, patience=0, threshold=0.5, factor=0.5)
+
+    whole = run(tmp_path / "whole", rate=schedule(), iters=6)
+    rates = {line.split("lr: ")[1] for line in steps(capfd.readouterr().out)}
+    assert len(rates) > 2
+    shutil.copytree(tmp_path / "whole" / "iter_4", run.out / "iter_4")
+    resumed = run(rate=schedule(), iters=6, resume_model="auto")
+    np.testing.assert_array_equal(weights(resumed), weights(whole))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_precision_that_the_device_lacks_is_refused(run, precision):
+    with pytest.raises(TrainingError, match=f"--precision {precision} does not work on cpu; use"):
+        run(precision=precision)
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.filterwarnings("ignore")
+def test_low_precision_takes_the_arguments_of_paddle(run, precision, level, monkeypatch):
+    """As far as a CPU goes: Paddle computes in float32 there, but takes the same calls."""
+    monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
+    contexts, cast = [], paddle.amp.auto_cast
+    monkeypatch.setattr(paddle.amp, "auto_cast", lambda **kw: contexts.append(kw) or cast(**kw))
+    if level == "O2":
+        decorated = []
+        monkeypatch.setattr(paddle.amp, "decorate", lambda *a, **kw: decorated.append(kw) or a)
+    run(precision=precision, amp_level=level, iters=2)
+    run(precision=precision, amp_level=level, iters=4, resume_model="auto")
+    dtype = {"fp16": "float16", "bf16": "bfloat16"}[precision]
+    assert len(contexts) == 4
+    assert {(kw["dtype"], kw["level"]) for kw in contexts} == {(dtype, level)}
+    if level == "O2":
+        assert [kw["dtype"] for kw in decorated] == [dtype] * 2
+
+
+def test_state_of_the_loss_scale_is_kept(run, monkeypatch):
+    """A scaler that is switched on, though the device does not need it."""
+    states = []
+
+    class Scaler:
+        count = 0
+
+        def __init__(self, init_loss_scaling):
+            assert init_loss_scaling == 1024
+
+        def scale(self, loss):
+            return loss * 1
+
+        def step(self, optimizer):
+            optimizer.step()
+
+        def update(self):
+            self.count += 1
+
+        def state_dict(self):
+            return {"scale": np.float32([512]), "incr_count": self.count}
+
+        def load_state_dict(self, state):
+            states.append(state)
+            self.count = state["incr_count"]
+
+    monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
+    monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
+    monkeypatch.setattr(
+        paddle.amp,
+        "auto_cast",
+        lambda **kw: paddle.no_grad.__class__ and __import__("contextlib").nullcontext(),
+    )
+    run(precision="fp16", iters=2)
+    run(precision="fp16", iters=4, resume_model="auto")
+    assert states == [{"scale": [512.0], "incr_count": 2}]
+    saved = json.loads((run.out / "iter_4" / "training.json").read_text())
+    assert saved["scaler"] == {"scale": [512.0], "incr_count": 4}
+
+
+def test_ema_starts_from_the_weights_where_a_checkpoint_has_none(run, capfd):
+    run(iters=2)
+    run(iters=4, use_ema=True, resume_model="auto")
+    assert "EMA, which starts from these weights" in capfd.readouterr().out
+    assert (run.out / "iter_4" / "ema_model.pdparams").is_file()
+
+
+def test_keeps_the_newest_checkpoints_of_the_whole_run(run):
+    run(iters=4, save_interval=1, keep_checkpoint_max=2)
+    run(iters=6, save_interval=1, keep_checkpoint_max=2, resume_model="auto")
+    assert {path.name for path in run.out.iterdir()} == {"iter_5", "iter_6"}
+
+
+def test_visualdl_gets_the_scalars_of_paddleseg(run, monkeypatch):
+    visualdl = pytest.importorskip("visualdl")
+    scalars = []
+
+    class Writer(visualdl.LogWriter):
+        def add_scalar(self, tag, value, step, **kw):
+            scalars.append((tag, step))
+            super().add_scalar(tag, value, step, **kw)
+
+    monkeypatch.setattr(visualdl, "LogWriter", Writer)
+    run(iters=2, use_vdl=True, use_ema=True, scores=[0.1, 0.2])
+    train_tags = ["Train/loss", "Train/lr", "Train/batch_cost", "Train/reader_cost"]
+    tags = ["Evaluate/mIoU", "Evaluate/Acc", "Evaluate/Ema_mIoU", "Evaluate/Ema_Acc"]
+    assert scalars == [(t, 1) for t in train_tags] + [(t, 2) for t in train_tags + tags]
+    assert any(path.name.startswith("vdlrecords") for path in run.out.iterdir())
+
+
+def test_fewer_images_than_a_batch_are_refused(run):
+    with pytest.raises(DataError, match="8 training images do not fill one batch of 9"):
+        run(batch_size=9)
+
+
+@pytest.mark.parametrize("name", ["iters", "batch_size", "save_interval", "log_iters"])
+def test_settings_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
+        Settings(**{"iters": 1, "batch_size": 1, name: 0})
+
+
+def test_finished_run_has_nothing_to_do(run, capfd):
+    first = weights(run(iters=4))
+    np.testing.assert_array_equal(weights(run(iters=4, resume_model="auto")), first)
+    assert "nothing left to train" in capfd.readouterr().out
+
+
+def test_loop_runs_outside_the_main_thread(run):
+    """Where Python takes no signal handlers."""
+    nets = []
+    thread = threading.Thread(target=lambda: nets.append(run(iters=1)))
+    thread.start()
+    thread.join()
+    assert len(nets) == 1
