@@ -75,12 +75,16 @@ class Batches:
             return batch
 
         if self._num_workers:
-            loader = DataLoader(
-                _SeededSamples(self._dataset, self.seed),
-                batch_sampler=[[(epoch, index) for index in indices] for indices in batches],
-                num_workers=self._num_workers,
-                worker_init_fn=_leave_interrupts_to_the_parent,
+            before = random_state()
+            loader = iter(
+                DataLoader(
+                    _SeededSamples(self._dataset, self.seed),
+                    batch_sampler=[[(epoch, index) for index in indices] for indices in batches],
+                    num_workers=self._num_workers,
+                    worker_init_fn=_leave_interrupts_to_the_parent,
+                )
             )
+            set_random_state(before)  # the loader draws a seed that nobody uses
         else:
             loader = DataLoader(self._dataset, batch_sampler=batches, collate_fn=collate)
         for data, indices in zip(loader, batches):  # the loader first: at its end it cleans up

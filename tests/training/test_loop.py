@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from liteseg_plugin import activate
 from liteseg_plugin.errors import DataError, TrainingError
 from liteseg_plugin.training import checkpoint, loop
 from liteseg_plugin.training.loop import Interrupted, Settings
+from liteseg_plugin.weights import read_state_dict
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +199,7 @@ def weights(net):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resume_is_exact_in_the_middle_of_an_epoch(run, capfd, tmp_path, workers):
+def test_resume_is_exact_in_the_middle_of_an_epoch(run, same_arrays, capfd, tmp_path, workers):
     """Four steps an epoch; the log averages three, so that its window is cut too."""
     flags = {"save_interval": 5, "log_iters": 3, "num_workers": workers, "use_ema": True}
     whole = run(tmp_path / "whole", iters=9, **flags)
@@ -208,13 +210,11 @@ def test_resume_is_exact_in_the_middle_of_an_epoch(run, capfd, tmp_path, workers
     assert len(expected) == 3
     np.testing.assert_array_equal(weights(resumed), weights(whole))
     for name in ("model.pdparams", "ema_model.pdparams", "training.json"):
-        ours, theirs = (
-            (folder / "iter_9" / name).read_bytes() for folder in (run.out, tmp_path / "whole")
-        )
+        ours, theirs = (folder / "iter_9" / name for folder in (run.out, tmp_path / "whole"))
         if name.endswith("json"):
-            assert ours == theirs
+            assert ours.read_text() == theirs.read_text()
         else:
-            assert len(ours) == len(theirs)
+            assert same_arrays(ours, theirs)
 
 
 def test_augmentation_differs_between_epochs_samples_and_seeds_in_workers(run):
@@ -289,21 +289,13 @@ def test_loss_that_is_no_number_stops_and_names_the_images(run):
     saved = checkpoint.list_checkpoints(run.out)
     assert [path.name for path in saved] == [f"iter_{i}" for i in range(1, iteration)]
     for path in saved:
-        assert all(
-            np.isfinite(v.numpy()).all()
-            for v in paddle.load(f"{path}/model.pdparams").values()
-            if isinstance(v, paddle.Tensor)
-        )
+        arrays = read_state_dict(path / "model.pdparams").values()
+        assert all(np.isfinite(array).all() for array in arrays)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_at_the_end_of_the_iteration(run, number):
     before = signal.getsignal(number)
-    data = Pixels()
-
-    class Stop(paddle.nn.CrossEntropyLoss):
-        pass
-
     calls = []
 
     def raise_signal(net, inputs):
@@ -314,7 +306,7 @@ def test_signal_saves_at_the_end_of_the_iteration(run, number):
     net = Net()
     net.register_forward_pre_hook(raise_signal)
     with pytest.raises(Interrupted) as caught:
-        run(net=net, data=data, iters=8, save_interval=8)
+        run(net=net, iters=8, save_interval=8)
     assert caught.value.checkpoint == run.out / "iter_3"
     assert (run.out / "iter_3" / "training.json").is_file()
     assert len(calls) == 3
@@ -342,9 +334,7 @@ def test_accumulated_steps_equal_those_of_the_whole_batch(run, capfd, tmp_path):
         net=_seeded(Net(with_norm=False)), batch_size=2, gradient_accumulation_steps=2, iters=5
     )
     seen = steps(capfd.readouterr().out)
-    assert [line.split(",")[0] for line in seen] == ["epoch: 1"] * 2 + ["epoch: 2"] * 2 + [
-        "epoch: 3"
-    ]
+    assert [line.split(",")[0][-1] for line in seen] == ["1", "1", "2", "2", "3"]
     assert seen == expected
     np.testing.assert_allclose(weights(parts), weights(whole), rtol=1e-5, atol=1e-7)
 
@@ -431,11 +421,7 @@ def test_state_of_the_loss_scale_is_kept(run, monkeypatch):
 
     monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
     monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
-    monkeypatch.setattr(
-        paddle.amp,
-        "auto_cast",
-        lambda **kw: paddle.no_grad.__class__ and __import__("contextlib").nullcontext(),
-    )
+    monkeypatch.setattr(paddle.amp, "auto_cast", lambda **kw: contextlib.nullcontext())
     run(precision="fp16", iters=2)
     run(precision="fp16", iters=4, resume_model="auto")
     assert states == [{"scale": [512.0], "incr_count": 2}]
