@@ -222,7 +222,8 @@ def test_augmentation_differs_between_epochs_samples_and_seeds_in_workers(run):
 
     def read(seed, start, count=8):
         stream = Batches(Pixels(), 1, 2, seed).start(start)
-        return {b.files[0]: b.data["img"].numpy() for b, _ in zip(stream, range(count))}
+        with contextlib.closing(stream):
+            return {b.files[0]: b.data["img"].numpy() for b, _ in zip(stream, range(count))}
 
     first, second, other = read(1, 0), read(1, 8), read(2, 0)
     assert len(first) == len(second) == 8
