@@ -76,20 +76,24 @@ class Batches:
 
         if self._num_workers:
             before = random_state()
-            loader = iter(
-                DataLoader(
-                    _SeededSamples(self._dataset, self.seed),
-                    batch_sampler=[[(epoch, index) for index in indices] for indices in batches],
-                    num_workers=self._num_workers,
-                    worker_init_fn=_leave_interrupts_to_the_parent,
-                )
+            loader = DataLoader(
+                _SeededSamples(self._dataset, self.seed),
+                batch_sampler=[[(epoch, index) for index in indices] for indices in batches],
+                num_workers=self._num_workers,
+                worker_init_fn=_leave_interrupts_to_the_parent,
             )
-            set_random_state(before)  # the loader draws a seed that nobody uses
+            iterator = iter(loader)
+            set_random_state(before)  # it draws a seed, which nobody uses
         else:
             loader = DataLoader(self._dataset, batch_sampler=batches, collate_fn=collate)
-        for data, indices in zip(loader, batches):  # the loader first: at its end it cleans up
-            state = random_state() if self._num_workers else states.popleft()
-            yield Batch(data, [self._file(index) for index in indices], state)
+            iterator = iter(loader)
+        try:
+            for data, indices in zip(iterator, batches):
+                state = random_state() if self._num_workers else states.popleft()
+                yield Batch(data, [self._file(index) for index in indices], state)
+        finally:
+            # Its thread and processes, which are ahead of training, hold it: it never goes alone.
+            iterator._try_shutdown_all()
 
     def _file(self, index: int) -> str:
         files = getattr(self._dataset, "file_list", None)

@@ -223,7 +223,6 @@ class _Run:
         passes = settings.gradient_accumulation_steps
         waits_anyway = paddle.get_device().startswith("cpu")
         stream = self.batches.start(self.iteration * passes)
-        # Closing ends the loader's thread and processes, which are ahead of training.
         with contextlib.closing(stream), _SignalsDeferred() as signals:
             while self.iteration < settings.iters:
                 start = time.time()
