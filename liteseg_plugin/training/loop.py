@@ -165,6 +165,7 @@ class _Run:
         self.settings = settings
         self.processes, self.is_main = environment.nranks, environment.local_rank == 0
         self.save_dir = Path(settings.save_dir)
+        self.save_dir.mkdir(parents=True, exist_ok=True)
         self.losses, self.val_dataset, self.test_config = losses, val_dataset, test_config
         self.model = model
         diagnostics.check_batch_is_filled(train_dataset, settings.batch_size)

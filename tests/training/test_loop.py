@@ -96,12 +96,12 @@ def test_steps_are_those_of_paddleseg_bit_for_bit(train, tmp_path, capfd):
     said, weights = {}, {}
     for which in ("paddleseg", "ours"):
         weights[which] = train(
-            which, tmp_path / which, evaluate=True, use_ema=True, save_interval=2
+            which, tmp_path / which, evaluate=True, use_ema=True, save_interval=3
         )
         said[which] = capfd.readouterr().out
     assert len(steps(said["ours"])) == 5
     assert steps(said["ours"]) == steps(said["paddleseg"])
-    assert len(evaluations(said["ours"])) == 12
+    assert len(evaluations(said["ours"])) == 8
     assert evaluations(said["ours"]) == evaluations(said["paddleseg"])
     for name, value in weights["ours"].items():  # counting operators adds some to PaddleSeg's
         np.testing.assert_array_equal(weights["paddleseg"][name], value, err_msg=name)
@@ -112,6 +112,30 @@ def test_steps_are_those_of_paddleseg_bit_for_bit(train, tmp_path, capfd):
         ours = [v for v in ours.values() if isinstance(v, paddle.Tensor)]
         assert len(ours) == len(theirs) > 100
         assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(ours, theirs))
+
+    # A checkpoint of PaddleSeg's own loop, from the middle of an epoch.
+    train(
+        "ours", tmp_path / "resumed", resume_model=tmp_path / "paddleseg" / "iter_3", use_ema=True
+    )
+    said = capfd.readouterr().out
+    assert [step.split(", loss")[0] for step in steps(said)] == [
+        "epoch: 2, iter: 4/5",
+        "epoch: 3, iter: 5/5",
+    ]
+    assert "iter_3: random state; best mIoU; loss scale of fp16" in said
+
+
+def test_steps_are_those_of_paddleseg_in_two_processes(run, config, tmp_path):
+    script = Path(__file__).parents[1] / "data" / "both_loops.py"
+    run(
+        *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
+        *("--log_dir", tmp_path / "log", script, config, tmp_path / "out"),
+    )
+    logs = [(tmp_path / "log" / f"workerlog.{rank}").read_text() for rank in (0, 1)]
+    assert all("arrays are equal" in log for log in logs)
+    lines = steps(logs[0])
+    assert len(lines) == 6
+    assert lines[:3] == lines[3:]
 
 
 class Pixels(paddle.io.Dataset):
@@ -146,7 +170,7 @@ class Net(paddle.nn.Layer):
 
 
 @pytest.fixture
-def run(tmp_path):
+def small(tmp_path):
     """Train the small network; scores are what successive evaluations shall give."""
     activate()
 
@@ -199,25 +223,25 @@ def weights(net):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resume_is_exact_in_the_middle_of_an_epoch(run, same_arrays, capfd, tmp_path, workers):
+def test_resume_is_exact_in_the_middle_of_an_epoch(small, same_arrays, capfd, tmp_path, workers):
     """Four steps an epoch; the log averages three, so that its window is cut too."""
     flags = {"save_interval": 5, "log_iters": 3, "num_workers": workers, "use_ema": True}
-    whole = run(tmp_path / "whole", iters=9, **flags)
+    whole = small(tmp_path / "whole", iters=9, **flags)
     expected = steps(capfd.readouterr().out)
-    shutil.copytree(tmp_path / "whole" / "iter_5", run.out / "iter_5")
-    resumed = run(iters=9, resume_model="auto", seed=99, **flags)
+    shutil.copytree(tmp_path / "whole" / "iter_5", small.out / "iter_5")
+    resumed = small(iters=9, resume_model="auto", seed=99, **flags)
     assert steps(capfd.readouterr().out) == expected[1:]
     assert len(expected) == 3
     np.testing.assert_array_equal(weights(resumed), weights(whole))
     for name in ("model.pdparams", "ema_model.pdparams", "training.json"):
-        ours, theirs = (folder / "iter_9" / name for folder in (run.out, tmp_path / "whole"))
+        ours, theirs = (folder / "iter_9" / name for folder in (small.out, tmp_path / "whole"))
         if name.endswith("json"):
             assert ours.read_text() == theirs.read_text()
         else:
             assert same_arrays(ours, theirs)
 
 
-def test_augmentation_differs_between_epochs_samples_and_seeds_in_workers(run):
+def test_augmentation_differs_between_epochs_samples_and_seeds_in_workers(small):
     from liteseg_plugin.training.batches import Batches
 
     def read(seed, start, count=8):
@@ -236,31 +260,31 @@ def test_augmentation_differs_between_epochs_samples_and_seeds_in_workers(run):
     assert all((late[name] == first[name]).all() for name in late)
 
 
-def test_best_model_is_never_replaced_by_a_worse_one(run):
-    run(scores=[0.4, 0.6], iters=4)
-    best = run.out / "best_model" / "model.pdparams"
+def test_best_model_is_never_replaced_by_a_worse_one(small):
+    small(scores=[0.4, 0.6], iters=4)
+    best = small.out / "best_model" / "model.pdparams"
     kept = best.read_bytes()
     assert checkpoint.read_best(best.parent) == (0.6, 4)
-    run(scores=[0.5, 0.55], iters=8, resume_model="auto")
+    small(scores=[0.5, 0.55], iters=8, resume_model="auto")
     assert best.read_bytes() == kept
-    run(scores=[0.7], iters=10, resume_model="auto")
+    small(scores=[0.7], iters=10, resume_model="auto")
     assert checkpoint.read_best(best.parent) == (0.7, 10)
     assert best.read_bytes() != kept
     # From before the best one, too.
-    run(scores=[0.65], iters=4, resume_model=str(run.out / "iter_2"))
+    small(scores=[0.65], iters=4, resume_model=str(small.out / "iter_2"))
     assert checkpoint.read_best(best.parent) == (0.7, 10)
 
 
-def test_best_model_of_paddleseg_is_evaluated_first(run, capfd):
+def test_best_model_of_paddleseg_is_evaluated_first(small, capfd):
     """Its loop notes nowhere how good it is, and its next evaluation would replace it."""
-    run(scores=[0.4, 0.3])
-    for path in (*run.out.glob("*/training.json"), run.out / "best_model" / "best.json"):
+    small(scores=[0.4, 0.3])
+    for path in (*small.out.glob("*/training.json"), small.out / "best_model" / "best.json"):
         path.unlink()
-    shutil.rmtree(run.out / "iter_4")
-    best = run.out / "best_model" / "model.pdparams"
+    shutil.rmtree(small.out / "iter_4")
+    best = small.out / "best_model" / "model.pdparams"
     kept, evaluated = best.read_bytes(), []
     expected = paddle.load(str(best))["conv.weight"].numpy()
-    run(scores=[0.4, 0.35], resume_model="auto", evaluated=evaluated)
+    small(scores=[0.4, 0.35], resume_model="auto", evaluated=evaluated)
     said = capfd.readouterr().out
     np.testing.assert_array_equal(evaluated[0], expected)
     assert "random state; best mIoU; loss scale of fp16" in said
@@ -269,25 +293,25 @@ def test_best_model_of_paddleseg_is_evaluated_first(run, capfd):
     assert len(evaluated) == 2
 
 
-def test_early_stop_counts_across_a_resume(run, capfd):
-    run(scores=[0.5, 0.4], early_stop_intervals=2)
-    run(scores=[0.5, 0.4, 0.9], early_stop_intervals=2, iters=20, resume_model="auto")
+def test_early_stop_counts_across_a_resume(small, capfd):
+    small(scores=[0.5, 0.4], early_stop_intervals=2)
+    small(scores=[0.5, 0.4, 0.9], early_stop_intervals=2, iters=20, resume_model="auto")
     said = capfd.readouterr().out
     assert "Early stopping at iter 8. The best mean IoU is 0.5000." in said
     assert "iter: 9/20" not in said
 
 
-def test_loss_that_is_no_number_stops_and_names_the_images(run):
+def test_loss_that_is_no_number_stops_and_names_the_images(small):
     data = Pixels()
     data.poisoned = 3
     with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at iteration (\d)") as caught:
-        run(data=data, save_interval=1, keep_checkpoint_max=0)
+        small(data=data, save_interval=1, keep_checkpoint_max=0)
     iteration = int(re.search(r"iteration (\d)", str(caught.value))[1])
-    listed = json.loads((run.out / f"nan_iter_{iteration}.json").read_text())
+    listed = json.loads((small.out / f"nan_iter_{iteration}.json").read_text())
     assert "image_3.png" in listed["files"]
     assert len(listed["files"]) == 2
     assert "image_3.png" in str(caught.value)
-    saved = checkpoint.list_checkpoints(run.out)
+    saved = checkpoint.list_checkpoints(small.out)
     assert [path.name for path in saved] == [f"iter_{i}" for i in range(1, iteration)]
     for path in saved:
         arrays = read_state_dict(path / "model.pdparams").values()
@@ -295,7 +319,7 @@ def test_loss_that_is_no_number_stops_and_names_the_images(run):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_saves_at_the_end_of_the_iteration(run, number):
+def test_signal_saves_at_the_end_of_the_iteration(small, number):
     before = signal.getsignal(number)
     calls = []
 
@@ -307,14 +331,14 @@ def test_signal_saves_at_the_end_of_the_iteration(run, number):
     net = Net()
     net.register_forward_pre_hook(raise_signal)
     with pytest.raises(Interrupted) as caught:
-        run(net=net, iters=8, save_interval=8)
-    assert caught.value.checkpoint == run.out / "iter_3"
-    assert (run.out / "iter_3" / "training.json").is_file()
+        small(net=net, iters=8, save_interval=8)
+    assert caught.value.checkpoint == small.out / "iter_3"
+    assert (small.out / "iter_3" / "training.json").is_file()
     assert len(calls) == 3
     assert signal.getsignal(number) == before
 
 
-def test_second_interrupt_does_not_wait(run):
+def test_second_interrupt_does_not_wait(small):
     def raise_twice(net, inputs):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
@@ -322,16 +346,16 @@ def test_second_interrupt_does_not_wait(run):
     net = Net()
     net.register_forward_pre_hook(raise_twice)
     with pytest.raises(KeyboardInterrupt) as caught:
-        run(net=net)
+        small(net=net)
     assert not isinstance(caught.value, Interrupted)
-    assert checkpoint.list_checkpoints(run.out) == []
+    assert checkpoint.list_checkpoints(small.out) == []
 
 
-def test_accumulated_steps_equal_those_of_the_whole_batch(run, capfd, tmp_path):
+def test_accumulated_steps_equal_those_of_the_whole_batch(small, capfd, tmp_path):
     """Without batch norm, whose statistics are those of the smaller batches."""
-    whole = run(tmp_path / "whole", net=_seeded(Net(with_norm=False)), batch_size=4, iters=5)
+    whole = small(tmp_path / "whole", net=_seeded(Net(with_norm=False)), batch_size=4, iters=5)
     expected = steps(capfd.readouterr().out)
-    parts = run(
+    parts = small(
         net=_seeded(Net(with_norm=False)), batch_size=2, gradient_accumulation_steps=2, iters=5
     )
     seen = steps(capfd.readouterr().out)
@@ -348,36 +372,36 @@ def _seeded(net):
     return net
 
 
-def test_resume_between_accumulated_epochs_is_exact(run, tmp_path):
+def test_resume_between_accumulated_epochs_is_exact(small, tmp_path):
     """Three passes a step, four batches an epoch: steps straddle epochs."""
     flags = {"gradient_accumulation_steps": 3, "iters": 5}
-    whole = run(tmp_path / "whole", **flags)
-    shutil.copytree(tmp_path / "whole" / "iter_2", run.out / "iter_2")
-    np.testing.assert_array_equal(weights(run(resume_model="auto", **flags)), weights(whole))
+    whole = small(tmp_path / "whole", **flags)
+    shutil.copytree(tmp_path / "whole" / "iter_2", small.out / "iter_2")
+    np.testing.assert_array_equal(weights(small(resume_model="auto", **flags)), weights(whole))
 
 
-def test_plateau_schedule_is_stepped_with_the_loss_and_resumed(run, capfd, tmp_path):
+def test_plateau_schedule_is_stepped_with_the_loss_and_resumed(small, capfd, tmp_path):
     def schedule():
         return paddle.optimizer.lr.ReduceOnPlateau(0.5, patience=0, threshold=0.5, factor=0.5)
 
-    whole = run(tmp_path / "whole", rate=schedule(), iters=6)
+    whole = small(tmp_path / "whole", rate=schedule(), iters=6)
     rates = {line.split("lr: ")[1] for line in steps(capfd.readouterr().out)}
     assert len(rates) > 2
-    shutil.copytree(tmp_path / "whole" / "iter_4", run.out / "iter_4")
-    resumed = run(rate=schedule(), iters=6, resume_model="auto")
+    shutil.copytree(tmp_path / "whole" / "iter_4", small.out / "iter_4")
+    resumed = small(rate=schedule(), iters=6, resume_model="auto")
     np.testing.assert_array_equal(weights(resumed), weights(whole))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_precision_that_the_device_lacks_is_refused(run, precision):
+def test_precision_that_the_device_lacks_is_refused(small, precision):
     with pytest.raises(TrainingError, match=f"--precision {precision} does not work on cpu; use"):
-        run(precision=precision)
+        small(precision=precision)
 
 
 @pytest.mark.parametrize("level", ["O1", "O2"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.filterwarnings("ignore")
-def test_low_precision_takes_the_arguments_of_paddle(run, precision, level, monkeypatch):
+def test_low_precision_takes_the_arguments_of_paddle(small, precision, level, monkeypatch):
     """As far as a CPU goes: Paddle computes in float32 there, but takes the same calls."""
     monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
     contexts, cast = [], paddle.amp.auto_cast
@@ -385,8 +409,8 @@ def test_low_precision_takes_the_arguments_of_paddle(run, precision, level, monk
     if level == "O2":
         decorated = []
         monkeypatch.setattr(paddle.amp, "decorate", lambda *a, **kw: decorated.append(kw) or a)
-    run(precision=precision, amp_level=level, iters=2)
-    run(precision=precision, amp_level=level, iters=4, resume_model="auto")
+    small(precision=precision, amp_level=level, iters=2)
+    small(precision=precision, amp_level=level, iters=4, resume_model="auto")
     dtype = {"fp16": "float16", "bf16": "bfloat16"}[precision]
     assert len(contexts) == 4
     assert {(kw["dtype"], kw["level"]) for kw in contexts} == {(dtype, level)}
@@ -394,7 +418,7 @@ def test_low_precision_takes_the_arguments_of_paddle(run, precision, level, monk
         assert [kw["dtype"] for kw in decorated] == [dtype] * 2
 
 
-def test_state_of_the_loss_scale_is_kept(run, monkeypatch):
+def test_state_of_the_loss_scale_is_kept(small, monkeypatch):
     """A scaler that is switched on, though the device does not need it."""
     states = []
 
@@ -423,27 +447,27 @@ def test_state_of_the_loss_scale_is_kept(run, monkeypatch):
     monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
     monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **kw: contextlib.nullcontext())
-    run(precision="fp16", iters=2)
-    run(precision="fp16", iters=4, resume_model="auto")
+    small(precision="fp16", iters=2)
+    small(precision="fp16", iters=4, resume_model="auto")
     assert states == [{"scale": [512.0], "incr_count": 2}]
-    saved = json.loads((run.out / "iter_4" / "training.json").read_text())
+    saved = json.loads((small.out / "iter_4" / "training.json").read_text())
     assert saved["scaler"] == {"scale": [512.0], "incr_count": 4}
 
 
-def test_ema_starts_from_the_weights_where_a_checkpoint_has_none(run, capfd):
-    run(iters=2)
-    run(iters=4, use_ema=True, resume_model="auto")
+def test_ema_starts_from_the_weights_where_a_checkpoint_has_none(small, capfd):
+    small(iters=2)
+    small(iters=4, use_ema=True, resume_model="auto")
     assert "EMA, which starts from these weights" in capfd.readouterr().out
-    assert (run.out / "iter_4" / "ema_model.pdparams").is_file()
+    assert (small.out / "iter_4" / "ema_model.pdparams").is_file()
 
 
-def test_keeps_the_newest_checkpoints_of_the_whole_run(run):
-    run(iters=4, save_interval=1, keep_checkpoint_max=2)
-    run(iters=6, save_interval=1, keep_checkpoint_max=2, resume_model="auto")
-    assert {path.name for path in run.out.iterdir()} == {"iter_5", "iter_6"}
+def test_keeps_the_newest_checkpoints_of_the_whole_run(small):
+    small(iters=4, save_interval=1, keep_checkpoint_max=2)
+    small(iters=6, save_interval=1, keep_checkpoint_max=2, resume_model="auto")
+    assert {path.name for path in small.out.iterdir()} == {"iter_5", "iter_6"}
 
 
-def test_visualdl_gets_the_scalars_of_paddleseg(run, monkeypatch):
+def test_visualdl_gets_the_scalars_of_paddleseg(small, monkeypatch):
     visualdl = pytest.importorskip("visualdl")
     scalars = []
 
@@ -453,16 +477,16 @@ def test_visualdl_gets_the_scalars_of_paddleseg(run, monkeypatch):
             super().add_scalar(tag, value, step, **kw)
 
     monkeypatch.setattr(visualdl, "LogWriter", Writer)
-    run(iters=2, use_vdl=True, use_ema=True, scores=[0.1, 0.2])
+    small(iters=2, use_vdl=True, use_ema=True, scores=[0.1, 0.2])
     train_tags = ["Train/loss", "Train/lr", "Train/batch_cost", "Train/reader_cost"]
     tags = ["Evaluate/mIoU", "Evaluate/Acc", "Evaluate/Ema_mIoU", "Evaluate/Ema_Acc"]
     assert scalars == [(t, 1) for t in train_tags] + [(t, 2) for t in train_tags + tags]
-    assert any(path.name.startswith("vdlrecords") for path in run.out.iterdir())
+    assert any(path.name.startswith("vdlrecords") for path in small.out.iterdir())
 
 
-def test_fewer_images_than_a_batch_are_refused(run):
+def test_fewer_images_than_a_batch_are_refused(small):
     with pytest.raises(DataError, match="8 training images do not fill one batch of 9"):
-        run(batch_size=9)
+        small(batch_size=9)
 
 
 @pytest.mark.parametrize("name", ["iters", "batch_size", "save_interval", "log_iters"])
@@ -471,16 +495,16 @@ def test_settings_below_one_are_refused(name):
         Settings(**{"iters": 1, "batch_size": 1, name: 0})
 
 
-def test_finished_run_has_nothing_to_do(run, capfd):
-    first = weights(run(iters=4))
-    np.testing.assert_array_equal(weights(run(iters=4, resume_model="auto")), first)
+def test_finished_run_has_nothing_to_do(small, capfd):
+    first = weights(small(iters=4))
+    np.testing.assert_array_equal(weights(small(iters=4, resume_model="auto")), first)
     assert "nothing left to train" in capfd.readouterr().out
 
 
-def test_loop_runs_outside_the_main_thread(run):
+def test_loop_runs_outside_the_main_thread(small):
     """Where Python takes no signal handlers."""
     nets = []
-    thread = threading.Thread(target=lambda: nets.append(run(iters=1)))
+    thread = threading.Thread(target=lambda: nets.append(small(iters=1)))
     thread.start()
     thread.join()
     assert len(nets) == 1
