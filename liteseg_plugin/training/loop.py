@@ -18,7 +18,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -242,6 +242,8 @@ class _Run:
                     self._log(epoch, lr, batch_cost, reader_cost)
                 if self.ema_model is not None:
                     update_ema_model(self.ema_model, self.model, step=self.iteration)
+                if saves or stops:
+                    self._check_weights()
                 stops_early = saves and self._evaluate_and_keep_best()
                 if saves or stops:
                     self._save()
@@ -338,26 +340,32 @@ class _Run:
         self.window += rows
         self.unread.clear()
         answers = _gather((interrupted, bad))
-        self._stop_if_not_finite([found for _, found in answers if found])
+        found = [entry for _, entry in answers if entry]
+        if found:
+            # A process that is wrong spoils the others' weights: theirs come later.
+            first = min(entry["iteration"] for entry in found)
+            found = [entry for entry in found if entry["iteration"] == first]
+            files = [file for entry in found for file in entry["files"]]
+            self._stop(f"the loss is {found[0]['losses'][0]}", first, files, found[0]["losses"])
         return any(stops for stops, _ in answers)
 
-    def _stop_if_not_finite(self, found: Sequence[dict]) -> None:
-        if not found:
-            return
-        first = min(entry["iteration"] for entry in found)
-        # A process that is wrong spoils the others' weights: theirs come later.
-        found = [entry for entry in found if entry["iteration"] == first]
-        files = [file for entry in found for file in entry["files"]]
-        path = self.save_dir / f"nan_iter_{first}.json"
+    def _check_weights(self) -> None:
+        """Refuse to save what a step spoilt whose loss was still a number."""
+        finite = [paddle.isfinite(parameter).all() for parameter in self.model.parameters()]
+        if not bool(paddle.stack(finite).all()):
+            self._stop("weights are no numbers", self.iteration, self.batch.files, [])
+
+    def _stop(self, what: str, iteration: int, files: list[str], losses: list[str]) -> None:
+        path = self.save_dir / f"nan_iter_{iteration}.json"
         if self.is_main:
-            content = {"iteration": first, "losses": found[0]["losses"], "files": files}
+            content = {"iteration": iteration, "losses": losses, "files": files}
             path.write_text(json.dumps(content, indent=2), encoding="utf-8")
         shown = ", ".join(files[:4]) + (", ..." if len(files) > 4 else "")
         known = checkpoint.list_checkpoints(self.save_dir)
         stays = f"the last checkpoint is {known[-1]}" if known else "no checkpoint was written yet"
         raise TrainingError(
-            f"the loss is {found[0]['losses'][0]} at iteration {first}, on {shown} (listed in "
-            f"{path}); {stays}. Look at these images and labels, or lower the learning rate"
+            f"{what} at iteration {iteration}, on {shown} (listed in {path}); {stays}. Look at "
+            "these images and labels, or lower the learning rate"
         )
 
     # --- log and evaluation ----------------------------------------------------------------------

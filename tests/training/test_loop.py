@@ -318,6 +318,15 @@ def test_loss_that_is_no_number_stops_and_names_the_images(small):
         assert all(np.isfinite(array).all() for array in arrays)
 
 
+def test_weights_that_are_no_numbers_are_not_saved(small):
+    """A gradient may be NaN where the loss is not."""
+    net = Net()
+    net.conv.weight.register_hook(lambda gradient: gradient * np.nan)
+    with pytest.raises(TrainingError, match=r"weights are no numbers at iteration 1, on image_"):
+        small(net=net, save_interval=1)
+    assert [path.name for path in small.out.iterdir()] == ["nan_iter_1.json"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_at_the_end_of_the_iteration(small, number):
     before = signal.getsignal(number)
