@@ -230,13 +230,14 @@ class _Run:
                 self.iteration += 1
                 lr = self._step(stream, reader_cost)
                 train_profiler.add_profiler_step(settings.profiler_options)
-                batch_cost.record(time.time() - start, num_samples=settings.batch_size * passes)
                 logs = self.iteration % settings.log_iters == 0
                 ends = self.iteration == settings.iters
                 saves = ends or self.iteration % settings.save_interval == 0
                 stops = False
                 if waits_anyway or logs or saves:
                     stops = self._read_losses_and_agree(signals.received)
+                # After reading, which waits for what a GPU has still to do.
+                batch_cost.record(time.time() - start, num_samples=settings.batch_size * passes)
                 if logs:
                     epoch = (self.iteration - 1) * passes // len(self.batches) + 1
                     self._log(epoch, lr, batch_cost, reader_cost)
