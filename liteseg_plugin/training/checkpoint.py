@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +65,7 @@ def list_checkpoints(save_dir: Path) -> list[Path]:
 
 
 def prepare(save_dir: Path, resume_model: str | None = None) -> Path | None:
-    """Make the folder of a run ready, and return the checkpoint that it goes on from.
+    """Clean the folder of a run, and return the checkpoint that it goes on from.
 
     Args:
         save_dir: Where the run's checkpoints go. What a kill during a save left there is removed.
@@ -76,18 +76,18 @@ def prepare(save_dir: Path, resume_model: str | None = None) -> Path | None:
         WeightsError: If there is no such checkpoint.
         TrainingError: If ``save_dir`` holds checkpoints that the run would overwrite.
     """
-    save_dir.mkdir(parents=True, exist_ok=True)
     # Every process does this, so another one may have done it.
     for old in save_dir.glob(f"{_REPLACED}*"):
         name = save_dir / old.name[len(_REPLACED) :]
         if not name.exists():  # killed between the two renames of _publish
             with contextlib.suppress(OSError):
                 old.rename(name)
-    for leftover in [*save_dir.glob(f"{_REPLACED}*"), *save_dir.glob(f"**/{_PARTIAL}*")]:
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    for pattern in (f"{_REPLACED}*", f"{_PARTIAL}*", f"*best_model/{_PARTIAL}*"):
+        for leftover in [*save_dir.glob(pattern)]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
     resumed = None
     if resume_model is not None:
@@ -243,7 +243,7 @@ def _array(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _explained(target: Path, content: Mapping[str, Any]):
+def _explained(target: Path, content: Mapping[str, Any]) -> Iterator[None]:
     """Refuse to write where there is no room, and say what a failure leaves."""
     stays = "The checkpoints before it were not touched"
     needed, free = _bytes(content), shutil.disk_usage(target.parent).free

@@ -50,7 +50,10 @@ def training(random_crops, tmp_path_factory):
         log = tmp_path_factory.mktemp("log") / "log.txt"
         with log.open("w") as file:
             process = subprocess.Popen(
-                [str(word) for word in command], stdout=file, stderr=subprocess.STDOUT
+                [str(word) for word in command],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         process.log = log
         return process
@@ -62,14 +65,15 @@ def training(random_crops, tmp_path_factory):
 def finish():
     """Wait for a training process, which is killed or signalled once a condition holds.
 
-    The condition is asked with what the process said so far.
+    The condition is asked with what the process said so far. As from a terminal, the signal
+    reaches its worker processes too.
     """
 
     def finish(process, when=None, send=signal.SIGKILL):
         deadline = time.monotonic() + PROCESS_TIME
         while process.poll() is None and time.monotonic() < deadline:
             if when is not None and when(process.log.read_text()):
-                process.send_signal(send)
+                os.killpg(process.pid, send)
                 when = None
             time.sleep(0.003 if when else 0.05)
         process.kill()

@@ -9,12 +9,12 @@ import signal
 
 import pytest
 
-ITERS = 8
+ITERS = 6
 FLAGS = ("--iters", ITERS, "--save_interval", 2, "--do_eval", "--use_ema")
 FILES = (
-    "iter_8/model.pdparams",
-    "iter_8/model.pdopt",
-    "iter_8/ema_model.pdparams",
+    "iter_6/model.pdparams",
+    "iter_6/model.pdopt",
+    "iter_6/ema_model.pdparams",
     "best_model/model.pdparams",
     "ema_best_model/ema_model.pdparams",
 )
@@ -64,29 +64,22 @@ def test_killed_run_equals_the_uninterrupted_one(
     for name in FILES:
         assert same_arrays(folder / name, uninterrupted[0] / name), name
     ours, theirs = (
-        json.loads((path / "iter_8" / "training.json").read_text())
+        json.loads((path / "iter_6" / "training.json").read_text())
         for path in (folder, uninterrupted[0])
     )
     assert ours == theirs
 
 
-def test_interrupted_run_says_how_to_go_on(
-    training, finish, steps, same_arrays, uninterrupted, tmp_path
-):
-    """With worker processes, in the middle of an epoch: SIGINT, and what it tells to do."""
-    flags = ("--iters", 6, "--save_interval", 6, "--num_workers", 2)
-    whole = finish(training(tmp_path / "whole", *flags))
-    process = training(tmp_path / "out", *flags)
-    stopped = finish(process, when=lambda text: "iter: 3/6" in text, send=signal.SIGINT)
+def test_interrupted_run_saves_and_says_how_to_go_on(training, finish, tmp_path):
+    """Ctrl-C in a terminal, which reaches the workers that read the next batch too."""
+    process = training(tmp_path / "out", "--iters", 8, "--num_workers", 2)
+    stopped = finish(process, when=lambda text: "iter: 1/8" in text, send=signal.SIGINT)
     assert stopped.returncode == 130, stopped.text[-3000:]
+    assert "Traceback" not in stopped.text
     [checkpoint] = (tmp_path / "out").glob("iter_*")
     assert "go on with: liteseg train --config" in stopped.text
     assert f"--resume_model {checkpoint}" in stopped.text
-    resumed = finish(training(tmp_path / "out", *flags, "--resume_model", checkpoint))
-    expected = steps(whole.text)
-    assert {**steps(stopped.text), **steps(resumed.text)} == expected
-    name = "iter_6/model.pdparams"
-    assert same_arrays(tmp_path / "out" / name, tmp_path / "whole" / name)
+    assert (checkpoint / "training.json").is_file()
 
 
 def test_two_processes_resume_with_the_random_state_of_each(
