@@ -30,6 +30,7 @@ from paddleseg import core as _  # noqa: F401 - loads the modules wrapped below
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.builder import Builder
 from paddleseg.datasets import Cityscapes, Dataset
+from paddleseg.optimizers.optimizer import BaseOptimizer
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger, utils
 
@@ -37,12 +38,8 @@ from liteseg_plugin.compat import replace_in_utils
 from liteseg_plugin.datasets import cityscapes, faults
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
-from liteseg_plugin.weights import (
-    load_matching_weights,
-    load_weights,
-    read_arrays,
-    read_state_dict,
-)
+from liteseg_plugin.training import checkpoint
+from liteseg_plugin.weights import load_matching_weights, load_weights
 
 _installed = False
 _raised_in_thread: LitesegError | None = None
@@ -57,6 +54,7 @@ def install() -> None:
     _wrap(Config, "__init__", _read_config)
     _wrap(Builder, "load_component_class", _find_component)
     _wrap(Builder, "build_component", _build)
+    _wrap(BaseOptimizer, "_collect_params", _group_parameters)
     _wrap(Dataset, "__init__", _open_dataset)
     _wrap(Cityscapes, "__init__", _open_cityscapes)
     _wrap(Dataset, "__getitem__", _read_sample)
@@ -149,6 +147,19 @@ def _accepted_arguments(component: Any) -> str:
     return ", ".join(names) or "the arguments that its documentation lists"
 
 
+def _group_parameters(original: Callable[..., list], self: BaseOptimizer, model: paddle.nn.Layer):
+    """Refuse rates for parts that there are not, which PaddleSeg leaves at the common rate."""
+    names = [*dict(model.named_parameters())]
+    for group in self.custom_cfg or ():
+        part = group.get("name")
+        if not part or not any(part in name for name in names):
+            raise ConfigError(
+                f"optimizer.custom_cfg: no parameter's name has {part!r} in it; the parts of "
+                f"{type(model).__name__} are {', '.join(dict(model.named_children()))}"
+            )
+    return original(self, model)
+
+
 def _open_dataset(original: Callable[..., None], self: Dataset, *args: Any, **kw: Any):
     values = inspect.signature(original).bind(self, *args, **kw)
     values.apply_defaults()
@@ -221,15 +232,24 @@ class _SampleCheck:
 def _train(original: Callable[..., None], *args: Any, **kw: Any):
     values = inspect.signature(original).bind(*args, **kw)
     values.apply_defaults()
-    images, batch = len(values.arguments["train_dataset"]), values.arguments["batch_size"]
-    processes = paddle.distributed.ParallelEnv().nranks
-    if math.ceil(images / processes) < batch:
-        # PaddleSeg drops the last, incomplete batch, and waits for ever for the first one.
-        raise DataError(
-            f"{images} training images do not fill one batch of {batch} in each of {processes} "
-            "process(es); lower --batch_size or add images"
-        )
+    check_batch_is_filled(values.arguments["train_dataset"], values.arguments["batch_size"])
     return original(*args, **kw)
+
+
+def check_batch_is_filled(dataset: paddle.io.Dataset, batch_size: int) -> None:
+    """Refuse to wait for ever for the first batch.
+
+    PaddleSeg drops the last batch of an epoch if it is not complete.
+
+    Raises:
+        DataError: If the images of one process do not fill a batch.
+    """
+    processes = paddle.distributed.ParallelEnv().nranks
+    if math.ceil(len(dataset) / processes) < batch_size:
+        raise DataError(
+            f"{len(dataset)} training images do not fill one batch of {batch_size} in each of "
+            f"{processes} process(es); lower --batch_size or add images"
+        )
 
 
 def _evaluate(original: Callable[..., Any], model: Any, eval_dataset: Any, *a: Any, **kw):
@@ -259,18 +279,12 @@ def _load_partly(original: Callable[..., None], model: paddle.nn.Layer, pretrain
 def _resume(original: Callable[..., int], model: Any, optimizer: Any, resume_model: str | None):
     if resume_model is None:
         return original(model, optimizer, resume_model)
-    folder = Path(resume_model)
-    iteration = folder.name.rpartition("_")[2]
-    if not folder.is_dir() or not iteration.isdecimal():
-        raise WeightsError(
-            f"cannot resume from {resume_model}: give a checkpoint folder named iter_N, in which "
-            "training left model.pdparams and model.pdopt"
-        )
     # Not the original, whose paddle.load runs whatever code a file holds.
-    model.set_state_dict(read_state_dict(folder / "model.pdparams"))
-    optimizer.set_state_dict(read_arrays(folder / "model.pdopt"))
+    folder = Path(resume_model)
+    iteration = checkpoint.iteration_of(folder)
+    checkpoint.restore(folder, model, optimizer)
     logger.info(f"Resumed from {resume_model}")
-    return int(iteration)
+    return iteration
 
 
 def _load_whole(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):

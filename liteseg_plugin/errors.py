@@ -21,3 +21,7 @@ class WeightsError(LitesegError):
 
 class ExportError(LitesegError):
     """A model that cannot be exported, or an exported folder that cannot be used."""
+
+
+class TrainingError(LitesegError):
+    """Training that cannot go on, or a checkpoint that cannot be written."""

@@ -102,7 +102,8 @@ class OhemCrossEntropyLoss(nn.Layer):
         # Ignored pixels rank behind every labelled one.
         rank = paddle.where(labelled, probability, paddle.full_like(probability, 2.0)).flatten()
         threshold = _kth_smallest(rank, min_kept).clip(min=self.thresh)
-        hard = probability < threshold
+        # Not `<`: a probability that is no number is hard, and makes the loss one that is none.
+        hard = paddle.logical_not(probability >= threshold)
         few_labelled = labelled.astype("int64").sum() <= min_kept
         return paddle.logical_and(labelled, paddle.logical_or(few_labelled, hard))
 

@@ -162,8 +162,8 @@ def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
             "of another type",
             [
                 f"{name} {arrays[name].dtype}"
-                for name in target
-                if name in arrays and arrays[name].dtype != np.float32
+                for name, tensor in target.items()
+                if name in arrays and f"paddle.{arrays[name].dtype}" != str(tensor.dtype)
             ],
         ),
     ]
@@ -205,10 +205,19 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
             f"none of the {len(target)} arrays of {type(model).__name__} is in {path}: these are "
             f"the weights of another network (it has {', '.join([*arrays][:3])}, ...)"
         )
-    left = [name for name in target if name not in fitting]
-    if left:
+    reshaped = [
+        f"{name} {list(arrays[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in target.items()
+        if name in arrays and name not in fitting
+    ]
+    left = [
+        _listing("missing", [name for name in target if name not in arrays]),
+        _listing("of another shape (of other classes?)", reshaped),
+    ]
+    if any(left):
         logger.warning(
-            f"{path} lacks, or has in another shape:\n{_listing('kept as they were', left)}"
+            f"{path} has {len(fitting)} of the {len(target)} arrays of {type(model).__name__}; "
+            "the others start from random weights:\n" + "\n".join(filter(None, left))
         )
     model.set_state_dict({**target, **fitting})
     return len(fitting)

@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from paddleseg.models import STDC1, STDC2
 
+from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.models import PPLiteSeg
 
+REPOSITORY = Path(__file__).parents[1]
 LITESEG = str(Path(sys.executable).with_name("liteseg"))
 VARIANTS = {
     "T": (STDC1, {"arm_out_chs": [32, 64, 128], "seg_head_inter_chs": [32, 64, 64]}),
@@ -46,6 +50,34 @@ def run(tmp_path_factory):
         return result
 
     return run
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory):
+    """Folder of a small data set, and a function that writes a config for it."""
+    root = tmp_path_factory.mktemp("toy") / "street"
+    toy_street.generate(root, train=8, val=3, test=1, resolution_wh=(128, 96), progress=False)
+
+    def config(folder: Path, **changes) -> Path:
+        """Write the quick start's config, on the small data set, with changes as KEY__KEY=value."""
+        base = REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_toy_street_256x192.yml"
+        content = {"_base_": os.path.relpath(base, folder), "batch_size": 2, "iters": 2}
+        for name in ("train", "val"):
+            content[f"{name}_dataset"] = {
+                "dataset_root": str(root),
+                f"{name}_path": str(root / f"{name}.txt"),
+            }
+        for keys, value in changes.items():
+            target = content
+            *parents, last = keys.split("__")
+            for key in parents:
+                target = target.setdefault(key, {})
+            target[last] = value
+        path = folder / "config.yml"
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+        return path
+
+    return SimpleNamespace(root=root, config=config)
 
 
 @pytest.fixture(scope="session")

@@ -242,3 +242,12 @@ def test_kth_smallest_by_bits_is_the_selection(k):
     values[200:300] = values[300:400]  # ties
     found = _kth_smallest_by_bits(paddle.to_tensor(values), k)
     assert float(found) == np.sort(values)[k - 1]
+
+
+@pytest.mark.parametrize("where", [0, slice(None)])
+def test_logits_that_are_no_numbers_give_such_a_loss(where):
+    """PaddleSeg's class takes them for easy pixels: its loss is 0, and training goes on."""
+    logit = np.zeros((1, 3, 8, 8), "float32")
+    logit[0, :, where] = np.nan
+    label = paddle.zeros([1, 8, 8], dtype="int64")
+    assert np.isnan(float(OhemCrossEntropyLoss(min_kept=4)(paddle.to_tensor(logit), label)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -109,19 +107,6 @@ def show(builder: SegBuilder, device: str | None = None) -> None:
     utils.show_cfg_info(builder.config)
     if device is not None:
         utils.set_device(device)
-
-
-def known_arguments(function: Callable[..., Any], **values: Any) -> dict[str, Any]:
-    """Keep the arguments that ``function`` takes: PaddleSeg's loops differ between releases.
-
-    Raises:
-        LitesegError: If one that it does not take was given a value.
-    """
-    parameters = inspect.signature(function).parameters
-    unknown = [f"--{name}" for name, value in values.items() if value and name not in parameters]
-    if unknown:
-        raise LitesegError(f"the PaddleSeg that is installed does not know {', '.join(unknown)}")
-    return {name: value for name, value in values.items() if name in parameters}
 
 
 def class_name(model: nn.Layer) -> str:

@@ -171,7 +171,8 @@ def _print(reports: list[dict]) -> None:
         for name, result in report["results"].items():
             print(
                 f"  {name:16}{result['precision']}  min {result['min_ms']:7.1f}  "
-                f"median {result['median_ms']:7.1f}  p95 {result['p95_ms']:7.1f} ms   {result['agreement']:.4%} of labels agree"
+                f"median {result['median_ms']:7.1f}  p95 {result['p95_ms']:7.1f} ms   "
+                f"{result['agreement']:.4%} of labels agree"
                 + (f"   ({result['note']})" if result["note"] else "")
             )
         if "ratio" in report:

@@ -1,8 +1,9 @@
-"""Train with a config, on PaddleSeg's own loop; the flags are those of its tools/train.py."""
+"""Train with a config; the flags are those of PaddleSeg's tools/train.py, and a few more."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
 from liteseg_plugin.cli import _common
 
@@ -17,7 +18,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--do_eval", **flag, help="evaluate at every save, and keep the best model")
     add("--use_vdl", **flag, help="write VisualDL logs into --save_dir")
     add("--use_ema", **flag, help="keep an exponential moving average of the weights")
-    add("--resume_model", help="checkpoint folder (iter_N) to go on from")
+    add(
+        "--resume_model",
+        help="checkpoint (iter_N) to go on from, or the folder of a run, or auto: the newest in "
+        "--save_dir, if there is one",
+    )
     add("--iters", type=int, help="number of iterations")
     add("--batch_size", type=int, help="images of one process")
     add("--learning_rate", type=float)
@@ -26,8 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep_checkpoint_max", type=int, default=5)
     add("--early_stop_intervals", type=int, help="stop after so many saves without a gain")
     add("--seed", type=int)
-    add("--precision", default="fp32", choices=("fp32", "fp16"))
+    add("--precision", default="fp32", choices=("fp32", "fp16", "bf16"))
     add("--amp_level", default="O1", choices=("O1", "O2"))
+    add(
+        "--gradient_accumulation_steps",
+        type=int,
+        default=1,
+        help="batches of one iteration, for a batch larger than memory (default: 1)",
+    )
     add("--profiler_options")
     add("--repeats", type=int, default=1, help="pass over each image so often in an epoch")
     add("--to_static_training", **flag)
@@ -36,11 +47,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
+    import shlex
+    import sys
+    from pathlib import Path
+
+    from liteseg_plugin.training import checkpoint
+
+    wanted = args.resume_model
+    args.resume_model = checkpoint.prepare(Path(args.save_dir), wanted)
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
 
-    from paddleseg.core import train
     from paddleseg.utils import logger, utils
+
+    from liteseg_plugin.training.loop import Interrupted, Settings, train
 
     utils.set_seed(args.seed)
     _common.show(builder, args.device)
@@ -48,34 +68,25 @@ def run(args: argparse.Namespace) -> None:
     config = builder.config
     model = utils.convert_sync_batchnorm(builder.model, args.device)
     logger.info(f"Model: {_common.class_name(model)}")
+    if wanted and not args.resume_model:
+        logger.info(f"There is no checkpoint in {args.save_dir}: starting from the beginning")
     train_dataset = builder.train_dataset
     train_dataset.file_list *= args.repeats
-    options = {
-        name: getattr(args, name)
-        for name in (
-            "resume_model",
-            "save_interval",
-            "log_iters",
-            "num_workers",
-            "use_vdl",
-            "use_ema",
-            "keep_checkpoint_max",
-            "precision",
-            "amp_level",
-            "profiler_options",
-            "early_stop_intervals",
+    names = [field.name for field in dataclasses.fields(Settings)]
+    settings = {name: getattr(args, name) for name in names}
+    settings.update(iters=config.iters, batch_size=config.batch_size)
+    settings["to_static_training"] = args.to_static_training or config.to_static_training
+    try:
+        train(
+            model,
+            builder.optimizer,
+            builder.loss,
+            train_dataset,
+            Settings(**settings),
+            builder.val_dataset if args.do_eval else None,
+            config.test_config,
         )
-    }
-    train(
-        model,
-        train_dataset,
-        val_dataset=builder.val_dataset if args.do_eval else None,
-        optimizer=builder.optimizer,
-        save_dir=args.save_dir,
-        iters=config.iters,
-        batch_size=config.batch_size,
-        losses=builder.loss,
-        test_config=config.test_config,
-        to_static_training=args.to_static_training or config.to_static_training,
-        **_common.known_arguments(train, **options),
-    )
+    except Interrupted as interruption:
+        given = [*sys.argv[1:], "--resume_model", str(interruption.checkpoint)]
+        logger.info(f"Interrupted; go on with: liteseg {shlex.join(given)}")
+        raise

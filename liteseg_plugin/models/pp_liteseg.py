@@ -37,11 +37,13 @@ class PPLiteSeg(nn.Layer):
         resize_mode: How the decoder upsamples, ``bilinear`` or ``nearest``.
         pretrained: Path or URL of weights to start from.
         cm_type: Name of the context module in PaddleSeg's ``manager.MODELS``.
+        frozen: Names of parts that are not trained, such as ``backbone`` or
+            ``backbone.features.0``; their batch norms keep the statistics that they have.
 
     Raises:
         ValueError: If the backbone has no ``feat_channels``, if indices or numbers of channels do
-            not fit each other, or if no class is registered under a name (the message lists
-            those that are close).
+            not fit each other, if no class is registered under a name (the message lists those
+            that are close), or if there is no part of a name in ``frozen``.
 
     Example:
         >>> from paddleseg.models import STDC1
@@ -63,6 +65,7 @@ class PPLiteSeg(nn.Layer):
         resize_mode: str = "bilinear",
         pretrained: str | None = None,
         cm_type: str = "SPPM",
+        frozen: Sequence[str] = (),
     ) -> None:
         super().__init__()
         encoder_channels = _encoder_channels(backbone, backbone_indices)
@@ -85,8 +88,22 @@ class PPLiteSeg(nn.Layer):
             for channels, hidden in zip(decoder_channels, head_channels)
         )
         self._backbone_indices = tuple(backbone_indices)
+        self._frozen = _known_parts(self, frozen)
+        for part in self._frozen_parts():
+            for parameter in part.parameters():
+                parameter.stop_gradient = True
         if pretrained is not None:
             utils.load_pretrained_model(self, pretrained)
+
+    def train(self) -> None:
+        """Switch to training, but for the frozen parts."""
+        super().train()
+        for part in self._frozen_parts():
+            part.eval()
+
+    def _frozen_parts(self) -> list[nn.Layer]:
+        # Looked up each time: SyncBatchNorm's conversion replaces layers.
+        return [part for name, part in self.named_sublayers() if name in self._frozen]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """Give the logits of a batch.
@@ -197,6 +214,18 @@ def _one_each(name: str, values: Sequence[int], indices: Sequence[int]) -> list[
             f"{list(indices)}; give one for each, or a single one for all"
         )
     return list(values)
+
+
+def _known_parts(model: nn.Layer, names: Sequence[str]) -> set[str]:
+    if isinstance(names, str):
+        raise ValueError(f"frozen must be a list of names, such as [{names}]")
+    parts = [name for name, _ in model.named_sublayers()]
+    for name in names:
+        if name not in parts:
+            close = difflib.get_close_matches(name, parts)
+            top = [part for part in parts if "." not in part]
+            raise ValueError(f"frozen: there is no part {name!r}; parts are {close or top}, ...")
+    return set(names)
 
 
 def _registered(argument: str, name: Any, base: str) -> type[nn.Layer]:

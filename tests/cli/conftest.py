@@ -1,45 +1,10 @@
-"""A small drawn data set, and a network trained on it by the real command."""
+"""A network trained on a small drawn data set by the real command."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
-
-from liteseg_plugin.datasets import toy_street
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def toy(tmp_path_factory):
-    """Folder of a small data set, and a function that writes a config for it."""
-    root = tmp_path_factory.mktemp("toy") / "street"
-    toy_street.generate(root, train=8, val=3, test=1, resolution_wh=(128, 96), progress=False)
-
-    def config(folder: Path, **changes) -> Path:
-        """Write the quick start's config, on the small data set, with changes as KEY__KEY=value."""
-        base = REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_toy_street_256x192.yml"
-        content = {"_base_": os.path.relpath(base, folder), "batch_size": 2, "iters": 2}
-        for name in ("train", "val"):
-            content[f"{name}_dataset"] = {
-                "dataset_root": str(root),
-                f"{name}_path": str(root / f"{name}.txt"),
-            }
-        for keys, value in changes.items():
-            target = content
-            *parents, last = keys.split("__")
-            for key in parents:
-                target = target.setdefault(key, {})
-            target[last] = value
-        path = folder / "config.yml"
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
-        return path
-
-    return SimpleNamespace(root=root, config=config)
 
 
 @pytest.fixture(scope="session")

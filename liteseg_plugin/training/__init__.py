@@ -1,0 +1,1 @@
+"""Training: PaddleSeg's, step for step, with checkpoints that survive."""

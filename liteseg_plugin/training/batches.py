@@ -1,0 +1,161 @@
+"""Training batches in PaddleSeg's order, from any position on, augmented as if never interrupted.
+
+Without worker processes samples draw from the global random state, as in PaddleSeg; the state
+after each batch travels with it, as the loader is ahead of training. In worker processes each
+sample is seeded by itself, so that its augmentation does not depend on which worker reads it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler
+from paddle.io.dataloader.collate import default_collate_fn
+
+
+class Batch(NamedTuple):
+    """What one step is computed from.
+
+    Attributes:
+        data: Tensors by name: ``img`` (N, 3, H, W), ``label`` (N, H, W), at times ``edge``.
+        files: The images.
+        random_state: That of Python and NumPy after the batch was read.
+    """
+
+    data: dict[str, paddle.Tensor]
+    files: list[str]
+    random_state: dict[str, Any]
+
+
+class Batches:
+    """The batches of this process.
+
+    Args:
+        dataset: The training set.
+        batch_size: Images of one batch.
+        num_workers: Worker processes.
+        seed: What the samples are seeded by where there are worker processes.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, num_workers: int, seed: int) -> None:
+        self.seed = seed
+        self._dataset = dataset
+        self._num_workers = num_workers
+        self._sampler = DistributedBatchSampler(dataset, batch_size, shuffle=True, drop_last=True)
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._sampler)
+
+    def start(self, position: int) -> Iterator[Batch]:
+        """Give batches without end.
+
+        Args:
+            position: How many were used before, in all epochs.
+        """
+        epoch, skipped = divmod(position, len(self))
+        while True:
+            self._sampler.set_epoch(epoch)
+            yield from self._read([*self._sampler][skipped:], epoch)
+            epoch, skipped = epoch + 1, 0
+
+    def _read(self, batches: list[list[int]], epoch: int) -> Iterator[Batch]:
+        states: deque[dict[str, Any]] = deque()
+
+        def collate(samples: list[dict]) -> dict:  # in the thread that reads
+            batch = default_collate_fn(samples)
+            states.append(random_state())
+            return batch
+
+        if self._num_workers:
+            before = random_state()
+            loader = DataLoader(
+                _SeededSamples(self._dataset, self.seed),
+                batch_sampler=[[(epoch, index) for index in indices] for indices in batches],
+                num_workers=self._num_workers,
+                worker_init_fn=_leave_interrupts_to_the_parent,
+            )
+            iterator = iter(loader)
+            set_random_state(before)  # it draws a seed, which nobody uses
+        else:
+            loader = DataLoader(self._dataset, batch_sampler=batches, collate_fn=collate)
+            iterator = iter(loader)
+        try:
+            for data, indices in zip(iterator, batches):
+                state = random_state() if self._num_workers else states.popleft()
+                yield Batch(data, [self._file(index) for index in indices], state)
+        finally:
+            # Its thread and processes, which are ahead of training, hold it: it never goes alone.
+            iterator._try_shutdown_all()
+
+    def _file(self, index: int) -> str:
+        files = getattr(self._dataset, "file_list", None)
+        return str(files[index][0]) if files else f"sample {index}"
+
+
+class _SeededSamples(Dataset):
+    """Samples whose augmentation follows from seed, epoch and index."""
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        epoch, index = key
+        words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(4)
+        random.seed(words.tobytes())
+        np.random.seed(words)
+        return self._dataset[index]
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+
+def _leave_interrupts_to_the_parent(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; training still needs its next batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def random_state() -> dict[str, Any]:
+    """Return the random state of Python and NumPy, as values that JSON keeps exactly."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [kind, keys.tolist(), position, has_gauss, cached],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`random_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+
+
+def paddle_random_state() -> list:
+    """Return the random state of Paddle's generators, as values that JSON keeps.
+
+    Paddle 2.6 does not give away how far its CPU generator is; PP-LiteSeg draws nothing from it.
+    """
+    return [state.__getstate__() for state in paddle.get_rng_state()]
+
+
+def set_paddle_random_state(state: list) -> None:
+    """Restore what :func:`paddle_random_state` returned, if as many devices are there."""
+    restored = []
+    for current, values in zip(paddle.get_rng_state(), state):
+        kind = type(current)
+        restored.append(kind.__new__(kind))
+        restored[-1].__setstate__(tuple(values))
+    if len(restored) == len(state):
+        with contextlib.suppress(ValueError):  # fewer devices are noted than are there
+            paddle.set_rng_state(restored)

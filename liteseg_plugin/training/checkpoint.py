@@ -1,0 +1,297 @@
+"""Checkpoints that survive a kill, a full disk and a hostile file.
+
+A checkpoint is a folder ``iter_N`` with PaddleSeg's files (``model.pdparams``, ``model.pdopt``,
+with EMA ``ema_model.pdparams``) and ``training.json``, which holds what else training needs. It is
+written under another name, forced to the disk, and renamed: a folder ``iter_N`` is complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from liteseg_plugin.errors import TrainingError, WeightsError
+from liteseg_plugin.weights import load_weights, read_arrays
+
+STATE = "training.json"
+_BEST = "best.json"
+_PARTIAL = ".partial-"  # half written, or half deleted
+_REPLACED = ".replaced-"
+_NAMES = "StructuredToParameterName@@"  # Paddle's table of the parameters' own names
+
+
+class Best(NamedTuple):
+    """The best evaluation so far.
+
+    Attributes:
+        miou: Its mIoU; -1 before the first.
+        iteration: When it was.
+    """
+
+    miou: float = -1.0
+    iteration: int = -1
+
+
+def iteration_of(folder: str | os.PathLike) -> int:
+    """Return N of a checkpoint ``iter_N``.
+
+    Raises:
+        WeightsError: If it is no folder of that name.
+    """
+    path = Path(folder)
+    iteration = path.name.rpartition("_")[2]
+    if not path.is_dir() or not iteration.isdecimal():
+        raise WeightsError(
+            f"cannot resume from {folder}: give a checkpoint folder named iter_N, in which "
+            "training left model.pdparams and model.pdopt"
+        )
+    return int(iteration)
+
+
+def list_checkpoints(save_dir: Path) -> list[Path]:
+    """Return the checkpoints of a run, from old to new."""
+    folders = (path for path in save_dir.glob("iter_*") if re.fullmatch(r"iter_\d+", path.name))
+    return sorted((path for path in folders if path.is_dir()), key=iteration_of)
+
+
+def prepare(save_dir: Path, resume_model: str | None = None) -> Path | None:
+    """Clean the folder of a run, and return the checkpoint that it goes on from.
+
+    Args:
+        save_dir: Where the run's checkpoints go. What a kill during a save left there is removed.
+        resume_model: A folder ``iter_N``; the folder of a run, for its newest checkpoint;
+            ``auto`` for that of ``save_dir``, and for a new start where there is none; or None.
+
+    Raises:
+        WeightsError: If there is no such checkpoint.
+        TrainingError: If ``save_dir`` holds checkpoints that the run would overwrite.
+    """
+    # Every process does this, so another one may have done it.
+    for old in save_dir.glob(f"{_REPLACED}*"):
+        name = save_dir / old.name[len(_REPLACED) :]
+        if not name.exists():  # killed between the two renames of _publish
+            with contextlib.suppress(OSError):
+                old.rename(name)
+    for pattern in (f"{_REPLACED}*", f"{_PARTIAL}*", f"*best_model/{_PARTIAL}*"):
+        for leftover in [*save_dir.glob(pattern)]:
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
+
+    resumed = None
+    if resume_model is not None:
+        run = save_dir if resume_model == "auto" else Path(resume_model)
+        [*_, resumed] = [None, *list_checkpoints(run)]
+        if resumed is None and resume_model != "auto":
+            iteration_of(run)
+            resumed = run
+    known = [*list_checkpoints(save_dir), *save_dir.glob("best_model")]
+    # With auto, a best_model alone is of this run: killed before its first checkpoint.
+    goes_on = resume_model == "auto" or (
+        resumed is not None and resumed.resolve().parent == save_dir.resolve()
+    )
+    if known and not goes_on:
+        raise TrainingError(
+            f"--save_dir {save_dir} holds an earlier run ({known[-1].name}), which this one would "
+            "overwrite. Go on with it by --resume_model auto, or give another --save_dir"
+        )
+    return resumed
+
+
+def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint: ``folder`` is complete, or as it was before.
+
+    Args:
+        folder: ``iter_N`` in the folder of the run.
+        files: State dicts by file name.
+        state: What else is kept, as JSON.
+
+    Raises:
+        TrainingError: If the disk is full, or the checkpoint cannot be written.
+    """
+    writing = folder.with_name(_PARTIAL + folder.name)
+    with _explained(folder, files):
+        shutil.rmtree(writing, ignore_errors=True)
+        try:
+            writing.mkdir(parents=True)
+            for name, content in files.items():
+                _write(writing / name, content)
+            _write(writing / STATE, state)
+            _to_disk(writing)
+            _publish(writing, folder)
+        except BaseException:
+            shutil.rmtree(writing, ignore_errors=True)
+            raise
+
+
+def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
+    """Replace the best weights at ``path``, and note beside them how good they are.
+
+    Raises:
+        TrainingError: As :func:`save`; the weights before stay.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _explained(path, weights):
+        # Weights first: killed in between, a resumed run replaces them by the same once more.
+        for target, content in ((path, weights), (path.with_name(_BEST), best._asdict())):
+            writing = target.with_name(_PARTIAL + target.name)
+            try:
+                _write(writing, content)
+                writing.replace(target)
+            except BaseException:
+                writing.unlink(missing_ok=True)
+                raise
+        _to_disk(path.parent)
+
+
+def read_best(folder: Path) -> Best:
+    """Return what :func:`save_best` noted in a folder."""
+    path = folder / _BEST
+    return Best(**read_json(path)) if path.is_file() else Best()
+
+
+def prune(save_dir: Path, iteration: int, keep: int) -> None:
+    """Delete the oldest checkpoints up to an iteration, but ``keep`` of them; all stay if it is 0.
+
+    Those after ``iteration`` are of a run that was resumed from before them.
+    """
+    if keep <= 0:
+        return
+    known = [path for path in list_checkpoints(save_dir) if iteration_of(path) <= iteration]
+    for old in known[:-keep]:
+        shutil.rmtree(_renamed(old, _PARTIAL))
+
+
+def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
+    """Load a checkpoint, running no code that it may hold.
+
+    Args:
+        folder: ``iter_N``, of this plugin's training or of PaddleSeg's.
+        model: The network.
+        optimizer: Its optimiser, whose learning rate schedule is restored too.
+
+    Returns:
+        The content of ``training.json``; empty if PaddleSeg's loop wrote the checkpoint.
+
+    Raises:
+        WeightsError: If a file is missing, broken, or of another network.
+    """
+    load_weights(model, folder / "model.pdparams")
+    names = read_arrays(folder / "model.pdparams").get(_NAMES, {})
+    content = read_arrays(folder / "model.pdopt")
+    if not isinstance(content, dict):
+        raise WeightsError(f"{folder / 'model.pdopt'} is no state of an optimiser")
+    renaming = {
+        names[key]: tensor.name for key, tensor in model.state_dict().items() if key in names
+    }
+    try:
+        optimizer.set_state_dict(_renamed_state(content, renaming))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise WeightsError(
+            f"{folder / 'model.pdopt'} does not fit the optimiser: {error}"
+        ) from error
+    path = folder / STATE
+    return read_json(path) if path.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON document.
+
+    Raises:
+        WeightsError: If it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is no JSON: {error}") from error
+
+
+def _renamed_state(content: Mapping[str, Any], renaming: Mapping[str, str]) -> dict[str, Any]:
+    """Translate an optimiser's state to the names that parameters have in this process.
+
+    Paddle numbers parameters as they are made. Where other code made some before, or PaddleSeg's
+    class was trained, the state of ``conv2d_3.w_0`` is that of another parameter here.
+    """
+    state = {}
+    for key, value in content.items():
+        if key == _NAMES:
+            continue
+        if key == "master_weights":
+            value = {
+                renaming.get(name, name): paddle.to_tensor(_array(weight))
+                for name, weight in value.items()
+            }
+        old = next((name for name in renaming if key.startswith(f"{name}_")), None)
+        state[renaming[old] + key[len(old) :] if old else key] = _array(value)
+    return state
+
+
+def _array(value: Any) -> Any:
+    is_named = isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], np.ndarray)
+    return value[1] if is_named else value
+
+
+@contextlib.contextmanager
+def _explained(target: Path, content: Mapping[str, Any]) -> Iterator[None]:
+    """Refuse to write where there is no room, and say what a failure leaves."""
+    stays = "The checkpoints before it were not touched"
+    needed, free = _bytes(content), shutil.disk_usage(target.parent).free
+    if needed > free:
+        raise TrainingError(
+            f"cannot write {target}: it takes {needed / 2**20:.0f} MiB, and the disk has "
+            f"{free / 2**20:.0f} MiB left. {stays}; free some space and --resume_model"
+        )
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"cannot write {target}: {error}. {stays}") from error
+
+
+def _bytes(content: Any) -> int:
+    if isinstance(content, Mapping):
+        return sum(map(_bytes, content.values()))
+    return content.size * content.element_size() if isinstance(content, paddle.Tensor) else 0
+
+
+def _write(path: Path, content: Any) -> None:
+    if path.suffix == ".json":
+        path.write_text(json.dumps(content), encoding="utf-8")
+    else:
+        paddle.save(content, str(path))
+    _to_disk(path)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _publish(writing: Path, folder: Path) -> None:
+    """Give a complete folder its name; one that has it already goes only then."""
+    replaced = _renamed(folder, _REPLACED) if folder.exists() else None
+    writing.rename(folder)
+    _to_disk(folder.parent)
+    if replaced is not None:
+        shutil.rmtree(replaced)
+
+
+def _renamed(folder: Path, prefix: str) -> Path:
+    """Hide a folder that is about to go, so that half of it is never taken for a checkpoint."""
+    return folder.rename(folder.with_name(prefix + folder.name))
