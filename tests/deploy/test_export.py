@@ -338,6 +338,48 @@ def test_predictor_refuses_what_is_no_image(exported, image):
         Predictor(exported["argmax"])(image)
 
 
+def test_predictor_takes_images_of_different_sizes_together(exported):
+    predictor = Predictor(exported["argmax"])
+    images = [photo((64, 96)), photo((97, 131)), photo((64, 96), seed=1), photo((96, 64))]
+    singly = [predictor(image) for image in images]
+    runs = len(predictor.engine_ms)
+    together = predictor.batch(images)
+    assert len(predictor.engine_ms) - runs == 3  # two of them have one size
+    for label, alone in zip(together, singly):
+        assert label.shape == alone.shape
+        assert (label == alone).mean() >= 0.9999
+    assert predictor.batch([]) == []
+
+
+def test_predictor_fills_up_a_fixed_batch(tmp_path):
+    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[2, 3, 24, 32])
+    images = [photo((24, 32), seed) for seed in range(3)]
+    labels = Predictor(tmp_path).batch(images)
+    open_size = tmp_path / "open"
+    export_model(Pointwise(), open_size, transforms=TRANSFORMS)
+    for label, image in zip(labels, images):
+        np.testing.assert_array_equal(label, Predictor(open_size)(image))
+
+
+def test_predictor_says_which_size_a_fixed_export_takes(tmp_path):
+    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[1, 3, 24, 32])
+    with pytest.raises(DataError, match="the export takes 1x3x24x32, not 1x3x32x24"):
+        Predictor(tmp_path)(photo((32, 24)))
+
+
+def test_predictor_refuses_a_shape_that_is_not_the_models(tmp_path):
+    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[1, 3, 24, 32])
+    spoil(tmp_path, input_shape=[1, 3, 32, 24])
+    with pytest.raises(
+        ExportError, match=r"says input_shape 1x3x32x24, the model in .* takes 1x3x2"
+    ):
+        Predictor(tmp_path)
+    for wrong in ([1, 3, 32], [1, 4, 24, 32], "large", [1, 3, 0, 32]):
+        spoil(tmp_path, input_shape=wrong)
+        with pytest.raises(ExportError, match=r"is no deploy\.yaml of an export"):
+            Predictor(tmp_path)
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 
