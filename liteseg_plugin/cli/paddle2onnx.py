@@ -26,11 +26,6 @@ def run(args: argparse.Namespace) -> dict:
     files = foreign.model_files(args.model_dir, args.model_filename, args.params_filename)
     report = foreign.convert_and_compare(files, args.save_file, args.opset_version)
     for shape, result in report["compared"].items():
-        difference = result["difference"]
-        print(
-            f"{shape}: {result['agreement']:.4%} of labels are Paddle's"
-            f" ({result['classes']} classes occurred)"
-            + ("" if difference is None else f", scores differ by {difference:.1e}")
-        )
+        print(f"{shape}: {foreign.describe(result)}")
     print(args.save_file)
     return report
