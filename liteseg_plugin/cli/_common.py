@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 # The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
-RUNTIMES = ("paddle", "onnxruntime", "openvino")
+RUNTIMES = ("paddle", "onnxruntime", "openvino", "tensorrt")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from liteseg_plugin.errors import ExportError
@@ -28,8 +29,9 @@ def half_precision(path: str | os.PathLike) -> onnx.ModelProto:
     """
     try:
         import onnx
-        import onnx_graphsurgeon
         from onnxruntime.transformers.float16 import convert_float_to_float16
+
+        surgeon = graphsurgeon()
     except ImportError:
         raise ExportError("float16 needs an extra: pip install 'liteseg_plugin[onnx]'") from None
     try:
@@ -44,8 +46,21 @@ def half_precision(path: str | os.PathLike) -> onnx.ModelProto:
     )
     _join_exact_nodes(model.graph)
     # The converter puts its casts last, and some are now without a reader.
-    graph = onnx_graphsurgeon.import_onnx(model).cleanup().toposort()
-    return onnx_graphsurgeon.export_onnx(graph)
+    graph = surgeon.import_onnx(model).cleanup().toposort()
+    return surgeon.export_onnx(graph)
+
+
+def graphsurgeon() -> ModuleType:
+    """Return onnx-graphsurgeon, told to print errors only.
+
+    Raises:
+        ImportError: If it is not installed.
+    """
+    import onnx_graphsurgeon
+    from onnx_graphsurgeon.logger import G_LOGGER
+
+    G_LOGGER.severity = G_LOGGER.ERROR
+    return onnx_graphsurgeon
 
 
 def _independent_of_values(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from liteseg_plugin.deploy.exported import ExportedModel
+from liteseg_plugin.deploy.tensorrt import TensorRt
 from liteseg_plugin.errors import ExportError
 
 if TYPE_CHECKING:
@@ -133,7 +134,12 @@ class OpenVino(Runtime):
         return self._request.infer([batch])[0].copy()
 
 
-RUNTIMES = {"paddle": PaddleInference, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
+RUNTIMES = {
+    "paddle": PaddleInference,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "tensorrt": TensorRt,
+}
 """The engines by the names that ``--runtime`` takes, which are those of their modules."""
 
 
