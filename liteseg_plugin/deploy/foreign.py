@@ -16,8 +16,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import paddle
+import yaml
 from paddle import static
 
+from liteseg_plugin.deploy.export import DEPLOY_FILE
 from liteseg_plugin.deploy.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.deploy.runtimes import PaddleInference
 from liteseg_plugin.errors import ExportError
@@ -85,7 +87,8 @@ def fix_shape(
     Args:
         files: The model, of Paddle 2 (``.pdmodel``) or 3 (``.json``).
         shapes: Shape by name of the input, as ``{"x": [1, 3, 512, 512]}``.
-        save_dir: Folder that both files are written to, under their names.
+        save_dir: Folder that both files are written to, under their names, and the ``deploy.yaml``
+            beside them if there is one.
 
     Raises:
         ExportError: If the model cannot be read, or does not take these shapes.
@@ -106,14 +109,27 @@ def fix_shape(
         ) from error
     save_dir.mkdir(parents=True, exist_ok=True)
     fixed = ModelFiles(save_dir / files.model.name, save_dir / files.params.name)
-    for target, write in (
-        (fixed.params, lambda path: shutil.copyfile(files.params, path)),
-        (fixed.model, lambda path: Path(path).write_bytes(content)),
-    ):
-        part = target.with_name(f".{target.name}.part")
-        write(part)
-        os.replace(part, target)
+    with tempfile.TemporaryDirectory(dir=save_dir, prefix=".fix-") as complete:
+        Path(complete, fixed.model.name).write_bytes(content)
+        shutil.copyfile(files.params, Path(complete, fixed.params.name))
+        deploy = files.model.with_name(DEPLOY_FILE)
+        if deploy.is_file():
+            Path(complete, DEPLOY_FILE).write_text(_fixed_deploy(deploy, fixed, shapes))
+        for file in Path(complete).iterdir():
+            os.replace(file, save_dir / file.name)
     return fixed
+
+
+def _fixed_deploy(deploy: Path, fixed: ModelFiles, shapes: dict[str, Sequence[int]]) -> str:
+    """Return a ``deploy.yaml`` that is true of the fixed model."""
+    content = yaml.safe_load(deploy.read_text(encoding="utf-8"))
+    [shape] = shapes.values()
+    content["Deploy"].update(
+        model=fixed.model.name, params=fixed.params.name, input_shape=list(shape)
+    )
+    if "liteseg" in content:
+        content["liteseg"].update(onnx=None, sha256={})
+    return yaml.safe_dump(content, sort_keys=False)
 
 
 def convert_and_compare(

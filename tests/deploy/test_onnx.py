@@ -155,4 +155,4 @@ def test_commands_offer_every_runtime():
 def test_unknown_runtime_lists_choices(net, tmp_path):
     export_model(net, tmp_path, transforms=TRANSFORMS)
     with pytest.raises(ValueError, match=r"choose one of .*'onnxruntime', 'openvino'"):
-        Predictor(tmp_path, runtime="tensorrt")
+        Predictor(tmp_path, runtime="ncnn")

@@ -14,7 +14,6 @@ import yaml
 
 from liteseg_plugin.deploy import tensorrt as door
 from liteseg_plugin.deploy.export import export_model
-from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import ExportError
 
@@ -34,6 +33,30 @@ def exported(build_network, randomized, tmp_path_factory):
     net = randomized(build_network("T", num_classes=7), seed=5)
     export_model(net, folder, transforms=[{"type": "Normalize"}], onnx_opset=13)
     return folder
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Return an export of a network that takes no time to fold: one convolution, and labels."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = np.random.default_rng(0).normal(size=(5, 3, 3, 3)).astype("float32")
+    nodes = [
+        helper.make_node("Conv", ["x", "weight"], ["scores"], pads=[1, 1, 1, 1]),
+        helper.make_node("ArgMax", ["scores"], ["best"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.INT32),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info("labels", TensorProto.INT32, ["N", "H", "W"])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    folder = tmp_path_factory.mktemp("small")
+    save(model, folder / "model.onnx")
+    return SimpleNamespace(model=folder / "model.json", onnx=folder / "model.onnx", onnx_int8=None)
 
 
 def batch(shape=SHAPE):
@@ -168,8 +191,8 @@ def library(monkeypatch, tmp_path):
     return record
 
 
-def engine(folder, precision="fp32"):
-    return door.TensorRt(ExportedModel(folder), "gpu", 1, precision)
+def engine(export, precision="fp32"):
+    return door.TensorRt(export, "gpu", 1, precision)
 
 
 def test_predictor_gives_the_labels_of_the_network(library, exported):
@@ -181,7 +204,7 @@ def test_predictor_gives_the_labels_of_the_network(library, exported):
     np.testing.assert_array_equal(mask, expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 96, 128), (2, 3, 97, 131), (1, 3, 64, 2400)])
+@pytest.mark.parametrize("shape", [(2, 3, 97, 131), (1, 3, 64, 2400)])
 def test_network_is_of_fixed_shapes_and_gives_the_same_labels(exported, shape):
     import onnx
 
@@ -213,10 +236,10 @@ def test_network_of_another_shape_than_the_exports_is_refused(exported):
     ],
 )
 def test_types_are_said_by_flags_before_10_and_by_the_network_after(
-    library, exported, version, precision, strongly_typed, flags
+    library, small, version, precision, strongly_typed, flags
 ):
     library.module.__version__ = version
-    labels = engine(exported, precision).run(batch())
+    labels = engine(small, precision).run(batch())
     [build] = library.builds
     assert (build.strongly_typed, build.flags) == (strongly_typed, flags)
     assert build.profiles == [("x", SHAPE, SHAPE, SHAPE)]
@@ -226,7 +249,7 @@ def test_types_are_said_by_flags_before_10_and_by_the_network_after(
     model = onnx.load_from_string(build.onnx)
     weights = {t.data_type for t in model.graph.initializer if len(t.dims) == 4}
     assert weights == {onnx.TensorProto.FLOAT16 if halves else onnx.TensorProto.FLOAT}
-    expected = run((exported / "model.onnx").read_bytes(), batch())
+    expected = run(small.onnx.read_bytes(), batch())
     assert (labels == expected).mean() >= (0.99 if halves else 1)
 
 
@@ -324,11 +347,11 @@ def test_symmetric_ranges_hold_the_old_ones_and_weights_their_values():
 
 
 def test_engine_is_built_once_and_kept_by_all_that_it_depends_on(
-    library, exported, monkeypatch, tmp_path
+    library, small, monkeypatch, tmp_path
 ):
     images = batch()
-    first = engine(exported).run(images)
-    np.testing.assert_array_equal(engine(exported).run(images), first)
+    first = engine(small).run(images)
+    np.testing.assert_array_equal(engine(small).run(images), first)
     assert len(library.builds) == 1
     cache = tmp_path / "cache"
     [file] = cache.glob("*.engine")
@@ -338,25 +361,23 @@ def test_engine_is_built_once_and_kept_by_all_that_it_depends_on(
     assert facts["shape"] == list(SHAPE)
     assert facts["gpu"] == "Test GPU, compute capability 9.0"
 
-    engine(exported).run(batch((1, 3, 64, 64)))
-    engine(exported, "fp16").run(images)
+    engine(small).run(batch((1, 3, 64, 64)))
+    engine(small, "fp16").run(images)
     library.module.__version__ = "10.4.0"
-    engine(exported).run(images)
+    engine(small).run(images)
     monkeypatch.setattr(door, "_gpu", lambda: "Test GPU, compute capability 8.6")
-    engine(exported).run(images)
+    engine(small).run(images)
     monkeypatch.setattr(door, "__version__", "999")
-    engine(exported).run(images)
+    engine(small).run(images)
     assert len(library.builds) == len(list(cache.glob("*.engine"))) == 6
 
 
 @pytest.mark.parametrize("damage", ["truncated", "another", "no record", "refused by TensorRT"])
-def test_engine_that_is_not_the_one_that_was_kept_is_built_again(
-    library, exported, tmp_path, damage
-):
+def test_engine_that_is_not_the_one_that_was_kept_is_built_again(library, small, tmp_path, damage):
     import hashlib
     import json
 
-    expected = engine(exported).run(batch())
+    expected = engine(small).run(batch())
     [file] = (tmp_path / "cache").glob("*.engine")
     record = file.with_suffix(".json")
     if damage == "truncated":
@@ -371,17 +392,17 @@ def test_engine_that_is_not_the_one_that_was_kept_is_built_again(
         facts["sha256"] = hashlib.sha256(b"of another TensorRT").hexdigest()
         record.write_text(json.dumps(facts))
     library.deserialized.clear()
-    np.testing.assert_array_equal(engine(exported).run(batch()), expected)
+    np.testing.assert_array_equal(engine(small).run(batch()), expected)
     assert len(library.builds) == 2
     assert file.read_bytes() == library.builds[1].onnx
     tried = 2 if damage == "refused by TensorRT" else 1
     assert len(library.deserialized) == tried
 
 
-def test_cache_that_cannot_be_written_is_no_error(library, exported, monkeypatch, tmp_path, capfd):
+def test_cache_that_cannot_be_written_is_no_error(library, small, monkeypatch, tmp_path, capfd):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LITESEG_CACHE", str(tmp_path / "file"))
-    engine(exported).run(batch())
+    engine(small).run(batch())
     captured = capfd.readouterr()
     assert "LITESEG_CACHE" in captured.out + captured.err
 
@@ -394,29 +415,28 @@ def test_cache_folder_is_the_users(monkeypatch, tmp_path):
     assert door.cache_folder() == tmp_path / "liteseg"
 
 
-def test_engines_on_the_gpu_are_bounded(library, exported, monkeypatch):
+def test_engines_on_the_gpu_are_bounded(library, small, monkeypatch):
     monkeypatch.setattr(door, "LOADED", 1)
-    runtime = engine(exported)
+    runtime = engine(small)
     for shape in (SHAPE, (1, 3, 64, 64)):
         runtime.run(batch(shape))
     assert [runner.is_active for runner in library.loaded] == [False, True]
 
 
-def test_failed_build_says_what_tensorrt_said_last(library, exported, capfd):
+def test_failed_build_says_what_tensorrt_said_last(library, small, capfd):
     library.error = "Error Code 2: OutOfMemory (Requested size was 1 bytes)"
     with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 makes no engine .*OutOfMemory"):
-        engine(exported).run(batch())
+        engine(small).run(batch())
     captured = capfd.readouterr()
     assert "OutOfMemory" not in captured.out + captured.err
 
 
-def test_missing_things_are_said(exported, monkeypatch):
-    model = ExportedModel(exported)
+def test_missing_things_are_said(small, monkeypatch):
     with pytest.raises(ExportError, match="--device gpu"):
-        door.TensorRt(model, "cpu", 1)
+        door.TensorRt(small, "cpu", 1)
     with pytest.raises(ExportError, match=r"one of \('fp32', 'fp16', 'int8'\).* not bf16"):
-        door.TensorRt(model, "gpu", 1, "bf16")
-    bare = SimpleNamespace(model=model.model, onnx=None, onnx_int8=None)
+        door.TensorRt(small, "gpu", 1, "bf16")
+    bare = SimpleNamespace(model=small.model, onnx=None, onnx_int8=None)
     with pytest.raises(ExportError, match="export with --format onnx"):
         door.TensorRt(bare, "gpu", 1)
     with pytest.raises(ExportError, match="liteseg quantize"):
@@ -424,10 +444,10 @@ def test_missing_things_are_said(exported, monkeypatch):
     for module in ("tensorrt", "polygraphy"):
         monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(ExportError, match=rf"{module} is not installed: .*\[tensorrt\]"):
-            door.TensorRt(model, "gpu", 1)
+            door.TensorRt(small, "gpu", 1)
 
 
-def test_machine_without_a_gpu_is_said(library, exported, monkeypatch):
+def test_machine_without_a_gpu_is_said(library, small, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "tensorrt", library.module)
 
