@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,15 +101,15 @@ def fix_shape(
     save_dir = Path(save_dir)
     if save_dir.resolve() == files.model.parent.resolve():
         raise ExportError(f"{save_dir} is the model's own folder; choose another --save_dir")
-    observe = _fixed_json if files.model.suffix == ".json" else _fixed_pdmodel
-    try:
-        content = observe(files, shapes)
-    except ExportError:
-        raise
-    except Exception as error:
-        raise ExportError(
-            f"Paddle {paddle.__version__} cannot run {files.model} at {shapes}: {_telling(error)}"
-        ) from error
+    # A process of its own: Paddle 2.6 crashes on files that are cut short.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            content = pool.submit(_fixed, files, shapes).result()
+        except BrokenProcessPool:
+            raise ExportError(
+                f"Paddle {paddle.__version__} crashes on {files.model} with {files.params.name}; "
+                "the files may be cut short"
+            ) from None
     save_dir.mkdir(parents=True, exist_ok=True)
     fixed = ModelFiles(save_dir / files.model.name, save_dir / files.params.name)
     with tempfile.TemporaryDirectory(dir=save_dir, prefix=".fix-") as complete:
@@ -265,8 +268,21 @@ def _shapes_to_compare(onnx_file: Path) -> list[list[int]]:
     return [[batch, channels, height or h, width or w] for h, w in hw]
 
 
+def _fixed(files: ModelFiles, shapes: dict[str, Sequence[int]]) -> bytes:
+    """Return the graph with the shapes of its tensors written in."""
+    try:
+        fixed = _fixed_json if files.model.suffix == ".json" else _fixed_pdmodel
+        return fixed(files, shapes)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"Paddle {paddle.__version__} cannot run {files.model} at {shapes}: {_telling(error)}"
+        ) from None
+
+
 def _fixed_json(files: ModelFiles, shapes: dict[str, Sequence[int]]) -> bytes:
-    """Return the graph, in Paddle 3's format, with the shapes of its tensors written in."""
+    """Do so in Paddle 3's format."""
     if not hasattr(paddle.base.core, "deserialize_pir_program"):
         raise ExportError(f"{files.model} is of Paddle 3; this is Paddle {paddle.__version__}")
     content = json.loads(files.model.read_bytes())
@@ -303,7 +319,7 @@ def _fixed_json(files: ModelFiles, shapes: dict[str, Sequence[int]]) -> bytes:
 
 
 def _fixed_pdmodel(files: ModelFiles, shapes: dict[str, Sequence[int]]) -> bytes:
-    """Return the graph, in Paddle 2's format, with the shapes of its tensors written in."""
+    """Do so in Paddle 2's format."""
     with _static_mode(files):
         program = _load(files)
         block = program.global_block()
