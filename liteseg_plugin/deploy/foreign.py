@@ -160,6 +160,8 @@ def convert_and_compare(
         try:
             convert(files.model, files.params, target, opset)
         except ExportError as error:
+            if "cannot convert" not in str(error):
+                raise
             raise ExportError(
                 f"{error}\nIf its size is open, fix it first: liteseg infer_shape, or "
                 "PaddleSeg's tools/export.py with --input_shape 1 3 H W"

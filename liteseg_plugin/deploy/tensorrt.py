@@ -77,7 +77,9 @@ class TensorRt:
                 try:
                     runner = self._library.TrtRunner(self._engine(batch.shape))
                     runner.activate()
-                except self._library.PolygraphyException as error:
+                except ExportError:
+                    raise
+                except Exception as error:
                     version = self._library.versions["tensorrt"]
                     raise ExportError(
                         f"TensorRT {version} makes no engine of {self._path} for {batch.shape} in "
@@ -376,9 +378,12 @@ def _polygraphys_errors() -> Iterator[list[str]]:
 
     errors: list[str] = []
     handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: (
-        errors.append(record.getMessage()) if record.levelno == logging.ERROR else None
-    )
+
+    def collect(record: logging.LogRecord) -> None:
+        if record.levelno == logging.ERROR:  # what is worse is raised
+            errors.append(record.getMessage().removeprefix("[E] "))
+
+    handler.emit = collect
     logger = logging.getLogger("Polygraphy")
     before = G_LOGGER.use_python_logging_system, logger.propagate
     G_LOGGER.use_python_logging_system, logger.propagate = True, False

@@ -425,10 +425,21 @@ def test_engines_on_the_gpu_are_bounded(library, small, monkeypatch):
 
 def test_failed_build_says_what_tensorrt_said_last(library, small, capfd):
     library.error = "Error Code 2: OutOfMemory (Requested size was 1 bytes)"
-    with pytest.raises(ExportError, match=r"TensorRT 10\.3\.0 makes no engine .*OutOfMemory"):
+    with pytest.raises(
+        ExportError, match=r"TensorRT 10\.3\.0 makes no engine .*fp32: Error Code 2: OutOf"
+    ):
         engine(small).run(batch())
     captured = capfd.readouterr()
     assert "OutOfMemory" not in captured.out + captured.err
+
+
+def test_builder_that_does_not_start_is_one_error(library, small, monkeypatch):
+    def no_builder(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(library.module, "Builder", no_builder)
+    with pytest.raises(ExportError, match=r"makes no engine .*returned nullptr"):
+        engine(small).run(batch())
 
 
 def test_missing_things_are_said(small, monkeypatch):
