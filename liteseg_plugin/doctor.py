@@ -213,7 +213,7 @@ def _runtimes(blocked: str) -> list[Check]:
         ("openvino", "import openvino as o; print(', '.join(o.Core().available_devices))",
          "pip install 'liteseg_plugin[openvino]'"),
         ("tensorrt", "import tensorrt as t; print(t.__version__)",
-         "needs an NVIDIA GPU; pip install tensorrt"),
+         "needs an NVIDIA GPU; pip install 'liteseg_plugin[tensorrt]'"),
     )  # fmt: skip
     found = [Check("paddle inference", not blocked, blocked or "in the Paddle that is installed")]
     for name, code, way_out in probes:

@@ -21,6 +21,8 @@ _COMMANDS = {
     "verify": "hold an exported model against the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "benchmark": "time the export of a config, and PaddleSeg's own beside it",
+    "infer_shape": "give a model that was exported by others a fixed shape",
+    "paddle2onnx": "convert an exported model to ONNX, compared with Paddle",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",
     "data": "make, convert, check or split data sets",

@@ -73,9 +73,8 @@ def run(args: argparse.Namespace) -> dict:
     shape = [args.batch_size, 3, args.height, args.width]
     wanted = args.runtime or [
         name
-        for name in runtimes.installed()
-        if args.precision in runtimes.RUNTIMES[name].precisions.get(args.device, ())
-        and not (args.onnx_model_path and name == "paddle")
+        for name in runtimes.installed(args.device, args.precision)
+        if not (args.onnx_model_path and name == "paddle")
     ]
     needs_onnx = set(wanted) != {"paddle"} or args.enable_profile or args.print_model
     threads = args.cpu_threads or usable_cpus()

@@ -22,6 +22,7 @@ from paddleseg.deploy.export import WrappedModel
 
 from liteseg_plugin.datasets.faults import read_image
 from liteseg_plugin.deploy import runtimes
+from liteseg_plugin.deploy.engine import Runtime
 from liteseg_plugin.deploy.export import MODEL_FILES, ONNX_FILE, PARAMS_FILE, file_sha256
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.onnx import DEFAULT_OPSET, convert
@@ -39,6 +40,7 @@ _DISTRIBUTIONS = {
     "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
+    "tensorrt": ("tensorrt",),
 }
 
 
@@ -179,7 +181,7 @@ def benchmark(
 
 def _call(
     timed: str,
-    engine: runtimes.Runtime,
+    engine: Runtime,
     export: ExportedModel | OnnxFile,
     images: np.ndarray,
     path: str,
@@ -215,7 +217,7 @@ def _engine(
     threads: int,
     precision: str,
     images: np.ndarray,
-) -> tuple[runtimes.Runtime, str]:
+) -> tuple[Runtime, str]:
     """Load an export, and run it once; without oneDNN where Paddle cannot run it with."""
     engine = runtimes.create(runtime, export, device, threads, precision)
     try:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.deploy import runtimes
+from liteseg_plugin.deploy.engine import Runtime, written_shape
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.errors import DataError
 
@@ -19,10 +20,10 @@ class Predictor:
 
     Args:
         path: The exported folder, or the ``deploy.yaml`` in it.
-        runtime: ``paddle``, ``onnxruntime`` or ``openvino``.
+        runtime: One of ``runtimes.RUNTIMES``.
         device: ``cpu``, or ``gpu`` where the runtime has one.
         threads: CPU threads; by default as many as this process may use.
-        precision: One of ``runtimes.PRECISIONS``, as far as the runtime has it on that device.
+        precision: One of ``engine.PRECISIONS``, as far as the runtime has it on that device.
 
     Attributes:
         exported: What was exported.
@@ -52,7 +53,7 @@ class Predictor:
         self.engine_ms: list[float] = []
 
     @classmethod
-    def of_engine(cls, exported: ExportedModel, engine: runtimes.Runtime) -> Predictor:
+    def of_engine(cls, exported: ExportedModel, engine: Runtime) -> Predictor:
         """Return the predictor of an engine that holds the model already."""
         predictor = cls.__new__(cls)
         predictor.exported, predictor._engine, predictor.engine_ms = exported, engine, []
@@ -123,8 +124,8 @@ class Predictor:
         shape = self._engine.input_shape
         if any(wanted not in (None, n) for wanted, n in zip(shape, batch.shape)):
             raise DataError(
-                f"the export takes {runtimes.written_shape(shape)}, not "
-                f"{runtimes.written_shape(batch.shape)} (N x C x H x W); export with no "
+                f"the export takes {written_shape(shape)}, not "
+                f"{written_shape(batch.shape)} (N x C x H x W); export with no "
                 "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
             )
         started = time.perf_counter()

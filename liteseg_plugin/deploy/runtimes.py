@@ -6,65 +6,28 @@ transformed images (N, 3, H, W) of float32 to the graph's output.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from liteseg_plugin.deploy.engine import (
+    PRECISIONS,
+    Runtime,
+    last_line,
+    missing,
+    onnx_file,
+    written_shape,
+)
 from liteseg_plugin.deploy.exported import ExportedModel
+from liteseg_plugin.deploy.precision import half_precision
+from liteseg_plugin.deploy.tensorrt import TensorRt
 from liteseg_plugin.errors import ExportError
 
 if TYPE_CHECKING:
     import openvino
     from paddle import inference
-
-
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
-
-
-class Runtime(ABC):
-    """An engine that holds one model.
-
-    Attributes:
-        precisions: What it computes in, by device.
-        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
-    """
-
-    precisions: ClassVar[dict[str, tuple[str, ...]]]
-    input_shape: tuple[int | None, ...]
-
-    @abstractmethod
-    def __init__(
-        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
-    ) -> None:
-        """Load the model.
-
-        Raises:
-            ExportError: If the engine is not installed or cannot load the model.
-        """
-
-    @abstractmethod
-    def feed(self, batch: np.ndarray) -> None:
-        """Give the engine images (N, 3, H, W)."""
-
-    @abstractmethod
-    def compute(self) -> None:
-        """Run the model on what was fed, and wait until it is done."""
-
-    @abstractmethod
-    def fetch(self) -> np.ndarray:
-        """Return a copy of the output."""
-
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map images (N, 3, H, W) to labels (N, H, W) or scores (N, C, H, W)."""
-        self.feed(batch)
-        self.compute()
-        return self.fetch()
 
 
 class PaddleInference(Runtime):
@@ -136,23 +99,23 @@ class PaddleInference(Runtime):
         except Exception as error:
             raise ExportError(
                 f"Paddle {paddle.__version__} cannot load {model} with {params.name}; the files "
-                f"may be cut short, or of another Paddle: {_last_line(error)}"
+                f"may be cut short, or of another Paddle: {last_line(error)}"
             ) from error
 
 
 class OnnxRuntime(Runtime):
     """ONNX Runtime; on a GPU with its CUDA provider."""
 
-    precisions: ClassVar = {"cpu": ("fp32", "int8"), "gpu": ("fp32", "int8")}
+    precisions: ClassVar = {"cpu": ("fp32", "int8"), "gpu": ("fp32", "fp16", "int8")}
 
     def __init__(
         self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
     ) -> None:
-        path = _onnx_file(exported, precision)
+        path = onnx_file(exported, precision)
         try:
             import onnxruntime
         except ImportError:
-            raise _missing("onnxruntime", "onnx") from None
+            raise missing("onnxruntime", "onnx") from None
         provider = "CUDAExecutionProvider" if device == "gpu" else "CPUExecutionProvider"
         if provider not in onnxruntime.get_available_providers():
             raise ExportError(
@@ -161,10 +124,11 @@ class OnnxRuntime(Runtime):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # it warns of each constant that it folded away
+        model = half_precision(path).SerializeToString() if precision == "fp16" else str(path)
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(model, options, providers=[provider])
         except Exception as error:
-            raise ExportError(f"ONNX Runtime cannot load {path}: {_last_line(error)}") from error
+            raise ExportError(f"ONNX Runtime cannot load {path}: {last_line(error)}") from error
         [model_input] = self._session.get_inputs()
         self._name = model_input.name
         self.input_shape = tuple(n if isinstance(n, int) else None for n in model_input.shape)
@@ -191,11 +155,11 @@ class OpenVino(Runtime):
     def __init__(
         self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
     ) -> None:
-        path = _onnx_file(exported, precision)
+        path = onnx_file(exported, precision)
         try:
             import openvino
         except ImportError:
-            raise _missing("openvino", "openvino") from None
+            raise missing("openvino", "openvino") from None
         # On CPUs with bf16 units OpenVINO would compute in bf16 without being asked.
         hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
         self._settings = {"INFERENCE_PRECISION_HINT": hint}
@@ -229,17 +193,26 @@ class OpenVino(Runtime):
                 model.reshape(shape)
             compiled = self._core.compile_model(model, self._device, self._settings)
         except Exception as error:
-            raise ExportError(f"OpenVINO cannot load {self._path}: {_last_line(error)}") from error
+            raise ExportError(f"OpenVINO cannot load {self._path}: {last_line(error)}") from error
         return compiled.create_infer_request()
 
 
-RUNTIMES = {"paddle": PaddleInference, "onnxruntime": OnnxRuntime, "openvino": OpenVino}
+RUNTIMES = {
+    "paddle": PaddleInference,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "tensorrt": TensorRt,
+}
 """The engines by the names that ``--runtime`` takes, which are those of their modules."""
 
 
-def installed() -> list[str]:
-    """Return the names of the runtimes that are installed."""
-    return [name for name in RUNTIMES if find_spec(name) is not None]
+def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
+    """Return the names of the runtimes that are installed and compute so on a device."""
+    return [
+        name
+        for name, runtime in RUNTIMES.items()
+        if find_spec(name) is not None and precision in runtime.precisions.get(device, ())
+    ]
 
 
 def create(
@@ -257,7 +230,11 @@ def create(
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; choose one of {PRECISIONS}")
     runtime = RUNTIMES[name]
-    known = runtime.precisions[device]
+    known = runtime.precisions.get(device)
+    if known is None:
+        raise ExportError(
+            f"{name} does not run on {device}: --device {', '.join(runtime.precisions)}"
+        )
     if precision not in known:
         raise ExportError(
             f"{name} does not compute in {precision} on {device}; choose one of {list(known)}"
@@ -270,27 +247,3 @@ def create(
             f"{exported.model.parent} takes {written_shape(engine.input_shape)}; export again"
         )
     return engine
-
-
-def written_shape(shape: Sequence[int | None]) -> str:
-    """Write an input shape, with ? for what may be any."""
-    return "x".join("?" if n is None else str(n) for n in shape)
-
-
-def _onnx_file(exported: ExportedModel, precision: str) -> Path:
-    folder = exported.model.parent
-    if exported.onnx is None:
-        raise ExportError(f"{folder} holds no ONNX file; export with --format onnx")
-    if precision != "int8":
-        return exported.onnx
-    if exported.onnx_int8 is None:
-        raise ExportError(f"{folder} holds no INT8 model; make it with liteseg quantize {folder}")
-    return exported.onnx_int8
-
-
-def _missing(package: str, extra: str) -> ExportError:
-    return ExportError(f"{package} is not installed: pip install 'liteseg_plugin[{extra}]'")
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]

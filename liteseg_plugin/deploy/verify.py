@@ -15,7 +15,7 @@ from liteseg_plugin.datasets.faults import read_image, read_label
 from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
-from liteseg_plugin.deploy.runtimes import RUNTIMES, installed
+from liteseg_plugin.deploy.runtimes import installed
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.metrics import count_pixels
@@ -50,7 +50,7 @@ def verify(
         test_config: The config's settings of evaluation.
         ignore_index: Label of pixels that do not count.
         runtimes: Names of runtimes; by default all that are installed and have the precision.
-        precision: One of ``runtimes.PRECISIONS``.
+        precision: One of ``engine.PRECISIONS``.
 
     Returns:
         ``ok``, ``precision``, ``required``, ``images``, ``miou`` of the network, and for each
@@ -148,12 +148,8 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
 
 def _able(exported: ExportedModel, precision: str) -> list[str]:
     """Return the installed runtimes that can run an export on a CPU in a precision."""
-    return [
-        name
-        for name in installed()
-        if precision in RUNTIMES[name].precisions.get("cpu", ())
-        and (name == "paddle" or exported.onnx is not None)
-    ]
+    names = installed(precision=precision)
+    return [name for name in names if name == "paddle" or exported.onnx is not None]
 
 
 def _summary(result: dict, counts: np.ndarray) -> dict:

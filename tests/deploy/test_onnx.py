@@ -12,6 +12,7 @@ import yaml
 from paddleseg.core.infer import aug_inference
 
 from liteseg_plugin.cli import _common
+from liteseg_plugin.deploy.engine import PRECISIONS
 from liteseg_plugin.deploy.export import export_model
 from liteseg_plugin.deploy.onnx import convert
 from liteseg_plugin.deploy.predictor import Predictor
@@ -150,9 +151,10 @@ def test_missing_runtime_says_which_extra(monkeypatch, net, tmp_path, runtime, e
 
 def test_commands_offer_every_runtime():
     assert set(_common.RUNTIMES) == set(RUNTIMES)
+    assert _common.PRECISIONS == PRECISIONS
 
 
 def test_unknown_runtime_lists_choices(net, tmp_path):
     export_model(net, tmp_path, transforms=TRANSFORMS)
     with pytest.raises(ValueError, match=r"choose one of .*'onnxruntime', 'openvino'"):
-        Predictor(tmp_path, runtime="tensorrt")
+        Predictor(tmp_path, runtime="ncnn")

@@ -1,0 +1,31 @@
+"""Convert an exported Paddle model to ONNX, and compare; the flags are those of paddle2onnx."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.cli.infer_shape import add_model
+from liteseg_plugin.deploy.onnx import DEFAULT_OPSET
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    add_model(parser)
+    parser.add_argument("--save_file", required=True, help="the ONNX file")
+    parser.add_argument("--opset_version", type=int, default=DEFAULT_OPSET)
+    parser.add_argument(
+        "--enable_dev_version", help="taken for the sake of scripts; there is one converter"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Convert; a file that does not give what Paddle gives is not kept."""
+    from liteseg_plugin.deploy import foreign
+
+    files = foreign.model_files(args.model_dir, args.model_filename, args.params_filename)
+    report = foreign.convert_and_compare(files, args.save_file, args.opset_version)
+    for shape, result in report["compared"].items():
+        print(f"{shape}: {foreign.describe(result)}")
+    print(args.save_file)
+    return report
