@@ -122,7 +122,7 @@ class OhemCrossEntropyLoss(nn.Layer):
 def _runs_in_numpy(logit: paddle.Tensor) -> bool:
     if not paddle.in_dynamic_mode():  # traced: there is no data yet
         return False
-    return logit.place.is_cpu_place() and logit.dtype == paddle.float32
+    return logit.place.is_cpu_place() and logit.dtype in (paddle.float32, paddle.float64)
 
 
 def _kth_smallest(values: paddle.Tensor, k: int) -> paddle.Tensor:

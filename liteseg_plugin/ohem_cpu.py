@@ -1,4 +1,4 @@
-"""OHEM cross entropy on a CPU: float32 logits in pieces that stay in its cache.
+"""OHEM cross entropy on a CPU: logits in pieces that stay in its cache.
 
 Paddle's kernels pass over the logits of a batch (160 MB for 4 crops of 1024x512 and 19 classes)
 some fifteen times, and take fresh memory for most of them. Here they are read once for the loss
@@ -40,7 +40,7 @@ def ohem_cross_entropy(logit: paddle.Tensor, label: paddle.Tensor, mining: Minin
     """Compute the loss, with a gradient for ``logit``.
 
     Args:
-        logit: (N, C, H, W) of float32, on the CPU.
+        logit: (N, C, H, W) of float32 or float64, on the CPU.
         label: (N, 1, H, W) of int64.
         mining: How pixels are chosen and weighed.
 
@@ -75,15 +75,17 @@ class _OhemCrossEntropy(PyLayer):
         with np.errstate(all="ignore"):  # infinite logits make a loss that is no number
             log_sum, loss = _cross_entropy(_planes(logit), true_class)
             kept = _hardest(loss, labelled, mining)
-            factor = kept.astype("float32")
+            factor = kept.astype(loss.dtype)
             if mining.weight is not None:
                 factor *= mining.weight[true_class]
             total = np.where(kept, loss * factor, 0).sum(dtype="float64")
-        factor /= labelled.size * (kept.mean() + mining.eps)
+        # Rounded as PaddleSeg's, whose masks are float32 whatever the logits are.
+        counted = labelled.size * float(np.float32(kept.mean()) + np.float32(mining.eps))
+        factor /= counted
         ctx.save_for_backward(logit)
         ctx.pixels = true_class, log_sum, factor
         return paddle.to_tensor(
-            np.float32(total / (labelled.size * (kept.mean() + mining.eps))),
+            loss.dtype.type(total / counted),
             place=paddle.CPUPlace(),
         )
 
@@ -92,7 +94,7 @@ class _OhemCrossEntropy(PyLayer):
         (logit,) = ctx.saved_tensor()
         true_class, log_sum, factor = ctx.pixels
         gradient = _gradient(
-            _planes(logit), true_class, log_sum, factor * np.float32(loss_gradient.item())
+            _planes(logit), true_class, log_sum, factor * factor.dtype.type(loss_gradient.item())
         )
         return paddle.Tensor(
             value=gradient.reshape(logit.shape), place=paddle.CPUPlace(), zero_copy=True
@@ -101,7 +103,7 @@ class _OhemCrossEntropy(PyLayer):
 
 def _cross_entropy(logit: np.ndarray, true_class: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return log(sum(exp(logit))) over the classes, and cross entropy, both (N, pixels)."""
-    log_sum, loss = (np.empty(true_class.shape, "float32") for _ in range(2))
+    log_sum, loss = (np.empty(true_class.shape, logit.dtype) for _ in range(2))
     for i, part, rows in _pieces(logit):
         peak = rows.max(axis=0)
         shifted = rows - peak
@@ -118,8 +120,8 @@ def _hardest(loss: np.ndarray, labelled: np.ndarray, mining: Mining) -> np.ndarr
     if not 0 < mining.min_kept < np.count_nonzero(labelled):
         return labelled
     # Ignored pixels rank behind every labelled one.
-    probability = np.where(labelled, np.exp(-loss), np.float32(2))
-    threshold = np.float32(mining.thresh)
+    probability = np.where(labelled, np.exp(-loss), loss.dtype.type(2))
+    threshold = loss.dtype.type(mining.thresh)
     if np.count_nonzero(probability < threshold) < mining.min_kept:
         nth = mining.min_kept - 1
         threshold = max(threshold, np.partition(probability, nth, axis=None)[nth])
