@@ -8,6 +8,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from liteseg_plugin.ohem_cpu import Mining, ohem_cross_entropy
+
 PIXELS_PER_KEPT = 16
 """The released recipes keep at least one pixel of 16: batch * height * width / 16."""
 
@@ -20,7 +22,8 @@ class OhemCrossEntropyLoss(nn.Layer):
     A batch with at most ``min_kept`` labelled pixels is kept whole, and 0 switches mining off:
     every labelled pixel counts. Loss and gradient are those
     of PaddleSeg's class of this name, which sorts all pixels and expands the labels to one-hot;
-    this one selects by order statistic and gathers.
+    this one selects by order statistic and gathers, and on a CPU works in pieces
+    (:mod:`liteseg_plugin.ohem_cpu`).
 
     Args:
         thresh: Probability of the true class from which on a pixel is easy, from 0 to 1.
@@ -75,6 +78,8 @@ class OhemCrossEntropyLoss(nn.Layer):
         if label.ndim == logit.ndim - 1:
             label = label.unsqueeze(1)
         label = label.astype("int64")
+        if _runs_in_numpy(logit):
+            return ohem_cross_entropy(logit, label, self._mining(label))
         kept = self._kept(logit.detach(), label)
         loss = F.cross_entropy(
             logit,
@@ -87,12 +92,18 @@ class OhemCrossEntropyLoss(nn.Layer):
         kept = kept.astype("float32")
         return (loss * kept).mean() / (kept.mean() + self.EPS)
 
+    def _at_least(self, label: paddle.Tensor) -> int:
+        return label.size // PIXELS_PER_KEPT if self.min_kept is None else self.min_kept
+
+    def _mining(self, label: paddle.Tensor) -> Mining:
+        weight = None if self.weight is None else self.weight.numpy()
+        return Mining(self.thresh, self._at_least(label), self.ignore_index, weight, self.EPS)
+
     @paddle.no_grad()
     def _kept(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """Say which pixels count: (N, 1, H, W) of bool. Nothing here waits for a GPU."""
         labelled = label != self.ignore_index
-        pixels = label.size
-        min_kept = pixels // PIXELS_PER_KEPT if self.min_kept is None else self.min_kept
+        pixels, min_kept = label.size, self._at_least(label)
         if min_kept == 0 or min_kept >= pixels:
             return labelled
 
@@ -108,15 +119,22 @@ class OhemCrossEntropyLoss(nn.Layer):
         return paddle.logical_and(labelled, paddle.logical_or(few_labelled, hard))
 
 
+def _runs_in_numpy(logit: paddle.Tensor) -> bool:
+    if not paddle.in_dynamic_mode():  # traced: there is no data yet
+        return False
+    return logit.place.is_cpu_place() and logit.dtype in (paddle.float32, paddle.float64)
+
+
 def _kth_smallest(values: paddle.Tensor, k: int) -> paddle.Tensor:
     """Return the ``k``-th smallest of non-negative float32 numbers (N,), as a 0-D or (1,) tensor.
 
     On CPU that is a partial selection. Paddle's selection on GPU sorts; there the bits of the
-    number are found one by one, counting the numbers up to each guess.
+    number are found one by one, counting the numbers up to each guess. A graph that is traced
+    does not say where it will run.
     """
-    if values.place.is_cpu_place():
-        return paddle.kthvalue(values, k)[0]
-    return _kth_smallest_by_bits(values, k)
+    if paddle.in_dynamic_mode() and not values.place.is_cpu_place():
+        return _kth_smallest_by_bits(values, k)
+    return paddle.kthvalue(values, k)[0]
 
 
 def _kth_smallest_by_bits(values: paddle.Tensor, k: int) -> paddle.Tensor:

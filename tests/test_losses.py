@@ -9,6 +9,7 @@ from paddleseg.models.losses.ohem_cross_entropy_loss import (
     OhemCrossEntropyLoss as PaddleSegOhemCrossEntropyLoss,
 )
 
+from liteseg_plugin import losses, ohem_cpu
 from liteseg_plugin.losses import OhemCrossEntropyLoss
 
 EPS = 1e-5
@@ -71,6 +72,15 @@ def paddleseg_mines():
     except TypeError:
         return False
     return True
+
+
+@pytest.fixture(autouse=True, params=["numpy", "paddle"])
+def way(request, monkeypatch):
+    """Both ways of computing it: in NumPy, as on a CPU, and in Paddle, as on a GPU."""
+    if request.param == "paddle":
+        monkeypatch.setattr(losses, "_runs_in_numpy", lambda logit: False)
+    monkeypatch.setattr(ohem_cpu, "_PIECE", 600)  # logits: images are cut
+    return request.param
 
 
 PIXELS = 2 * 24 * 31
@@ -251,3 +261,82 @@ def test_logits_that_are_no_numbers_give_such_a_loss(where):
     logit[0, :, where] = np.nan
     label = paddle.zeros([1, 8, 8], dtype="int64")
     assert np.isnan(float(OhemCrossEntropyLoss(min_kept=4)(paddle.to_tensor(logit), label)))
+
+
+def test_ohem_gradient_of_ignored_pixels_that_are_no_numbers_is_zero():
+    logit, label = batch(3)
+    expected = loss_and_gradient(OhemCrossEntropyLoss(0.7, 93), logit, label)
+    ignored = np.moveaxis(logit, 1, -1)[label == IGNORED]
+    ignored[::3], ignored[1::3] = np.nan, np.inf
+    np.moveaxis(logit, 1, -1)[label == IGNORED] = ignored
+    assert_equal(loss_and_gradient(OhemCrossEntropyLoss(0.7, 93), logit, label), expected)
+
+
+def test_ohem_passes_gradients_on():
+    """Of logits that are a view of others and have two losses, one of them with a factor."""
+    logit, label = batch(12, shape=(3, 5, 24, 31))
+    criterion = OhemCrossEntropyLoss(0.7, 93)
+    expected = oracle(logit[1:], label[1:], 0.7, 93)[1]
+    whole = paddle.to_tensor(logit.transpose(0, 1, 3, 2).copy(), stop_gradient=False)
+    view, label = whole.transpose([0, 1, 3, 2])[1:], paddle.to_tensor(label[1:])
+    (criterion(view, label) - 3 * criterion(view, label)).backward()
+    gradient = whole.grad.numpy().transpose(0, 1, 3, 2)
+    np.testing.assert_array_equal(gradient[0], 0)
+    np.testing.assert_allclose(gradient[1:], -2 * expected, atol=1e-6 * np.abs(expected).max() * 4)
+
+
+def criterion_value(logit, label):
+    return float(OhemCrossEntropyLoss(0.7, 93)(paddle.to_tensor(logit), paddle.to_tensor(label)))
+
+
+def test_ohem_of_constant_logits_has_no_gradient():
+    logit, label = batch(13)
+    with paddle.no_grad():
+        assert criterion_value(logit, label) == pytest.approx(
+            oracle(logit, label, 0.7, 93)[0], rel=1e-6
+        )
+    loss = OhemCrossEntropyLoss(0.7, 93)(paddle.to_tensor(logit), paddle.to_tensor(label))
+    assert loss.stop_gradient
+
+
+def test_ohem_is_traced():
+    logit, label = batch(14)
+    traced = paddle.jit.to_static(OhemCrossEntropyLoss(0.7, 93), full_graph=True)
+    assert_equal(loss_and_gradient(traced, logit, label), oracle(logit, label, 0.7, 93))
+
+
+def test_ohem_in_mixed_precision_computes_in_float32():
+    logit, label = batch(15)
+
+    def criterion(*arguments):
+        with paddle.amp.auto_cast(level="O1", dtype="bfloat16"):
+            return OhemCrossEntropyLoss(0.7, 93)(*arguments)
+
+    assert_equal(loss_and_gradient(criterion, logit, label), oracle(logit, label, 0.7, 93))
+
+
+def test_ohem_in_float64():
+    logit, label = batch(16)
+    logit = logit.astype("float64")
+    ours = loss_and_gradient(OhemCrossEntropyLoss(0.7, 93), logit, label)
+    assert ours[1].dtype == np.float64
+    assert_equal(ours, oracle(logit, label, 0.7, 93))
+
+
+@pytest.mark.parametrize("value", [5, -1, 254])
+def test_ohem_refuses_labels_of_no_class(value, way):
+    if way == "paddle":
+        pytest.skip("Paddle's own errors")
+    logit, label = batch(17)
+    label[0, 3, 4] = value
+    message = f"label value {value} is neither one of 5 classes .0 to 4. nor ignore_index 255"
+    with pytest.raises(IndexError, match=message):
+        criterion_value(logit, label)
+
+
+def test_ohem_refuses_labels_of_another_size(way):
+    if way == "paddle":
+        pytest.skip("Paddle's own errors")
+    logit, label = batch(18)
+    with pytest.raises(ValueError, match=r"labels of shape \[2, 1, 24, 30\] for logits of shape"):
+        criterion_value(logit, label[..., 1:])

@@ -1,0 +1,323 @@
+"""Train with PaddleSeg's own code and with the plugin's, in turns, and hold them to each other.
+
+    python scripts/benchmark_training.py --data FOLDER --variant T --crop 480 360 --batch_size 4
+
+Each turn is a process of its own (or ``--processes`` of them): PaddleSeg's network, OHEM and loop
+without the plugin, repaired only where they crash on this Paddle (see ``repair``), then the
+plugin's. Both make the first ``--steps`` optimiser steps of the released CamVid recipe, with
+``--crop`` and ``--batch_size``: same first weights, same seed, so the same batches. Printed are the
+median step (without the first, data loading included), images per second, peak memory, and how far
+losses and weights are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "pp_liteseg"
+VARIANTS = {"T": "pp_liteseg_stdc1_camvid_960x720_10k", "B": "pp_liteseg_stdc2_camvid_960x720_10k"}
+
+
+def main() -> None:
+    """Run both sides in turns, and print and compare what they say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with a train.txt")
+    parser.add_argument("--variant", choices=VARIANTS, default="T")
+    parser.add_argument("--crop", type=int, nargs=2, default=(160, 128), metavar=("W", "H"))
+    parser.add_argument("--batch_size", type=int, default=2, help="of one process")
+    parser.add_argument("--classes", type=int, default=11)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--num_workers", type=int, default=0)
+    parser.add_argument(
+        "--resume", action="store_true", help="the plugin's second half again, from a checkpoint"
+    )
+    parser.add_argument(
+        "--float64", action="store_true", help="both in float64, where rounding does not grow"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.resume and args.float64:
+        parser.error("checkpoints hold float32: --resume without --float64")
+    if args.side:
+        run_side(args)
+        return
+    results: dict[str, list[dict]] = {name: [] for name in SIDES}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder / "config.yml").write_text(yaml.safe_dump(config(args)), encoding="utf-8")
+        for _ in range(args.rounds):
+            for name in SIDES:
+                results[name].append(start(args, name, folder))
+                if not args.json:
+                    print(describe(name, results[name][-1]), flush=True)
+        weights = [np.load(folder / f"{name}.npz") for name in SIDES]
+        numbers = compare([results[name][-1]["losses"] for name in SIDES], weights)
+    theirs, ours = (np.median([r["step_seconds"] for r in runs]) for runs in results.values())
+    numbers["step_ratio"] = theirs / ours
+    if args.json:
+        print(json.dumps({**numbers, "sides": {name: runs[-1] for name, runs in results.items()}}))
+        return
+    print(f"step: {theirs / ours:.2f}x as fast")
+    if args.resume:
+        apart = results["plugin"][-1]["resumed_apart"]
+        print(f"losses of the plugin's second half, resumed: {apart} from the first time's")
+    print(
+        f"apart after {args.steps} steps: losses {numbers['losses']:.1e} (relative), "
+        f"weights {numbers['weights']:.1e} (they moved by {numbers['moved']:.1e})"
+    )
+
+
+def config(args: argparse.Namespace) -> dict:
+    """Make the released recipe, cut to fit."""
+    width, height = args.crop
+    transforms = yaml.safe_load((CONFIGS.parent / "_base_" / "pp_liteseg_camvid.yml").open())
+    transforms = transforms["train_dataset"]["transforms"]
+    next(t for t in transforms if t["type"] == "RandomPaddingCrop")["crop_size"] = [width, height]
+    root = args.data.resolve()
+    return {
+        "_base_": str(CONFIGS / f"{VARIANTS[args.variant]}.yml"),
+        "batch_size": args.batch_size,
+        "train_dataset": {
+            "dataset_root": str(root),
+            "train_path": str(root / "train.txt"),
+            "num_classes": args.classes,
+            "transforms": transforms,
+        },
+        "model": {"num_classes": args.classes, "backbone": {"pretrained": None}},
+        "loss": {
+            "types": [
+                {
+                    "type": "OhemCrossEntropyLoss",
+                    "min_kept": args.batch_size * width * height // 16,
+                    "ignore_index": 255,
+                }
+            ]
+        },
+    }
+
+
+def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
+    """Run a side in processes of its own, and return what its first one noted."""
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(args.processes)]
+    launch += ["--log_dir", str(folder / "log")]
+    result = folder / f"{side}.json"
+    result.unlink(missing_ok=True)
+    ended = subprocess.run(
+        [
+            *(sys.executable, *(launch if args.processes > 1 else [])),
+            *(__file__, *sys.argv[1:], "--side", side, "--folder", str(folder)),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "LITESEG_AUTOLOAD": "0"},
+    )
+    if ended.returncode != 0 or not result.is_file():
+        logs = [path.read_text() for path in sorted((folder / "log").glob("workerlog.*"))]
+        raise SystemExit("\n".join([ended.stdout, *logs])[-5000:])
+    return json.loads(result.read_text())
+
+
+def describe(name: str, result: dict) -> str:
+    """Word what a side noted."""
+    return (
+        f"{name:10}{result['step_seconds']:8.3f} s a step{result['images_per_second']:8.2f} images "
+        f"a second{result['peak_mb']:8.0f} MB at the peak, {result['start_mb']:.0f} before"
+    )
+
+
+def compare(losses: list[list[float]], weights: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Return the largest differences: of losses relative, of weights absolute."""
+    theirs, ours = (np.array(values) for values in losses)
+    first, last = ("first/", "last/")
+    names = [name[len(last) :] for name in weights[1].files if name.startswith(last)]
+    both = [[side[last + name] for name in names] for side in weights]
+    return {
+        "losses": float((np.abs(ours - theirs) / np.abs(theirs)).max()),
+        "weights": max(float(np.abs(a - b).max()) for a, b in zip(*both)),
+        "moved": max(
+            float(np.abs(value - weights[0][first + name]).max())
+            for name, value in zip(names, both[0])
+        ),
+    }
+
+
+# --- in the processes of a side -----------------------------------------------------------------
+
+
+def run_side(args: argparse.Namespace) -> None:
+    """Train, and note losses, times, memory and weights."""
+    train = SIDES[args.side]()
+    import paddle
+    from paddleseg.cvlibs import Config, SegBuilder
+    from paddleseg.utils import utils
+
+    paddle.set_device("cpu")
+    if args.float64:
+        paddle.set_default_dtype("float64")
+    noted = note_steps()
+
+    def fresh() -> tuple[SegBuilder, dict]:
+        builder = SegBuilder(Config(str(args.folder / "config.yml")))
+        weights = draw(builder.model)
+        builder.model.set_state_dict(weights)
+        if args.float64:
+            builder.model.register_forward_pre_hook(lambda _, images: images[0].astype("float64"))
+        utils.set_seed(1)
+        return builder, weights
+
+    builder, first = fresh()
+    origin = {"paddleseg": "paddleseg.models", "plugin": "liteseg_plugin.models"}[args.side]
+    if not type(builder.model).__module__.startswith(origin):
+        raise SystemExit(f"{type(builder.model)} is not of {origin}; liteseg autoload disable")
+    start_mb = peak_mb()
+    common = {"iters": args.steps, "batch_size": args.batch_size, "num_workers": args.num_workers}
+    resumed = None
+    resumes = args.resume and args.side == "plugin"
+    half = args.steps // 2 if resumes else args.steps
+    train(builder, save_dir=str(args.folder / args.side), save_interval=half, **common)
+    times, losses = list(noted["times"]), list(noted["losses"])
+    if resumes:
+        builder, _ = fresh()
+        noted["losses"].clear()
+        checkpoint = args.folder / args.side / f"iter_{half}"
+        train(builder, save_dir=str(args.folder / "on"), resume_model=checkpoint, **common)
+        resumed = max(map(abs, np.subtract(noted["losses"], losses[half:])))
+    if paddle.distributed.get_rank() != 0:
+        return
+    steps = np.diff(times)[1:]
+    seconds = float(np.median(steps))
+    state = {f"first/{name}": value for name, value in first.items()}
+    for name, value in builder.model.state_dict().items():
+        if name in first:
+            state[f"last/{name}"] = value.numpy()
+    np.savez(args.folder / f"{args.side}.npz", **state)
+    result = {
+        "step_seconds": seconds,
+        "images_per_second": args.batch_size * args.processes / seconds,
+        "peak_mb": peak_mb(),
+        "start_mb": start_mb,
+        "losses": losses,
+        "resumed_apart": resumed,
+    }
+    (args.folder / f"{args.side}.json").write_text(json.dumps(result))
+
+
+def paddleseg():  # noqa: D103
+    import zlib  # noqa: F401 - before Paddle 2.6.2, whose own zlib crashes Python
+
+    repair()
+    from paddleseg.core import train
+
+    def run(builder: object, **settings: object) -> None:
+        train(
+            builder.model,
+            builder.train_dataset,
+            optimizer=builder.optimizer,
+            losses=builder.loss,
+            log_iters=1,
+            **settings,
+        )
+
+    return run
+
+
+def plugin():  # noqa: D103
+    import liteseg_plugin
+
+    liteseg_plugin.activate()
+    from liteseg_plugin.training.loop import Settings, train
+
+    def run(builder: object, **settings: object) -> None:
+        parts = (builder.model, builder.optimizer, builder.loss, builder.train_dataset)
+        train(*parts, Settings(log_iters=1, **settings))
+
+    return run
+
+
+def repair() -> None:
+    """Mend PaddleSeg 2.8.0 where it crashes on Paddle 3: its numbers stay what they were."""
+    from importlib import import_module
+
+    import paddle
+
+    loop = import_module("paddleseg.core.train")
+    computation, add = loop.loss_computation, paddle.Tensor.__add__
+
+    def add_of_types(a: paddle.Tensor, b: object) -> paddle.Tensor:
+        """OHEM adds an int64 mask to float32 probabilities: TypeError."""
+        if isinstance(b, paddle.Tensor) and b.dtype == paddle.int64 and a.is_floating_point():
+            b = b.astype(a.dtype)
+        return add(a, b)
+
+    def losses_of_one_dimension(*args: object, **kw: object) -> list[paddle.Tensor]:
+        """The loop's log takes ``loss[0]``, of a loss without dimensions: IndexError."""
+        return [loss.reshape([1]) for loss in computation(*args, **kw)]
+
+    paddle.Tensor.__add__ = add_of_types
+    loop.loss_computation = losses_of_one_dimension
+
+
+def note_steps() -> dict[str, list]:
+    """Note when the losses of each step are computed, and their sum; both loops call this one."""
+    from importlib import import_module
+
+    loop = import_module("paddleseg.core.train")
+    computation = loop.loss_computation
+    noted: dict[str, list] = {"times": [], "losses": []}
+
+    def loss_computation(*args: object, **kw: object) -> list:
+        noted["times"].append(time.perf_counter())
+        parts = computation(*args, **kw)
+        noted["losses"].append(float(sum(parts)))
+        return parts
+
+    loop.loss_computation = loss_computation
+    return noted
+
+
+def draw(model: object) -> dict[str, np.ndarray]:
+    """Draw first weights, He-normal, and small ones for the logits.
+
+    The backbone's own are N(0, 0.001): logits near 0, and everything agrees.
+    """
+    rng = np.random.default_rng(1)
+    drawn = {}
+    for name, tensor in sorted(model.state_dict().items()):
+        shape = tuple(tensor.shape)
+        if len(shape) == 4:
+            value = rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+            if "conv_out" in name and "seg_heads" in name:
+                value *= 0.1
+        elif name.endswith(("weight", "_variance", "_scale")):
+            value = np.ones(shape)
+        else:
+            value = np.zeros(shape)
+        drawn[name] = value.astype(tensor.numpy().dtype)
+    return drawn
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+SIDES = {"paddleseg": paddleseg, "plugin": plugin}
+
+if __name__ == "__main__":
+    main()
