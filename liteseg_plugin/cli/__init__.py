@@ -20,6 +20,7 @@ _COMMANDS = {
     "quantize": "add an INT8 model to an export",
     "verify": "hold an exported model against the trained network, in every runtime",
     "infer": "segment images with an exported model",
+    "demo": "open a local page that segments pictures with an exported model",
     "benchmark": "time the export of a config, and PaddleSeg's own beside it",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",
