@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+import sys
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 import cv2
 import numpy as np
@@ -22,12 +25,11 @@ from liteseg_plugin.report import overlay, write_image
 
 if TYPE_CHECKING:
     import gradio
-    from fastapi import FastAPI
 
 MAX_SIDE = 8192
 """Longest side of an upload, in pixels."""
 MAX_PIXELS = 16_000_000
-"""Largest upload: at stride 1 the scores of 19 classes take 1.2 GB."""
+"""Largest upload: ONNX Runtime takes 2.5 GB for it with 11 classes."""
 MAX_FILE_SIZE = "64mb"
 
 _SAMPLES = 4
@@ -154,47 +156,74 @@ def write_samples(folder: Path) -> list[str]:
     return paths
 
 
-def build_app(model: Model, folder: Path) -> FastAPI:
-    """Build the page.
+def serve(model: Model, folder: Path, host: str, port: int | None) -> None:
+    """Serve the page until Ctrl-C.
 
     Args:
         model: What it shows.
         folder: For uploads and samples; whoever calls removes it.
+        host: Address to listen on.
+        port: Of that address; by default the first free one from 7860.
 
     Raises:
         LitesegError: If Gradio is not installed.
+        OSError: If the address cannot be listened on.
     """
-    # Read when Gradio is imported, or asked for often.
+    # Read when Gradio is imported, or asked for often. Gradio calls itself when it starts, which
+    # must not go through a proxy; nothing else needs the network.
     os.environ.update(
-        GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1", GRADIO_TEMP_DIR=str(folder)
-    )
+        GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(folder), HF_HUB_OFFLINE="1",
+        no_proxy="*",
+    )  # fmt: skip
     try:
         import gradio
-        from fastapi import FastAPI, Request
     except ImportError:
         raise LitesegError(
             "gradio is not installed: pip install 'liteseg_plugin[demo]' (Python 3.10 or newer)"
         ) from None
+    from starlette.middleware import Middleware
 
+    for client in ("httpx", "httpx2"):  # with which Gradio calls itself
+        logging.getLogger(client).setLevel(logging.WARNING)
     page = _build_page(gradio, model, write_samples(folder))
-    app = FastAPI(openapi_url=None)
-
-    @app.middleware("http")
-    async def with_policy(request: Request, answer):
-        response = await answer(request)
-        response.headers["Content-Security-Policy"] = _POLICY
-        return response
-
-    return gradio.mount_gradio_app(
-        app,
-        page,
-        path="/",
-        max_file_size=MAX_FILE_SIZE,
+    # So that whoever calls can clean up.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # Not mount_gradio_app(): without launch(), Gradio 6.31 takes any path of this machine for an
+    # upload.
+    _, url, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
         show_error=True,
+        max_file_size=MAX_FILE_SIZE,
         ssr_mode=False,
         run_history=False,
         footer_links=[],
+        prevent_thread_lock=True,
+        app_kwargs={"middleware": [Middleware(_WithPolicy)]},
     )
+    print(f"{url} (Ctrl-C ends)", flush=True)
+    try:
+        page.block_thread()
+    finally:
+        page.close(verbose=False)
+
+
+class _WithPolicy:
+    """ASGI middleware that tells browsers to ask no other host."""
+
+    def __init__(self, app: Callable) -> None:
+        self._app = app
+
+    async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
+        async def send_with_policy(message: dict) -> None:
+            if message["type"] == "http.response.start":
+                header = (b"content-security-policy", _POLICY.encode())
+                message = {**message, "headers": [*message["headers"], header]}
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
 
 
 def _build_page(gradio, model: Model, samples: list[str]) -> gradio.Blocks:
@@ -235,27 +264,3 @@ def _build_page(gradio, model: Model, samples: list[str]) -> gradio.Blocks:
             api_name="segment", concurrency_limit=1,
         )  # fmt: skip
     return page
-
-
-def serve(app: FastAPI, host: str, port: int) -> None:
-    """Serve the page until Ctrl-C.
-
-    Raises:
-        LitesegError: If the address cannot be listened on.
-    """
-    import signal
-    import socket
-    import sys
-
-    import uvicorn
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise LitesegError(f"cannot listen on {host}:{port}: {error}; try --server_port") from error
-    # So that whoever calls can clean up.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    shown = f"[{host}]" if ":" in host else host
-    print(f"http://{shown}:{listener.getsockname()[1]} (Ctrl-C ends)", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])

@@ -13,9 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--server_name", default="127.0.0.1", help="address to listen on (default: this machine's)"
     )
-    parser.add_argument(
-        "--server_port", type=int, default=7860, help="0 takes a free one (default: 7860)"
-    )
+    parser.add_argument("--server_port", type=int, help="default: the first free one from 7860")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -26,8 +24,8 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.plugin import activate
 
     activate()
-    from liteseg_plugin.demo import Model, build_app, serve
+    from liteseg_plugin.demo import Model, serve
 
     model = Model(args.exported, args.device, args.cpu_threads)
     with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:
-        serve(build_app(model, Path(folder)), args.server_name, args.server_port)
+        serve(model, Path(folder), args.server_name, args.server_port)

@@ -88,7 +88,7 @@ def test_video_becomes_a_video_and_label_maps(run, exported, clip, tmp_path):
     brightness = [frame[4:12, 100:].mean() for frame in written]
     assert brightness[35] > brightness[20] > brightness[5] + 10  # in order
     corner = [frame[:24, :80] for frame in written]
-    assert (corner[20] > 250).sum() > 20  # the frame rate, in white
+    assert (corner[20].min(axis=2) > 180).sum() > 20  # the frame rate, in white
 
     predictor = Predictor(exported.folder)
     labels = sorted((tmp_path / "clip").iterdir())
