@@ -235,6 +235,9 @@ def _build_page(gradio, model: Model, samples: list[str]) -> gradio.Blocks:
         except LitesegError as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
+    # Gradio's own opens the file, and tells of its internals where it cannot. Replaced in the class,
+    # as each session makes components of its own; a subclass would have Gradio write a .pyi here.
+    gradio.Image.preprocess = lambda self, payload: payload.path if payload else None
     folder = model.exported.model.parent.resolve().name
     with gradio.Blocks(
         title=f"PP-LiteSeg: {folder}", analytics_enabled=False, delete_cache=(600, 3600)
@@ -249,8 +252,6 @@ def _build_page(gradio, model: Model, samples: list[str]) -> gradio.Blocks:
                     sources=["upload", "clipboard"],
                     buttons=["fullscreen"],
                 )
-                # Gradio's own opens the file, and answers with a page of internals.
-                picture.preprocess = lambda payload: payload.path if payload else None
                 engine = gradio.Radio(model.engines, value=model.engines[0], label="Runtime")
                 gradio.Examples(samples, picture, label="Drawn scenes", cache_examples=False)
             with gradio.Column():
