@@ -235,8 +235,8 @@ def _build_page(gradio, model: Model, samples: list[str]) -> gradio.Blocks:
         except LitesegError as error:
             raise gradio.Error(str(error), print_exception=False) from error
 
-    # Gradio's own opens the file, and tells of its internals where it cannot. Replaced in the class,
-    # as each session makes components of its own; a subclass would have Gradio write a .pyi here.
+    # Gradio's own opens the file, and tells of its internals where it cannot. Replaced in the
+    # class, as sessions make their own components; a subclass would have Gradio write a .pyi here.
     gradio.Image.preprocess = lambda self, payload: payload.path if payload else None
     folder = model.exported.model.parent.resolve().name
     with gradio.Blocks(
