@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable, TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_Written = TypeVar("_Written")
 
 
 def segment_files(
@@ -48,18 +50,46 @@ def segment_files(
     Raises:
         DataError: If an image cannot be read; those before it are written.
     """
-    classes = predictor.exported.classes or _numbered_classes()
-    unread = iter(image_paths)
+    classes = predictor.exported.named_classes()
+    reads = (partial(read_image, path) for path in image_paths)
+
+    def write(number: int, image: np.ndarray, label: np.ndarray) -> dict:
+        path, name = image_paths[number], names[number]
+        return _write_result(image, label, classes, path, Path(save_dir), name)
+
+    yield from overlapped(predictor, reads, write, workers=workers)
+
+
+def overlapped(
+    predictor: Predictor,
+    reads: Iterable[Callable[[], np.ndarray | None]],
+    write: Callable[[int, np.ndarray, np.ndarray], _Written],
+    *,
+    workers: int,
+) -> Iterator[_Written]:
+    """Segment images, while the next are read and the last are written.
+
+    Args:
+        predictor: An exported model.
+        reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
+        write: Takes the number of an image, the image, and its class indices (H, W).
+        workers: Threads that read, and as many that write; with one, each keeps the order.
+
+    Yields:
+        For each image, in order, what ``write`` returned.
+    """
+    unread = iter(reads)
     with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
-        read = deque(readers.submit(read_image, path) for path in islice(unread, 2 * workers))
-        writing: deque[Future[dict]] = deque()
-        for path, name in zip(image_paths, names):
+        read = deque(readers.submit(task) for task in islice(unread, 2 * workers))
+        writing: deque[Future[_Written]] = deque()
+        number = 0
+        while read:
             image = read.popleft().result()
-            read.extend(readers.submit(read_image, ahead) for ahead in islice(unread, 1))
-            label = predictor(image)
-            writing.append(
-                writers.submit(_write_result, image, label, classes, path, Path(save_dir), name)
-            )
+            if image is None:
+                break
+            read.extend(readers.submit(task) for task in islice(unread, 1))
+            writing.append(writers.submit(write, number, image, predictor(image)))
+            number += 1
             if len(writing) > 2 * workers:
                 yield writing.popleft().result()
         while writing:
@@ -81,11 +111,16 @@ def _write_result(
     }
     for path in (paths["label"], paths["overlay"]):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-    indexed = Image.fromarray(label.astype(np.uint8))
-    indexed.putpalette([value for entry in classes for value in entry["color"]])
-    indexed.save(paths["label"])
+    indexed_image(label, classes).save(paths["label"])
     write_image(paths["overlay"], overlay(image, label, classes))
     return paths
+
+
+def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
+    """Return class indices (H, W) as an image that holds them, with the classes' palette."""
+    indexed = Image.fromarray(label.astype(np.uint8))
+    indexed.putpalette([value for entry in classes for value in entry["color"]])
+    return indexed
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
@@ -180,11 +215,3 @@ def legend_bar(classes: Sequence[dict], width: int) -> np.ndarray:
             canvas, entry["name"], (x + 14, y + 12), _FONT, size, (40, 40, 40), 1, cv2.LINE_AA
         )
     return canvas
-
-
-def _numbered_classes() -> list[dict]:
-    """Return numbers and PaddleSeg's colours, for exports that do not name their classes."""
-    from paddleseg.utils.visualize import get_color_map_list
-
-    colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
-    return [{"name": str(i), "color": color} for i, color in enumerate(colors)]

@@ -20,6 +20,7 @@ _COMMANDS = {
     "quantize": "add an INT8 model to an export",
     "verify": "hold an exported model against the trained network, in every runtime",
     "infer": "segment images with an exported model",
+    "demo": "open a local page that segments pictures with an exported model",
     "benchmark": "time the export of a config, and PaddleSeg's own beside it",
     "infer_shape": "give a model that was exported by others a fixed shape",
     "paddle2onnx": "convert an exported model to ONNX, compared with Paddle",

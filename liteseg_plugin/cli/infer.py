@@ -3,60 +3,96 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
+
+if TYPE_CHECKING:
+    from liteseg_plugin.deploy.predictor import Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
-    parser.add_argument("--image_path", required=True, help="an image, a folder, or a list file")
+    parser.add_argument(
+        "--image_path",
+        required=True,
+        help="an image, a folder, a list file, a video file, or a camera (camera:0)",
+    )
     parser.add_argument("--save_dir", default="./output", help="for label images and overlays")
     parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     _common.add_precision(parser)
     parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
+    parser.add_argument("--save_labels", action="store_true", help="of a video's frames, too")
+    parser.add_argument("--show", action="store_true", help="show a video's overlay meanwhile")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Segment each image; write ``NAME.png`` (indices with a palette) and ``overlay/NAME.jpg``."""
-    import os
+    """Segment images (``NAME.png`` of indices, ``overlay/NAME.jpg``) or a video's frames."""
     from statistics import median
     from time import perf_counter
 
     from liteseg_plugin.plugin import activate
 
     activate()
-    from paddleseg.utils import get_image_list
-    from tqdm import tqdm
-
     from liteseg_plugin.deploy.predictor import Predictor
-    from liteseg_plugin.report import segment_files
+    from liteseg_plugin.video import is_video
 
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
-    images, folder = get_image_list(args.image_path)
-    # Folders below the one that was named are kept: two of them may hold files of one name.
-    names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
-    names = [os.path.splitext(name)[0] for name in names]
+    video = is_video(args.image_path)
     started = perf_counter()
-    written = list(
-        tqdm(
-            segment_files(predictor, images, names, args.save_dir),
-            total=len(images),
-            unit="image",
-        )
-    )
-    rate = len(images) / (perf_counter() - started)
-    latency = median(predictor.engine_ms[1:] or predictor.engine_ms)
+    document = (_segment_video if video else _segment_images)(args, predictor)
+    unit = "frames" if video else "images"
+    count = document["frames"] if video else len(document["images"])
+    document[f"{unit}_per_second"] = rate = count / (perf_counter() - started)
+    latency = median(predictor.engine_ms[1:] or predictor.engine_ms or [float("nan")])
     print(
-        f"{len(images)} images in {args.save_dir}, {rate:.1f} a second; {args.runtime} alone, "
+        f"{count} {unit} in {args.save_dir}, {rate:.1f} a second; {args.runtime} alone, "
         f"median: {latency:.1f} ms"
     )
     return {
-        "images": written,
-        "images_per_second": rate,
+        **document,
         "engine_ms_median": latency,
         "runtime": args.runtime,
         "precision": args.precision,
     }
+
+
+def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
+    import os
+
+    from paddleseg.utils import get_image_list
+    from tqdm import tqdm
+
+    from liteseg_plugin.report import segment_files
+
+    images, folder = get_image_list(args.image_path)
+    # Folders below the one that was named are kept: two of them may hold files of one name.
+    names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
+    names = [os.path.splitext(name)[0] for name in names]
+    results = segment_files(predictor, images, names, args.save_dir)
+    return {"images": list(tqdm(results, total=len(images), unit="image"))}
+
+
+def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:
+    import contextlib
+
+    from tqdm import tqdm
+
+    from liteseg_plugin.video import Frames, require_display, segment_video, show
+
+    if args.show:
+        require_display()
+    frames = Frames(args.image_path)
+    results = segment_video(predictor, frames, args.save_dir, save_labels=args.save_labels)
+    count, result = 0, {}
+    # A camera has no end but Ctrl-C.
+    until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
+    with until, contextlib.closing(results):
+        for result in tqdm(results, total=frames.stated, unit="frame"):
+            count += 1
+            if args.show and not show(result["picture"], args.image_path):
+                break
+    return {"video": args.image_path, "frames": count, "overlay": result.get("overlay")}

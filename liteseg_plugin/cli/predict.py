@@ -6,6 +6,8 @@ import argparse
 
 from liteseg_plugin.cli import _common
 
+_LEGEND_WIDTH = 480
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
@@ -16,17 +18,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_path", required=True, help="an image, a folder, or a list file")
     parser.add_argument("--save_dir", default="./output/result")
     _common.add_augmentation(parser, "--aug_pred")
-    parser.add_argument("--custom_color", nargs="+", type=int, metavar="RGB")
+    parser.add_argument(
+        "--custom_color",
+        nargs="+",
+        type=int,
+        metavar="RGB",
+        help="colours of the first classes, R G B R G B ... (default: the data set's)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict, and write overlays and label images."""
+    """Predict, and write overlays, label images and a legend."""
     builder = _common.build(args)
+
+    import os
 
     import paddle
     from paddleseg.core import predict
     from paddleseg.transforms import Compose
     from paddleseg.utils import get_image_list, logger
+
+    from liteseg_plugin.datasets.classes import describe_classes, recolored
+    from liteseg_plugin.report import legend_bar, write_image
 
     _common.show(builder, args.device)
     if args.device_id and args.device != "cpu":
@@ -35,8 +48,10 @@ def run(args: argparse.Namespace) -> None:
     images, folder = get_image_list(args.image_path)
     logger.info(f"{len(images)} images for {_common.class_name(model)}")
     settings = _common.augmentation(args, "aug_pred", _as_in_evaluation(builder.config.test_config))
-    if args.custom_color:
-        settings["custom_color"] = args.custom_color
+    config = builder.config
+    classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
+    classes = recolored(classes, args.custom_color or [])
+    settings["custom_color"] = [value for entry in classes for value in entry["color"]]
     predict(
         model,
         model_path=args.model_path,
@@ -46,6 +61,9 @@ def run(args: argparse.Namespace) -> None:
         save_dir=args.save_dir,
         **settings,
     )
+    legend = os.path.join(args.save_dir, "legend.png")
+    write_image(legend, legend_bar(classes, _LEGEND_WIDTH))
+    logger.info(f"What the colours mean is in {legend}")
 
 
 def _as_in_evaluation(test_config: dict) -> dict:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from liteseg_plugin.datasets import camvid, cityscapes
+from liteseg_plugin.errors import ConfigError
 
 # Class names that have colours of their own.
 _PALETTES = {
@@ -50,6 +52,26 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
         names = [str(i) for i in range(num_classes)]
     colors = _PALETTES.get(tuple(names)) or [_color(i) for i in range(num_classes)]
     return [{"name": name, "color": color} for name, color in zip(names, colors)]
+
+
+def recolored(classes: Sequence[dict], values: Sequence[int]) -> list[dict]:
+    """Return classes of which the first have other colours.
+
+    Args:
+        classes: As :func:`describe_classes` gives them.
+        values: Red, green and blue of the first class, of the second, ...
+
+    Raises:
+        ConfigError: If these are not three values from 0 to 255 a class.
+    """
+    colors = [list(values[start : start + 3]) for start in range(0, len(values), 3)]
+    if len(values) % 3 or len(colors) > len(classes) or not all(0 <= v <= 255 for v in values):
+        raise ConfigError(
+            f"{len(values)} colour values {list(values)}: give red, green and blue, 0 to 255, for "
+            f"up to {len(classes)} classes"
+        )
+    kept = [entry["color"] for entry in classes[len(colors) :]]
+    return [{**entry, "color": color} for entry, color in zip(classes, colors + kept)]
 
 
 def _color(index: int) -> list[int]:

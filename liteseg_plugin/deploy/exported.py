@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
+from paddleseg.utils.visualize import get_color_map_list
 
 from liteseg_plugin.deploy.export import DEPLOY_FILE, OUTPUT_OPS, file_sha256
 from liteseg_plugin.errors import ExportError
@@ -64,6 +66,13 @@ class ExportedModel:
             # Paddle loads weights that lack their last bytes, and computes nonsense with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the file that was exported; export again")
+
+    def named_classes(self) -> list[dict]:
+        """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
+        if self.classes:
+            return self.classes
+        colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
+        return [{"name": str(i), "color": color} for i, color in enumerate(colors)]
 
 
 def _input_shape(written: list | None) -> tuple[int | None, ...]:

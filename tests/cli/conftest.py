@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,19 @@ def trained(run, toy, tmp_path_factory):
         folder=folder / "out",
         log=result.text,
     )
+
+
+@pytest.fixture(scope="session")
+def exported(run, trained, tmp_path_factory):
+    """The trained network's export, and the runtimes that can run it."""
+    folder = tmp_path_factory.mktemp("exported")
+    with_onnx = find_spec("paddle2onnx") is not None
+    run(
+        *("liteseg", "export", "--config", trained.config, "--model_path", trained.weights),
+        *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
+    )
+    runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
+    return SimpleNamespace(folder=folder, runtimes=runtimes)
 
 
 @pytest.fixture()

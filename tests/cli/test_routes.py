@@ -84,6 +84,7 @@ def test_exported_model_gives_the_labels_of_predict(run, trained, toy, tmp_path)
     exported = tmp_path / "exported"
     weights = ("--config", trained.config, "--model_path", trained.weights)
     run("liteseg", "predict", *weights, "--image_path", images, "--save_dir", tmp_path / "eager")
+    assert cv2.imread(str(tmp_path / "eager" / "legend.png")).shape[1] == 480
     log = run("liteseg", "export", *weights, "--save_dir", exported).text
     assert f"Exported {OURS}" in log
     deploy = yaml.safe_load((exported / "deploy.yaml").read_text())
@@ -96,8 +97,9 @@ def test_exported_model_gives_the_labels_of_predict(run, trained, toy, tmp_path)
         label = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_COLOR)
         eager = tmp_path / "eager" / "pseudo_color_prediction" / f"{name}.png"
         assert label.shape == (96, 128, 3)
-        # Both are palette images; their indices are compared, not the two palettes' colours.
-        assert np.mean(_indices(tmp_path / f"{name}.png") == _indices(eager)) > 0.999
+        same = _indices(tmp_path / f"{name}.png") == _indices(eager)
+        assert np.mean(same) > 0.999
+        assert (label == cv2.imread(str(eager)))[same].all()  # one palette, the data set's
         overlay = cv2.imread(str(tmp_path / "overlay" / f"{name}.jpg"))
         assert overlay.shape[0] > 96  # the legend stands below
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -61,19 +60,6 @@ def check_page(path):
     assert "prefers-color-scheme: dark" in path.read_text(encoding="utf-8")
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.of("meta")
     return page
-
-
-@pytest.fixture(scope="module")
-def exported(run, trained, tmp_path_factory):
-    """The trained network's export, and the runtimes that can run it."""
-    folder = tmp_path_factory.mktemp("exported")
-    with_onnx = importlib.util.find_spec("paddle2onnx") is not None
-    run(
-        *("liteseg", "export", "--config", trained.config, "--model_path", trained.weights),
-        *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
-    )
-    runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
-    return SimpleNamespace(folder=folder, runtimes=runtimes)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import pytest
 from paddleseg.utils.visualize import get_color_map_list
 
 from liteseg_plugin.datasets import camvid, cityscapes
-from liteseg_plugin.datasets.classes import describe_classes
+from liteseg_plugin.datasets.classes import describe_classes, recolored
+from liteseg_plugin.errors import ConfigError
 
 
 def test_describe_classes_by_number_or_name(tmp_path):
@@ -35,3 +36,16 @@ def test_camvid_and_cityscapes_have_their_own_colours(tmp_path):
     assert [c["name"] for c in town] == list(cityscapes.CLASS_NAMES)
     assert town[0] == {"name": "road", "color": [128, 64, 128]}
     assert town[18] == {"name": "bicycle", "color": [119, 11, 32]}
+
+
+def test_first_classes_take_other_colours():
+    classes = [{"name": name, "color": [0, 0, 0]} for name in "ab"]
+    assert recolored(classes, []) == classes
+    changed = recolored(classes, [1, 2, 3])
+    assert changed == [{"name": "a", "color": [1, 2, 3]}, {"name": "b", "color": [0, 0, 0]}]
+
+
+@pytest.mark.parametrize("values", [[1, 2], [1, 2, 256], [0, 0, 0] * 3])
+def test_colours_that_are_none(values):
+    with pytest.raises(ConfigError, match="give red, green and blue, 0 to 255, for up to 2"):
+        recolored([{"name": name, "color": [0, 0, 0]} for name in "ab"], values)

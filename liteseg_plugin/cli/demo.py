@@ -1,0 +1,31 @@
+"""Open a local page that segments pictures with an exported model."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    parser.add_argument("exported", help="the exported folder, or the deploy.yaml in it")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
+    parser.add_argument(
+        "--server_name", default="127.0.0.1", help="address to listen on (default: this machine's)"
+    )
+    parser.add_argument("--server_port", type=int, help="default: the first free one from 7860")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the page until Ctrl-C."""
+    import tempfile
+    from pathlib import Path
+
+    from liteseg_plugin.plugin import activate
+
+    activate()
+    from liteseg_plugin.demo import Model, serve
+
+    model = Model(args.exported, args.device, args.cpu_threads)
+    with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:
+        serve(model, Path(folder), args.server_name, args.server_port)
