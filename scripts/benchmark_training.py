@@ -125,7 +125,7 @@ def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "LITESEG_AUTOLOAD": "0"},
+        env={**os.environ, "LITESEG_AUTOLOAD": "0"},
     )
     if ended.returncode != 0 or not result.is_file():
         logs = [path.read_text() for path in sorted((folder / "log").glob("workerlog.*"))]

@@ -32,15 +32,14 @@ def assert_same_steps(numbers):
     not CAMVID.is_dir(),
     reason="the CamVid frames lie beside a checkout for development only (research licence)",
 )
-@pytest.mark.parametrize("variant", ["T", "B"])
-def test_steps_on_camvid(run, variant):
-    flags = ("--data", CAMVID, "--variant", variant, "--float64")
-    assert_same_steps(benchmark(run, *flags))
+def test_steps_of_t_on_camvid(run):
+    assert_same_steps(benchmark(run, "--data", CAMVID, "--float64"))
 
 
-def test_steps_of_two_processes_on_toy_scenes(run, toy):
-    flags = ("--data", toy.root, "--crop", 96, 64, "--processes", 2, "--float64")
-    assert_same_steps(benchmark(run, *flags))
+def test_steps_of_b_on_toy_scenes(run, toy):
+    numbers = benchmark(run, "--data", toy.root, "--variant", "B", "--steps", 5, "--float64")
+    assert numbers["losses"] < 1e-4
+    assert numbers["weights"] < 1e-3
 
 
 def test_steps_in_float32_and_resumed(run, toy):
