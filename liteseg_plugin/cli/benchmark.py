@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> dict:
     from tqdm import tqdm
 
     from liteseg_plugin.deploy import benchmark, runtimes
+    from liteseg_plugin.deploy.engine import usable_cpus
     from liteseg_plugin.deploy.exported import ExportedModel
-    from liteseg_plugin.deploy.predictor import usable_cpus
 
     shape = [args.batch_size, 3, args.height, args.width]
     wanted = args.runtime or [

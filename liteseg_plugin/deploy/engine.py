@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,3 +86,9 @@ def last_line(error: Exception) -> str:
 def written_shape(shape: Sequence[int | None]) -> str:
     """Write an input shape, with ? for what may be any."""
     return "x".join("?" if n is None else str(n) for n in shape)
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use, which in a container are fewer than there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

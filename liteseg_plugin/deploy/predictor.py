@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.deploy import runtimes
-from liteseg_plugin.deploy.engine import Runtime, written_shape
+from liteseg_plugin.deploy.engine import Runtime, usable_cpus, written_shape
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.errors import DataError
 
@@ -146,9 +146,3 @@ class Predictor:
         if label.shape != size_hw:  # a transform resized the image
             label = cv2.resize(label, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
         return label
-
-
-def usable_cpus() -> int:
-    """Return the CPUs that this process may use, which in a container are fewer than there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -18,6 +18,7 @@ from liteseg_plugin.deploy.engine import (
     last_line,
     missing,
     onnx_file,
+    usable_cpus,
     written_shape,
 )
 from liteseg_plugin.deploy.exported import ExportedModel
@@ -165,6 +166,8 @@ class OpenVino(Runtime):
         self._settings = {"INFERENCE_PRECISION_HINT": hint}
         if device == "cpu":
             self._settings["INFERENCE_NUM_THREADS"] = threads
+            # Engines side by side would all be pinned to the same processors.
+            self._settings["ENABLE_CPU_PINNING"] = threads >= usable_cpus()
         self._core, self._device, self._path = openvino.Core(), device.upper(), path
         # A model of one size is a tenth faster; a size gets its own when it comes again. In INT8 it
         # gets it at once: OpenVINO's convolutions are wrong where the size is open (2026.4, CPU;

@@ -21,7 +21,8 @@ from paddleseg.core import infer
 from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
-from liteseg_plugin.deploy.predictor import Predictor, usable_cpus
+from liteseg_plugin.deploy.engine import usable_cpus
+from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.metrics import (
     BOUNDARY_TOLERANCE,
