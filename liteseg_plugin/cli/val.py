@@ -100,7 +100,7 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     from paddleseg.utils import logger
     from tqdm import tqdm
 
-    from liteseg_plugin.deploy.export import describe_classes
+    from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.deploy.exported import ExportedModel
     from liteseg_plugin.evaluation import evaluate, report
 
