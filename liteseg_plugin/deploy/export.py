@@ -86,21 +86,28 @@ def _labels_in_strips(
     """
     source, _ = spatial_size(logit)
     logit = apply_columns(logit, columns)
+    strip_height = (height + STRIPS - 1) // STRIPS
+    whole = isinstance(height, int) and height % STRIPS == 0
+    if not whole:
+        # Strips of one height, none of them empty, which Paddle 2.6 cannot multiply.
+        rows = paddle.concat([rows, paddle.expand(rows[-1:], [STRIPS - 1, source])])
     labels = []
     for strip in range(STRIPS):
-        top, bottom = height * strip // STRIPS, height * (strip + 1) // STRIPS
-        first = _largest(top * source // height - STRIP_MARGIN, 0)
-        last = -_largest(-(bottom * source // height + STRIP_MARGIN + 1), -source)
+        top, bottom = strip_height * strip, strip_height * (strip + 1)
+        first = _clip(top * source // height - STRIP_MARGIN, 0, source - 1)
+        last = _clip(bottom * source // height + STRIP_MARGIN + 1, 1, source)
         weights = paddle.slice(rows, [0, 1], [top, first], [bottom, last])
         scores = paddle.matmul(weights, paddle.slice(logit, [2], [first], [last]))
         labels.append(paddle.argmax(scores, axis=1, dtype="int32"))
-    return paddle.concat(labels, axis=1)
+    labels = paddle.concat(labels, axis=1)
+    return labels if whole else paddle.slice(labels, [1], [0], [height])
 
 
-def _largest(a: Extent, b: Extent) -> Extent:
-    if isinstance(a, int) and isinstance(b, int):
-        return max(a, b)
-    return paddle.maximum(*(paddle.to_tensor(n, dtype="int64") for n in (a, b)))
+def _clip(value: Extent, low: int, high: Extent) -> Extent:
+    if isinstance(value, int) and isinstance(high, int):
+        return min(max(value, low), high)
+    value, low, high = (paddle.to_tensor(n, dtype="int64") for n in (value, low, high))
+    return paddle.minimum(paddle.maximum(value, low), high)
 
 
 def export_model(
