@@ -61,7 +61,7 @@ def segment_files(
 
 
 def overlapped(
-    predictor: Predictor,
+    segment: Callable[[np.ndarray], np.ndarray],
     reads: Iterable[Callable[[], np.ndarray | None]],
     write: Callable[[int, np.ndarray, np.ndarray], _Written],
     *,
@@ -70,7 +70,7 @@ def overlapped(
     """Segment images, while the next are read and the last are written.
 
     Args:
-        predictor: An exported model.
+        segment: Maps an image to its class indices; a :class:`Predictor`, for one.
         reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
         write: Takes the number of an image, the image, and its class indices (H, W).
         workers: Threads that read, and as many that write; with one, each keeps the order.
@@ -88,7 +88,7 @@ def overlapped(
             if image is None:
                 break
             read.extend(readers.submit(task) for task in islice(unread, 1))
-            writing.append(writers.submit(write, number, image, predictor(image)))
+            writing.append(writers.submit(write, number, image, segment(image)))
             number += 1
             if len(writing) > 2 * workers:
                 yield writing.popleft().result()

@@ -6,19 +6,15 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.report import indexed_image, legend_bar, overlapped, overlay
-
-if TYPE_CHECKING:
-    from liteseg_plugin.deploy.predictor import Predictor
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 CAMERA = "camera:"
@@ -115,10 +111,12 @@ class Frames:
 
 
 def segment_video(
-    predictor: Predictor,
+    segment: Callable[[np.ndarray], np.ndarray],
+    classes: Sequence[dict],
     frames: Frames,
     save_dir: str | os.PathLike,
     *,
+    legend: bool = True,
     save_labels: bool = False,
 ) -> Iterator[dict]:
     """Segment the frames of a video or a camera, and write a video of what people look at.
@@ -127,10 +125,12 @@ def segment_video(
     leaves a video of the frames so far.
 
     Args:
-        predictor: An exported model.
+        segment: Maps a frame to its class indices (H, W); a :class:`Predictor`, for one.
+        classes: ``{"name": ..., "color": [r, g, b]}`` in index order.
         frames: Where they come from; closed at the end.
-        save_dir: Where ``overlay/NAME.mp4`` goes, with the frame rate and a legend. The video of a
-            camera keeps its pace: frames are repeated where the model is slower.
+        save_dir: Where ``overlay/NAME.mp4`` goes, with the frame rate. The video of a camera
+            keeps its pace: frames are repeated where the model is slower.
+        legend: Whether to list all classes below; many that have but numbers would fill it.
         save_labels: Whether to write ``NAME/000000.png`` (class indices with a palette) too.
 
     Yields:
@@ -141,10 +141,10 @@ def segment_video(
         DataError: If a frame cannot be read; those before it are written.
         OSError: If the video cannot be written.
     """
-    video = _OverlayVideo(predictor, frames, Path(save_dir), save_labels)
+    video = _OverlayVideo(classes, legend, frames, Path(save_dir), save_labels)
     try:
         # One reader and one writer, which keep the order.
-        yield from overlapped(predictor, repeat(frames.read), video.write, workers=1)
+        yield from overlapped(segment, repeat(frames.read), video.write, workers=1)
     finally:
         video.close()
         frames.close()
@@ -172,10 +172,14 @@ class _OverlayVideo:
     """What :func:`segment_video` writes."""
 
     def __init__(
-        self, predictor: Predictor, frames: Frames, folder: Path, save_labels: bool
+        self,
+        classes: Sequence[dict],
+        legend: bool,
+        frames: Frames,
+        folder: Path,
+        save_labels: bool,
     ) -> None:
-        self._classes = predictor.exported.named_classes()
-        self._legend = predictor.exported.classes  # numbers alone would fill the picture
+        self._classes, self._legend = classes, legend
         self._frames = frames
         self._labels = folder / frames.name if save_labels else None
         self._path = folder / "overlay" / f"{frames.name}.mp4"
@@ -194,7 +198,7 @@ class _OverlayVideo:
             _write_corner(picture, f"{rate:.1f} frames/s")
         if self._legend:
             # Every class, so that the size stays as it is.
-            picture = np.vstack([picture, legend_bar(self._legend, picture.shape[1])])
+            picture = np.vstack([picture, legend_bar(self._classes, picture.shape[1])])
         self._writer = self._writer or self._open(picture)
         for _ in range(self._due()):
             self._writer.write(picture)

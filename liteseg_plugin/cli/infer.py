@@ -86,7 +86,14 @@ def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:
     if args.show:
         require_display()
     frames = Frames(args.image_path)
-    results = segment_video(predictor, frames, args.save_dir, save_labels=args.save_labels)
+    results = segment_video(
+        predictor,
+        predictor.exported.named_classes(),
+        frames,
+        args.save_dir,
+        legend=bool(predictor.exported.classes),
+        save_labels=args.save_labels,
+    )
     count, result = 0, {}
     # A camera has no end but Ctrl-C.
     until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()

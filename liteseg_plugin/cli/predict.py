@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
+
+if TYPE_CHECKING:
+    from paddleseg.cvlibs import SegBuilder
 
 _LEGEND_WIDTH = 480
 
@@ -15,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_weights(parser)
     _common.add_device(parser)
     parser.add_argument("--device_id", type=int, default=0)
-    parser.add_argument("--image_path", required=True, help="an image, a folder, or a list file")
+    parser.add_argument(
+        "--image_path",
+        required=True,
+        help="an image, a folder, a list file, a video, or camera:0",
+    )
     parser.add_argument("--save_dir", default="./output/result")
     _common.add_augmentation(parser, "--aug_pred")
     parser.add_argument(
@@ -40,17 +48,21 @@ def run(args: argparse.Namespace) -> None:
 
     from liteseg_plugin.datasets.classes import describe_classes, recolored
     from liteseg_plugin.report import legend_bar, write_image
+    from liteseg_plugin.video import is_video
 
     _common.show(builder, args.device)
     if args.device_id and args.device != "cpu":
         paddle.set_device(f"{args.device}:{args.device_id}")
     model = builder.model
-    images, folder = get_image_list(args.image_path)
-    logger.info(f"{len(images)} images for {_common.class_name(model)}")
     settings = _common.augmentation(args, "aug_pred", _as_in_evaluation(builder.config.test_config))
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])
+    if is_video(args.image_path):
+        _predict_video(args, builder, settings, classes)
+        return
+    images, folder = get_image_list(args.image_path)
+    logger.info(f"{len(images)} images for {_common.class_name(model)}")
     settings["custom_color"] = [value for entry in classes for value in entry["color"]]
     predict(
         model,
@@ -64,6 +76,38 @@ def run(args: argparse.Namespace) -> None:
     legend = os.path.join(args.save_dir, "legend.png")
     write_image(legend, legend_bar(classes, _LEGEND_WIDTH))
     logger.info(f"What the colours mean is in {legend}")
+
+
+def _predict_video(
+    args: argparse.Namespace, builder: SegBuilder, settings: dict, classes: list[dict]
+) -> None:
+    import contextlib
+
+    from paddleseg.transforms import Compose
+    from paddleseg.utils import logger, utils
+    from tqdm import tqdm
+
+    from liteseg_plugin.diagnostics import local_path
+    from liteseg_plugin.evaluation.evaluate import segment_by
+    from liteseg_plugin.video import Frames, segment_video
+
+    frames = Frames(args.image_path)
+    utils.load_entire_model(builder.model, local_path(args.model_path))
+    transforms = Compose(builder.val_transforms)
+    test_config = {**settings, "aug_eval": settings.get("aug_pred", False)}
+    segment = segment_by(builder.model, test_config)
+    results = segment_video(
+        lambda frame: segment(transforms({"img": frame.astype("float32")})),
+        classes,
+        frames,
+        args.save_dir,
+    )
+    # A camera has no end but Ctrl-C.
+    until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
+    with until, contextlib.closing(results):
+        for result in tqdm(results, total=frames.stated, unit="frame"):
+            overlay = result["overlay"]
+    logger.info(f"Overlays are in {overlay}")
 
 
 def _as_in_evaluation(test_config: dict) -> dict:

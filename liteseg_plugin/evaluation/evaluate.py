@@ -59,6 +59,16 @@ def trained(network: nn.Layer, dataset: Dataset, test_config: dict) -> Evaluated
         dataset: A data set of mode ``val``.
         test_config: Scales, flips and sliding window, as in a config.
     """
+    return Evaluated(dataset, segment_by(network, test_config))
+
+
+def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
+    """Return what labels a sample (``img`` and ``trans_info``) by a network of Paddle.
+
+    Args:
+        network: The trained network; put into evaluation.
+        test_config: Scales, flips and sliding window, as in a config.
+    """
     sliding = {k: test_config[k] for k in ("is_slide", "stride", "crop_size") if k in test_config}
     averaging = {
         k: test_config[k]
@@ -78,7 +88,7 @@ def trained(network: nn.Layer, dataset: Dataset, test_config: dict) -> Evaluated
                 labels, _ = infer.inference(network, image, sample["trans_info"], **sliding)
         return labels.numpy()[0, 0]
 
-    return Evaluated(dataset, segment)
+    return segment
 
 
 def exported(

@@ -29,6 +29,11 @@ def clip(tmp_path_factory):
     return path
 
 
+def segment(exported, frames, folder):
+    predictor = Predictor(exported.folder)
+    return video.segment_video(predictor, predictor.exported.named_classes(), frames, folder)
+
+
 @pytest.fixture()
 def cut(clip, tmp_path):
     path = tmp_path / "cut.avi"
@@ -98,14 +103,14 @@ def test_video_becomes_a_video_and_label_maps(run, exported, clip, tmp_path):
 
 
 def test_label_maps_only_when_asked_for(exported, clip, tmp_path):
-    results = video.segment_video(Predictor(exported.folder), video.Frames(str(clip)), tmp_path)
+    results = segment(exported, video.Frames(str(clip)), tmp_path)
     assert next(results)["label"] is None
     results.close()
     assert [path.name for path in tmp_path.iterdir()] == ["overlay"]
 
 
 def test_stopping_early_leaves_a_video(exported, clip, tmp_path):
-    results = video.segment_video(Predictor(exported.folder), video.Frames(str(clip)), tmp_path)
+    results = segment(exported, video.Frames(str(clip)), tmp_path)
     taken = [next(results) for _ in range(5)]
     results.close()
     assert 5 <= len(frames_of(taken[0]["overlay"])) < COUNT
@@ -151,7 +156,7 @@ def test_camera_that_stops(camera, exported, tmp_path):
     assert (frames.stated, frames.fps) == (None, 25)
     results = []
     with pytest.raises(DataError, match="camera:3 gave no more frames after 5"):
-        results.extend(video.segment_video(Predictor(exported.folder), frames, tmp_path))
+        results.extend(segment(exported, frames, tmp_path))
     assert (tmp_path / "overlay" / "camera_3.mp4").stat().st_size > 0
 
 
@@ -171,3 +176,15 @@ def test_showing_needs_a_display(monkeypatch):
         video.require_display()
     monkeypatch.setenv("DISPLAY", ":0")
     video.require_display()
+
+
+def test_predict_takes_a_video_too(run, trained, clip, tmp_path):
+    result = run(
+        *("liteseg", "predict", "--config", trained.config, "--model_path", trained.weights),
+        *("--device", "cpu", "--image_path", clip, "--save_dir", tmp_path),
+    )
+    assert "Overlays are in" in result.text
+    overlays = frames_of(tmp_path / "overlay" / "clip.mp4")
+    assert len(overlays) == COUNT
+    height, width = overlays[0].shape[:2]
+    assert width == 160 and height > 96  # the legend is below
