@@ -102,6 +102,7 @@ def _predict_video(
         frames,
         args.save_dir,
     )
+    overlay = args.save_dir  # until there is a frame
     # A camera has no end but Ctrl-C.
     until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
     with until, contextlib.closing(results):
