@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, TypeVar
 
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from liteseg_plugin.datasets.faults import read_image
+from liteseg_plugin.datasets.files import ahead
 
 if TYPE_CHECKING:
     from liteseg_plugin.deploy.predictor import Predictor
@@ -78,22 +78,11 @@ def overlapped(
     Yields:
         For each image, in order, what ``write`` returned.
     """
-    unread = iter(reads)
     with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
-        read = deque(readers.submit(task) for task in islice(unread, 2 * workers))
-        writing: deque[Future[_Written]] = deque()
-        number = 0
-        while read:
-            image = read.popleft().result()
-            if image is None:
-                break
-            read.extend(readers.submit(task) for task in islice(unread, 1))
-            writing.append(writers.submit(write, number, image, segment(image)))
-            number += 1
-            if len(writing) > 2 * workers:
-                yield writing.popleft().result()
-        while writing:
-            yield writing.popleft().result()
+        read = ahead(readers, lambda task: task(), reads, 2 * workers)
+        images = takewhile(lambda image: image is not None, read)
+        labelled = ((number, image, segment(image)) for number, image in enumerate(images))
+        yield from ahead(writers, lambda result: write(*result), labelled, 2 * workers)
 
 
 def _write_result(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.report import indexed_image, legend_bar, overlapped, overlay
@@ -148,6 +150,31 @@ def segment_video(
     finally:
         video.close()
         frames.close()
+
+
+def watch(
+    results: Iterator[dict], frames: Frames, see: Callable[[dict], bool] = lambda result: True
+) -> tuple[int, str | None]:
+    """Go through what :func:`segment_video` yields, with a progress bar.
+
+    A camera has no end but Ctrl-C, which therefore is none of the program.
+
+    Args:
+        results: What it yields.
+        frames: What it was given.
+        see: Is shown each result, and says whether to go on.
+
+    Returns:
+        The number of frames, and the path of the video; None without any.
+    """
+    count, path = 0, None
+    until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
+    with until, contextlib.closing(results):
+        for result in tqdm(results, total=frames.stated, unit="frame"):
+            count, path = count + 1, result["overlay"]
+            if not see(result):
+                break
+    return count, path
 
 
 def show(picture: np.ndarray, title: str) -> bool:

@@ -77,11 +77,7 @@ def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
 
 
 def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:
-    import contextlib
-
-    from tqdm import tqdm
-
-    from liteseg_plugin.video import Frames, require_display, segment_video, show
+    from liteseg_plugin.video import Frames, require_display, segment_video, show, watch
 
     if args.show:
         require_display()
@@ -94,12 +90,9 @@ def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:
         legend=bool(predictor.exported.classes),
         save_labels=args.save_labels,
     )
-    count, result = 0, {}
-    # A camera has no end but Ctrl-C.
-    until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
-    with until, contextlib.closing(results):
-        for result in tqdm(results, total=frames.stated, unit="frame"):
-            count += 1
-            if args.show and not show(result["picture"], args.image_path):
-                break
-    return {"video": args.image_path, "frames": count, "overlay": result.get("overlay")}
+    count, path = watch(
+        results,
+        frames,
+        lambda result: not args.show or show(result["picture"], args.image_path),
+    )
+    return {"video": args.image_path, "frames": count, "overlay": path}

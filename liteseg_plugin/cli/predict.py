@@ -81,15 +81,12 @@ def run(args: argparse.Namespace) -> None:
 def _predict_video(
     args: argparse.Namespace, builder: SegBuilder, settings: dict, classes: list[dict]
 ) -> None:
-    import contextlib
-
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger, utils
-    from tqdm import tqdm
 
     from liteseg_plugin.diagnostics import local_path
     from liteseg_plugin.evaluation.evaluate import segment_by
-    from liteseg_plugin.video import Frames, segment_video
+    from liteseg_plugin.video import Frames, segment_video, watch
 
     frames = Frames(args.image_path)
     utils.load_entire_model(builder.model, local_path(args.model_path))
@@ -102,13 +99,8 @@ def _predict_video(
         frames,
         args.save_dir,
     )
-    overlay = args.save_dir  # until there is a frame
-    # A camera has no end but Ctrl-C.
-    until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
-    with until, contextlib.closing(results):
-        for result in tqdm(results, total=frames.stated, unit="frame"):
-            overlay = result["overlay"]
-    logger.info(f"Overlays are in {overlay}")
+    _, path = watch(results, frames)
+    logger.info(f"Overlays are in {path or args.save_dir}")
 
 
 def _as_in_evaluation(test_config: dict) -> dict:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,19 @@ def process(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return results
+
+
+def ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable[Any], number: int
+) -> Iterator[Any]:
+    """Yield ``function(item)`` in order, computed by the pool up to ``number`` items before."""
+    waiting: deque = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > number:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import yaml
 
 from liteseg_plugin.datasets.faults import read_image
+from liteseg_plugin.datasets.files import write_whole
 from liteseg_plugin.deploy.export import DEPLOY_FILE, INT8_FILE, file_sha256
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError, ExportError
@@ -207,24 +208,18 @@ def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
 
 def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
     """Put model and report in place; deploy.yaml does not mention them while they change."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as complete:
-        Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
-        Path(complete, REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
-        checksum = file_sha256(Path(complete, INT8_FILE))
-        _mention(folder, complete, None)
-        for name in (INT8_FILE, REPORT_FILE):
-            os.replace(Path(complete, name), folder / name)
-        _mention(folder, complete, checksum)
+    _mention(folder, None)
+    write_whole(folder / INT8_FILE, model.SerializeToString())
+    write_whole(folder / REPORT_FILE, json.dumps(report, indent=1).encode())
+    _mention(folder, file_sha256(folder / INT8_FILE))
 
 
-def _mention(folder: Path, work: str, checksum: str | None) -> None:
+def _mention(folder: Path, checksum: str | None) -> None:
     deploy = yaml.safe_load((folder / DEPLOY_FILE).read_text(encoding="utf-8"))
     own = deploy.setdefault("liteseg", {})
     own["onnx_int8"] = INT8_FILE if checksum else None
     own.setdefault("sha256", {})[INT8_FILE] = checksum
-    text = yaml.safe_dump(deploy, sort_keys=False)
-    Path(work, DEPLOY_FILE).write_text(text, encoding="utf-8")
-    os.replace(Path(work, DEPLOY_FILE), folder / DEPLOY_FILE)
+    write_whole(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
 
 
 @contextlib.contextmanager

@@ -169,21 +169,26 @@ class OpenVino(Runtime):
             # Engines side by side would all be pinned to the same processors.
             self._settings["ENABLE_CPU_PINNING"] = threads >= usable_cpus()
         self._core, self._device, self._path = openvino.Core(), device.upper(), path
+        try:
+            self._model = self._core.read_model(str(path))
+        except Exception as error:
+            raise self._cannot_load(error) from error
+        extents = self._model.inputs[0].partial_shape
+        self.input_shape = tuple(n.get_length() if n.is_static else None for n in extents)
         # A model of one size is a tenth faster; a size gets its own when it comes again. In INT8 it
         # gets it at once: OpenVINO's convolutions are wrong where the size is open (2026.4, CPU;
         # half the labels of a quantised model were others).
+        self._open = None in self.input_shape
         self._always_fixed = precision == "int8"
         self._compiled = lru_cache(maxsize=4)(self._compile)
         self._last_shape = None
-        if not self._always_fixed:
+        if not (self._open and self._always_fixed):
             self._compiled(None)
-        extents = self._core.read_model(str(path)).inputs[0].partial_shape
-        self.input_shape = tuple(n.get_length() if n.is_static else None for n in extents)
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102
         import openvino
 
-        fixed = self._always_fixed or batch.shape == self._last_shape
+        fixed = self._open and (self._always_fixed or batch.shape == self._last_shape)
         self._last_shape = batch.shape
         self._request = self._compiled(batch.shape if fixed else None)
         self._request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
@@ -196,14 +201,18 @@ class OpenVino(Runtime):
         return self._request.get_output_tensor(0).data.copy()
 
     def _compile(self, shape: tuple[int, ...] | None) -> openvino.InferRequest:
+        model = self._model
         try:
-            model = self._core.read_model(str(self._path))
             if shape is not None:
+                model = model.clone()
                 model.reshape(shape)
             compiled = self._core.compile_model(model, self._device, self._settings)
         except Exception as error:
-            raise ExportError(f"OpenVINO cannot load {self._path}: {last_line(error)}") from error
+            raise self._cannot_load(error) from error
         return compiled.create_infer_request()
+
+    def _cannot_load(self, error: Exception) -> ExportError:
+        return ExportError(f"OpenVINO cannot load {self._path}: {last_line(error)}")
 
 
 RUNTIMES = {

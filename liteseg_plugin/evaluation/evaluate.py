@@ -7,8 +7,7 @@ import functools
 import math
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,7 +20,10 @@ from paddleseg.core import infer
 from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
+from liteseg_plugin.datasets.files import ahead
+from liteseg_plugin.deploy import runtimes
 from liteseg_plugin.deploy.engine import usable_cpus
+from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.metrics import (
@@ -117,18 +119,19 @@ def exported(
     """
     threads = threads or usable_cpus()
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
+    export = ExportedModel(path)
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
-        predictor = Predictor(path, runtime, device, threads // parallel)
-        free.put(predictor)
-    classes = len(predictor.exported.classes)
+        engine = runtimes.create(runtime, export, device, threads // parallel)
+        free.put(Predictor.of_engine(export, engine))
+    classes = len(export.classes)
     if classes not in (0, dataset.num_classes):
         raise DataError(
             f"the exported model has {classes} classes, val_dataset has num_classes "
             f"{dataset.num_classes}; evaluate it on the data set that it was trained for"
         )
     dataset = copy.copy(dataset)
-    dataset.transforms = predictor.exported.transforms
+    dataset.transforms = export.transforms
 
     def segment(sample: dict) -> np.ndarray:
         batch = np.ascontiguousarray(sample["img"][np.newaxis])
@@ -194,12 +197,12 @@ def evaluate(
     image_scores = []
     pool, engines = ThreadPoolExecutor(threads), ThreadPoolExecutor(parallel)
     try:
-        samples = _ahead(pool, dataset.__getitem__, range(images), threads)
+        samples = ahead(pool, dataset.__getitem__, range(images), threads)
         if parallel > 1:
-            labelled = _ahead(engines, label, samples, parallel)
+            labelled = ahead(engines, label, samples, parallel)
         else:  # in this thread, whose device Paddle's network is on
             labelled = map(label, samples)
-        counted = _ahead(pool, count, labelled, threads)
+        counted = ahead(pool, count, labelled, threads)
         for (counts, boundary), paths in zip(
             progress(counted, total=images, unit="image"), dataset.file_list
         ):
@@ -248,19 +251,6 @@ def worst_images(numbers: dict, how_many: int) -> list[int]:
 def _iou_of_absent() -> float:
     nothing = paddle.zeros([1], dtype="int64")
     return float(metrics.mean_iou(nothing, nothing, nothing)[1])
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Any], Any], items: Iterable, ahead: int
-) -> Iterator:
-    """Yield ``function(item)`` in order, computed by the pool up to ``ahead`` items before."""
-    waiting: deque = deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _names(dataset: Dataset, paths: list[str]) -> dict[str, str]:
