@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import subprocess
 import sys
 import tempfile
@@ -81,6 +82,39 @@ def _paddle_breaks_zlib() -> bool:
     # handed over.
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     return subprocess.run([sys.executable, "-S", "-c", code], capture_output=True).returncode != 0
+
+
+# --- MKL ----------------------------------------------------------------------------------------
+
+# MKL's own numbers for its code paths, fastest first, and what a processor must know for each.
+_MKL_PATHS = {
+    "7": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"},
+    "5": {"avx2", "fma"},
+}
+_MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
+
+
+def _mkl_path(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """Return the path that MKL should take and does not: it asks for the vendor, not for AVX."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None  # no Linux
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    processor = {key.strip(): value.split() for key, value in pairs}
+    if processor.get("vendor_id") not in (["AuthenticAMD"], ["HygonGenuine"]):
+        return None
+    knows = set(processor.get("flags", ()))
+    return next((path for path, needs in _MKL_PATHS.items() if needs <= knows), None)
+
+
+def _mkl_ignores_avx() -> bool:
+    # Paddle brings an MKL of 2019; from 2020 on, MKL does not know the variable.
+    return _MKL_VARIABLE not in os.environ and _mkl_path() is not None
+
+
+def _tell_mkl_of_avx() -> None:
+    os.environ[_MKL_VARIABLE] = _mkl_path()
 
 
 # --- loss ---------------------------------------------------------------------------------------
@@ -340,6 +374,14 @@ ENTRIES = (
         _paddle_breaks_zlib,
         lambda: None,
         always=True,
+    ),
+    Entry(
+        "mkl-amd",
+        "training on an AMD processor is about three times slower than it need be",
+        "MKL_DEBUG_CPU_TYPE names MKL's path for AVX2 or AVX-512, unless it is set already",
+        "measured (docs/training.md); MKL's paths other than the slowest ask for Intel",
+        _mkl_ignores_avx,
+        _tell_mkl_of_avx,
     ),
     Entry(
         "ohem-dtype",

@@ -16,6 +16,12 @@ SNIPPETS = {
         import paddle, zlib
         zlib.decompress(zlib.compress(bytes(10000)))
     """,
+    "mkl-amd": """
+        import ctypes, glob, os
+        folder = os.path.join(os.path.dirname(paddle.__file__), "libs")
+        for path in glob.glob(folder + "/libmklml_intel.so"):
+            assert ctypes.CDLL(path).mkl_serv_cpu_detect() >= 5
+    """,
     "ohem-dtype": """
         from paddleseg.cvlibs import manager
         loss = manager.LOSSES["OhemCrossEntropyLoss"](min_kept=1)
@@ -161,3 +167,28 @@ def test_installed_numpy_and_opencv_are_the_pair_that_imports():
     import cv2
 
     assert cv2.__version__
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "path"),
+    [
+        ("AuthenticAMD", "fma avx2 avx512f avx512cd avx512bw avx512dq avx512vl", "7"),
+        ("AuthenticAMD", "fma avx2 avx512f", "5"),
+        ("HygonGenuine", "sse4_2 fma avx2", "5"),
+        ("AuthenticAMD", "avx", None),
+        ("GenuineIntel", "fma avx2", None),
+    ],
+)
+def test_path_of_mkl(run, tmp_path, vendor, flags, path):
+    cpuinfo = tmp_path / "cpuinfo"
+    one = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\n"
+    cpuinfo.write_text(one * 2)
+    code = "import liteseg_plugin.compat as c, pathlib, sys; print(c._mkl_path(pathlib.Path({!r})))"
+    printed = run("python", "-c", code.format(str(cpuinfo))).stdout.splitlines()[-1]
+    assert printed == str(path)
+    assert "None" in run("python", "-c", code.format("absent")).stdout
+
+
+def test_mkl_path_that_a_user_chose_stays(run):
+    code = "import liteseg_plugin as p, os; p.activate(); print(os.environ['MKL_DEBUG_CPU_TYPE'])"
+    assert run("python", "-c", code, MKL_DEBUG_CPU_TYPE="4").stdout.splitlines()[-1] == "4"

@@ -39,11 +39,15 @@ class PPLiteSeg(nn.Layer):
         cm_type: Name of the context module in PaddleSeg's ``manager.MODELS``.
         frozen: Names of parts that are not trained, such as ``backbone`` or
             ``backbone.features.0``; their batch norms keep the statistics that they have.
+        backbone_init: ``kaiming`` draws the backbone's convolutions from He's normal distribution
+            (arXiv 1502.01852), for training without pretrained weights. PaddleSeg's STDC draws
+            them from N(0, 0.001), a start that it leaves slowly.
 
     Raises:
         ValueError: If the backbone has no ``feat_channels``, if indices or numbers of channels do
             not fit each other, if no class is registered under a name (the message lists those
-            that are close), or if there is no part of a name in ``frozen``.
+            that are close), if there is no part of a name in ``frozen``, or if ``backbone_init``
+            is unknown or would overwrite pretrained weights.
 
     Example:
         >>> from paddleseg.models import STDC1
@@ -66,8 +70,11 @@ class PPLiteSeg(nn.Layer):
         pretrained: str | None = None,
         cm_type: str = "SPPM",
         frozen: Sequence[str] = (),
+        backbone_init: str | None = None,
     ) -> None:
         super().__init__()
+        if backbone_init is not None:
+            _initialise(backbone, backbone_init)
         encoder_channels = _encoder_channels(backbone, backbone_indices)
         decoder_channels = _one_each("arm_out_chs", arm_out_chs, backbone_indices)
         head_channels = _one_each("seg_head_inter_chs", seg_head_inter_chs, backbone_indices)
@@ -202,6 +209,20 @@ def _encoder_channels(backbone: nn.Layer, indices: Sequence[int]) -> list[int]:
             f"{len(channels)} features (0 to {len(channels) - 1})"
         )
     return [channels[i] for i in indices]
+
+
+def _initialise(backbone: nn.Layer, method: str) -> None:
+    if method != "kaiming":
+        raise ValueError(f"unknown backbone_init {method!r}; choose kaiming, or leave it out")
+    if getattr(backbone, "pretrained", None) is not None:
+        raise ValueError(
+            f"backbone_init would overwrite the pretrained weights {backbone.pretrained}; give one "
+            "of the two"
+        )
+    draw = nn.initializer.KaimingNormal()
+    for layer in backbone.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            draw(layer.weight)
 
 
 def _one_each(name: str, values: Sequence[int], indices: Sequence[int]) -> list[int]:

@@ -590,7 +590,10 @@ def _log_cpu_use(processes: int) -> None:
     if not paddle.get_device().startswith("cpu"):
         return
     cores, threads = os.cpu_count(), os.environ.get("OMP_NUM_THREADS", "1")
+    path = os.environ.get("MKL_DEBUG_CPU_TYPE")
+    chosen = f", MKL_DEBUG_CPU_TYPE={path}" if path else ""
     logger.info(
-        f"CPU: {processes} process(es) of {threads} thread(s) on {cores} cores. To use more cores, "
-        "start more processes: python -m paddle.distributed.launch --nproc_per_node N ..."
+        f"CPU: {processes} process(es) of {threads} thread(s) on {cores} cores{chosen}. "
+        "To use more cores, start more processes: "
+        "python -m paddle.distributed.launch --nproc_per_node N ..."
     )

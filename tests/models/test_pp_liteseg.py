@@ -151,6 +151,28 @@ def test_pp_liteseg_constant_width():
     assert [logit.shape for logit in net(paddle.rand([2, 3, 64, 64]))] == [[2, 5, 64, 64]] * 3
 
 
+def test_backbone_init_draws_from_hes_normal_distribution():
+    spread = {
+        method: [
+            float(layer.weight.std()) * np.sqrt(np.prod(layer.weight.shape[1:]) / 2)
+            for layer in PPLiteSeg(2, STDC1(), backbone_init=method).backbone.sublayers()
+            if isinstance(layer, nn.Conv2D) and layer.weight.size > 1000
+        ]
+        for method in (None, "kaiming")
+    }
+    assert max(spread[None]) < 0.1
+    np.testing.assert_allclose(spread["kaiming"], 1, rtol=0.1)
+
+
+def test_backbone_init_refuses():
+    with pytest.raises(ValueError, match="unknown backbone_init 'xavier'; choose kaiming"):
+        PPLiteSeg(2, Encoder(), backbone_init="xavier")
+    encoder = Encoder()
+    encoder.pretrained = "weights.pdparams"
+    with pytest.raises(ValueError, match="would overwrite the pretrained weights"):
+        PPLiteSeg(2, encoder, backbone_init="kaiming")
+
+
 def test_pp_liteseg_arguments_are_not_changed():
     arguments = {
         "backbone_indices": [2, 3, 4],
