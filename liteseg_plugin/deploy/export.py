@@ -69,7 +69,7 @@ class ExportedNetwork(nn.Layer):
             # One product to the image's size, past those between.
             rows, columns = bilinear_matrices(spatial_size(logit), *sizes)
             if self._output_op == "argmax":
-                return _labels_in_strips(rows, logit, columns, sizes[-1][0])
+                return _labels_in_strips(rows, logit, columns, sizes[-1])
             logit = apply_matrices(rows, logit, columns)
         if self._output_op == "argmax":
             return paddle.argmax(logit, axis=1, dtype="int32")
@@ -77,15 +77,23 @@ class ExportedNetwork(nn.Layer):
 
 
 def _labels_in_strips(
-    rows: paddle.Tensor, logit: paddle.Tensor, columns: paddle.Tensor, height: Extent
+    rows: paddle.Tensor,
+    logit: paddle.Tensor,
+    columns: paddle.Tensor,
+    size_hw: tuple[Extent, Extent],
 ) -> paddle.Tensor:
     """Resize logits (N, C, h, w) by (H, h) rows and (W, w) columns, and give labels (N, H, W).
 
     A few rows of labels at a time: their scores stay in the cache, and need but some of the rows
     of the logits. All at once, the scores are the largest tensor of the network by far.
+
+    The scores are one column wider than the labels: at a width like 1024, those of one pixel would
+    lie a multiple of 4096 bytes apart, in cache lines that displace each other, and an argmax over
+    classes would take twice as long.
     """
     source, _ = spatial_size(logit)
-    logit = apply_columns(logit, columns)
+    height, width = size_hw
+    logit = apply_columns(logit, paddle.concat([columns, columns[-1:]]))
     strip_height = (height + STRIPS - 1) // STRIPS
     whole = isinstance(height, int) and height % STRIPS == 0
     if not whole:
@@ -99,8 +107,7 @@ def _labels_in_strips(
         weights = paddle.slice(rows, [0, 1], [top, first], [bottom, last])
         scores = paddle.matmul(weights, paddle.slice(logit, [2], [first], [last]))
         labels.append(paddle.argmax(scores, axis=1, dtype="int32"))
-    labels = paddle.concat(labels, axis=1)
-    return labels if whole else paddle.slice(labels, [1], [0], [height])
+    return paddle.slice(paddle.concat(labels, axis=1), [1, 2], [0, 0], [height, width])
 
 
 def _clip(value: Extent, low: int, high: Extent) -> Extent:
