@@ -170,6 +170,24 @@ def _average_cross_entropy_in_float() -> None:
     paddleseg_losses.CrossEntropyLoss._post_process_loss = average
 
 
+def _dice_changes_labels() -> bool:
+    label = paddle.full([1, 2, 2], 255, dtype="int64")
+    paddleseg_losses.DiceLoss()(paddle.zeros([1, 2, 2, 2]), label)
+    return bool((label != 255).any())
+
+
+def _give_dice_labels_of_its_own() -> None:
+    forward = paddleseg_losses.DiceLoss.forward
+
+    @functools.wraps(forward)
+    def forward_on_copy(
+        self: paddle.nn.Layer, logits: paddle.Tensor, labels: paddle.Tensor
+    ) -> paddle.Tensor:
+        return forward(self, logits, labels.clone())
+
+    paddleseg_losses.DiceLoss.forward = forward_on_copy
+
+
 def _training_indexes_scalar_losses() -> bool:
     class Net(paddle.nn.Conv2D):
         def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
@@ -399,6 +417,14 @@ ENTRIES = (
         "paddleseg 2.8.0 on Paddle 3",
         _cross_entropy_raises_type_error,
         _average_cross_entropy_in_float,
+    ),
+    Entry(
+        "dice-labels",
+        "DiceLoss turns ignored pixels into class 0 for losses after it, and stops those before it",
+        "it works on a copy of the labels",
+        "paddleseg 2.8.0 and develop",
+        _dice_changes_labels,
+        _give_dice_labels_of_its_own,
     ),
     Entry(
         "scalar-losses",

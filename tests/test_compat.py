@@ -32,6 +32,15 @@ SNIPPETS = {
         loss = manager.LOSSES["CrossEntropyLoss"]()
         loss(paddle.zeros([1, 2, 4, 4]), paddle.zeros([1, 4, 4], dtype="int64"))
     """,
+    "dice-labels": """
+        from paddleseg.models import losses
+        label = paddle.full([1, 2, 2], 255, dtype="int64")
+        logit = paddle.zeros([1, 2, 2, 2])
+        logit.stop_gradient = False
+        parts = [losses.DiceLoss(), paddle.nn.CrossEntropyLoss(axis=1, ignore_index=255)]
+        sum(loss(logit, label) for loss in (parts[1], *parts)).backward()
+        assert label.tolist() == [[[255] * 2] * 2]
+    """,
     "scalar-losses": """
         import numpy, tempfile
         from paddleseg.core import train
