@@ -54,6 +54,22 @@ def test_config_builds_and_runs_with_one_loss_for_each_head(name):
     assert SegBuilder(config).val_transforms
 
 
+def test_recipes_train_from_random_weights_and_are_not_mixed_with_the_released_ones():
+    recipes = sorted(FOLDER.with_name("recipes").glob("*.yml"))
+    assert {path.stem for path in recipes} >= {"camvid_480x360_released", "camvid_480x360_scratch"}
+    for path in FOLDER.glob("*.yml"):
+        assert "recipes" not in str(yaml.safe_load(path.read_text(encoding="utf-8")).get("_base_"))
+    for path in recipes:
+        builder = SegBuilder(Config(str(path)))
+        losses = builder.loss
+        logits = builder.model(paddle.rand([2, 3, 64, 96]))
+        label = paddle.randint(0, 11, [2, 64, 96])
+        parts = [loss(logit, label) for loss, logit in zip(losses["types"], logits)]
+        assert len(losses["coef"]) == len(parts) == 3
+        assert all(float(part) > 0 for part in parts)
+        assert builder.optimizer.get_lr() > 0
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_has_at_most_three_levels(name):
     def depth(path: Path) -> int:
