@@ -165,6 +165,32 @@ def label_faults(
         )
 
 
+class SampleCheck:
+    """A first transform: image and label of one size, label values of the classes.
+
+    Args:
+        num_classes: Number of classes.
+        ignore_index: Label of pixels that do not count.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        self._num_classes = num_classes
+        self._ignore_index = ignore_index
+
+    def __call__(self, data: dict) -> dict:
+        """Return the sample as it is.
+
+        Raises:
+            DataError: If its label does not fit its image or the classes.
+        """
+        label = data.get("label")
+        if isinstance(label, np.ndarray):
+            size_hw = data["img"].shape[:2]
+            for fault in label_faults(label, size_hw, self._num_classes, self._ignore_index):
+                raise DataError(fault.message)
+        return data
+
+
 def about(image: str | os.PathLike, label: str | os.PathLike | None, what: object) -> str:
     """Say of which files something is true."""
     return f"{image}: {what}" if label is None else f"{label} of image {image}: {what}"
