@@ -143,11 +143,10 @@ def label_faults(
             f"{label.shape[1]}x{label.shape[0]} (width x height)",
         )
     if label.dtype == np.uint8:
-        allowed = np.zeros(256, bool)
-        allowed[:num_classes] = True
-        if 0 <= ignore_index < len(allowed):
-            allowed[ignore_index] = True
-        if allowed[label].all():
+        outside = cv2.countNonZero(cv2.inRange(label, num_classes, 255))
+        if outside and ignore_index >= num_classes:
+            outside -= cv2.countNonZero(cv2.inRange(label, ignore_index, ignore_index))
+        if not outside:
             return
     values, counts = np.unique(label, return_counts=True)
     wrong = [

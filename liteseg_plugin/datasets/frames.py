@@ -133,7 +133,7 @@ def _map(path: Path, stamp: bytes) -> np.ndarray | None:
 
 
 def _read_number(file: int) -> int:
-    return int(os.pread(file, 20, 0))
+    return int(os.pread(file, 20, 0) or 0)  # nothing, if someone emptied the folder
 
 
 def _write_number(file: int, number: int) -> None:
