@@ -86,6 +86,9 @@ class FastCompose(Compose):
     def __init__(self, original: Compose, frames: FrameCache | None = None) -> None:
         super().__init__(original.transforms, original.to_rgb, original.img_channels)
         self._frames = frames
+        # glibc gives blocks back to the system that are larger than any that was freed before (up
+        # to 32 MiB), and fetching their pages anew takes 5 ms a sample. So one is freed.
+        np.empty(31 << 20, np.uint8)
         if any(isinstance(op, RandomDistort) and op.hue_prob for op in self.transforms):
             # Before worker processes start, which then share them.
             _colours("RGB", "HSV")
