@@ -117,8 +117,10 @@ def assert_same_samples(stock, fast, stock_hue, seeds):
         assert (got["img"].dtype, got["img"].shape) == (wanted["img"].dtype, wanted["img"].shape)
         np.testing.assert_array_equal(got["label"], wanted["label"])
         assert got["label"].dtype == wanted["label"].dtype
-        # How OpenCV rounds in a part and in the whole; with IPP, no difference was seen.
-        assert np.mean(got["img"] != wanted["img"]) <= (1e-3 if cv2.ipp.useIPP() else 0.02)
+        # OpenCV may round differently in a part and in the whole. With IPP, no difference was seen;
+        # without, the mean that RandomDistort takes may change by 1 of 255, and so all pixels.
+        apart = np.abs(got["img"] - wanted["img"]).mean()
+        assert apart <= (1e-4 if cv2.ipp.useIPP() else 0.01)
 
 
 def both(root, transforms, mode="train", **more):
