@@ -314,8 +314,12 @@ def test_training_with_a_cache_is_training_without(run, toy, tmp_path):
 
 
 def test_script_of_paddlesegs_trains_with_a_cache(run, toy, tmp_path):
-    keys = {"train_dataset__cache_gb": 1, "train_dataset__cache_dir": str(tmp_path / "c")}
+    cache = {"cache_gb": 1, "cache_dir": str(tmp_path / "c")}
+    sets = ("train_dataset", "val_dataset")
+    keys = {f"{name}__{key}": value for name in sets for key, value in cache.items()}
     config = toy.config(tmp_path, train_dataset__transforms=TRANSFORMS, **keys)
     result = run("liteseg", "run", SCRIPT, config, tmp_path / "out")
     assert len(losses(result.text)) == 2
-    assert list((tmp_path / "c").glob("*.npy"))
+    assert "mIoU" in result.text
+    # Four images of two batches, three to evaluate on, and their labels.
+    assert len(list((tmp_path / "c").glob("*.npy"))) >= 2 * (4 + 3)
