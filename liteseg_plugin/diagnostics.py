@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import paddle
 import requests
 import yaml
@@ -36,6 +35,7 @@ from paddleseg.utils import logger, utils
 
 from liteseg_plugin.compat import replace_in_utils
 from liteseg_plugin.datasets import cityscapes, faults
+from liteseg_plugin.datasets.loading import FastCompose
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
 from liteseg_plugin.training import checkpoint
@@ -58,7 +58,8 @@ def install() -> None:
     _wrap(Dataset, "__init__", _open_dataset)
     _wrap(Cityscapes, "__init__", _open_cityscapes)
     _wrap(Dataset, "__getitem__", _read_sample)
-    _wrap(Compose, "__call__", _transform)
+    _wrap(Compose, "__call__", _check_and_transform)
+    _wrap(FastCompose, "__call__", _transform)  # it checks what it decodes
     loop = sys.modules["paddleseg.core.train"]  # paddleseg.core.train itself is the function
     for module in (loop, sys.modules["paddleseg.core"]):
         _wrap(module, "train", _train)
@@ -142,8 +143,14 @@ def _build(original: Callable[..., Any], self: Builder, cfg: dict):
 
 
 def _accepted_arguments(component: Any) -> str:
-    parameters = inspect.signature(component).parameters.values()
-    names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    names: list[str] = []
+    for part in inspect.getmro(component) if inspect.isclass(component) else (component,):
+        if inspect.isclass(part) and "__init__" not in vars(part):
+            continue
+        parameters = inspect.signature(part).parameters.values()
+        names += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
     return ", ".join(names) or "the arguments that its documentation lists"
 
 
@@ -190,15 +197,19 @@ def _open_cityscapes(original: Callable[..., None], self: Cityscapes, *args: Any
 
 def _read_sample(original: Callable[..., dict], self: Dataset, index: int):
     operations = self.transforms.transforms
-    if not operations or not isinstance(operations[0], _SampleCheck):
-        operations.insert(0, _SampleCheck(self.num_classes, self.ignore_index))
+    if not operations or not isinstance(operations[0], faults.SampleCheck):
+        operations.insert(0, faults.SampleCheck(self.num_classes, self.ignore_index))
     return original(self, index)
+
+
+def _check_and_transform(original: Callable[..., dict], self: Compose, data: dict):
+    if isinstance(data.get("img"), str):
+        faults.check_image_file(data["img"])
+    return _transform(original, self, data)
 
 
 def _transform(original: Callable[..., dict], self: Compose, data: dict):
     image, label = data.get("img"), data.get("label")
-    if isinstance(image, str):
-        faults.check_image_file(image)
     try:
         return original(self, data)
     except Exception as error:
@@ -211,22 +222,6 @@ def _transform(original: Callable[..., dict], self: Compose, data: dict):
         raise DataError(
             faults.about(image, label if isinstance(label, str) else None, what)
         ) from error
-
-
-class _SampleCheck:
-    """A first transform: image and label of one size, label values of the classes."""
-
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
-        self._num_classes = num_classes
-        self._ignore_index = ignore_index
-
-    def __call__(self, data: dict) -> dict:
-        label = data.get("label")
-        if isinstance(label, np.ndarray):
-            size_hw = data["img"].shape[:2]
-            for fault in faults.label_faults(label, size_hw, self._num_classes, self._ignore_index):
-                raise DataError(fault.message)
-        return data
 
 
 def _train(original: Callable[..., None], *args: Any, **kw: Any):

@@ -67,6 +67,7 @@ def _components() -> list[tuple]:
     import paddleseg  # noqa: F401 - first: its import registers, through the hook, and ends here
     from paddleseg.cvlibs import manager
 
+    from liteseg_plugin.datasets import loading
     from liteseg_plugin.losses import OhemCrossEntropyLoss
     from liteseg_plugin.models import pp_liteseg, sppm, uafm
 
@@ -82,4 +83,8 @@ def _components() -> list[tuple]:
         uafm.UAFMMobile,
         uafm.UAFMMobile_SpAtten,
     )
-    return [(manager.MODELS, models), (manager.LOSSES, (OhemCrossEntropyLoss,))]
+    return [
+        (manager.MODELS, models),
+        (manager.LOSSES, (OhemCrossEntropyLoss,)),
+        (manager.DATASETS, (loading.Dataset, loading.Cityscapes)),
+    ]

@@ -143,11 +143,10 @@ def label_faults(
             f"{label.shape[1]}x{label.shape[0]} (width x height)",
         )
     if label.dtype == np.uint8:
-        allowed = np.zeros(256, bool)
-        allowed[:num_classes] = True
-        if 0 <= ignore_index < len(allowed):
-            allowed[ignore_index] = True
-        if allowed[label].all():
+        outside = cv2.countNonZero(cv2.inRange(label, num_classes, 255))
+        if outside and ignore_index >= num_classes:
+            outside -= cv2.countNonZero(cv2.inRange(label, ignore_index, ignore_index))
+        if not outside:
             return
     values, counts = np.unique(label, return_counts=True)
     wrong = [
@@ -163,6 +162,32 @@ def label_faults(
             f"{f' and {more} more values' if more > 0 else ''}; with num_classes {num_classes} "
             f"they are 0 to {num_classes - 1}, or {ignore_index} for pixels that do not count",
         )
+
+
+class SampleCheck:
+    """A first transform: image and label of one size, label values of the classes.
+
+    Args:
+        num_classes: Number of classes.
+        ignore_index: Label of pixels that do not count.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int) -> None:
+        self._num_classes = num_classes
+        self._ignore_index = ignore_index
+
+    def __call__(self, data: dict) -> dict:
+        """Return the sample as it is.
+
+        Raises:
+            DataError: If its label does not fit its image or the classes.
+        """
+        label = data.get("label")
+        if isinstance(label, np.ndarray):
+            size_hw = data["img"].shape[:2]
+            for fault in label_faults(label, size_hw, self._num_classes, self._ignore_index):
+                raise DataError(fault.message)
+        return data
 
 
 def about(image: str | os.PathLike, label: str | os.PathLike | None, what: object) -> str:

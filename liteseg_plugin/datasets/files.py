@@ -1,8 +1,9 @@
-"""Many files at a time, and files that appear only when they are whole."""
+"""Many files at a time, files that appear only when they are whole, and where to keep some."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -76,3 +77,12 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ``LITESEG_CACHE``, or the user's."""
+    chosen = os.environ.get("LITESEG_CACHE")
+    if chosen:
+        return Path(chosen)
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    return Path(os.environ.get(variable) or Path.home() / ".cache", "liteseg")

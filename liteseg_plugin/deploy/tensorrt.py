@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from liteseg_plugin import __version__
+from liteseg_plugin.datasets.files import cache_folder
 from liteseg_plugin.deploy.engine import Runtime, onnx_file
 from liteseg_plugin.deploy.export import file_sha256
 from liteseg_plugin.deploy.exported import ExportedModel
@@ -293,15 +294,6 @@ class EngineCache:
 
     def _record(self, engine: bytes) -> dict[str, Any]:
         return {"sha256": hashlib.sha256(engine).hexdigest(), **self._facts}
-
-
-def cache_folder() -> Path:
-    """Return the folder that engines are kept in."""
-    chosen = os.environ.get("LITESEG_CACHE")
-    if chosen:
-        return Path(chosen)
-    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
-    return Path(os.environ.get(variable) or Path.home() / ".cache", "liteseg")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -187,6 +187,7 @@ class _Run:
         self.best_ema = checkpoint.read_best(self._best_ema_weights.parent)
         self.evaluations_below_best = 0
         self.window: list[list[float]] = []  # losses since the last log line, as in _Step
+        self.said_it_waits = False
         self.unread: list[_Step] = []
         if settings.resume_model is not None:
             self._resume(settings.resume_model, optimizer)
@@ -383,6 +384,13 @@ class _Run:
             f"reader_cost: {reader:.5f}, ips: {batch_cost.get_ips_average():.4f} samples/sec "
             f"| ETA {calculate_eta(remaining, batch)}"
         )
+        waits = reader * self.settings.gradient_accumulation_steps / batch
+        if waits > 0.2 and not self.said_it_waits:
+            self.said_it_waits = True
+            logger.info(
+                f"{waits:.0%} of the time went into waiting for images; fast_loading and cache_gb "
+                f"of train_dataset help, and --num_workers up to {_cores_of_one(self.processes)}"
+            )
         scalars = {"loss": means[0], "lr": lr, "batch_cost": batch, "reader_cost": reader}
         if len(means) > 2:
             scalars.update({f"loss_{i}": mean for i, mean in enumerate(means[1:])})
@@ -584,6 +592,10 @@ def _check_precision(precision: str) -> None:
     # Paddle says that a CPU knows bfloat16, but trains in float32 there.
     if device.startswith("cpu") or not supported[precision]():
         raise TrainingError(f"--precision {precision} does not work on {device}; use fp32")
+
+
+def _cores_of_one(processes: int) -> int:
+    return max((os.cpu_count() or 1) // processes, 1)
 
 
 def _log_cpu_use(processes: int) -> None:

@@ -1,0 +1,140 @@
+"""Decoded images and labels, kept in a folder that all processes of a machine share.
+
+A file of the folder is one array, mapped when it is read: only the pixels that a crop takes are
+touched. Whatever happens to a process, an array is there as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from liteseg_plugin.errors import ConfigError
+
+_STAMP_BYTES = 32
+
+
+class FrameCache:
+    """Arrays by the file that they were decoded from.
+
+    Once the folder is full, further arrays are decoded each time. None is thrown out for another:
+    an epoch reads every file once, so that would only cost.
+
+    Args:
+        folder: Where the arrays go; made if need be.
+        limit: The most bytes that all arrays in it may have together.
+
+    Raises:
+        ConfigError: If the folder cannot be used, or this system has no file locks of Unix.
+    """
+
+    def __init__(self, folder: str | os.PathLike, limit: int) -> None:
+        self._folder = Path(folder).expanduser().absolute()
+        self._limit = limit
+        self._closed = False
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # A kill may have left a count that is too high.
+            with self._locked() as count:
+                _write_number(count, sum(p.stat().st_size for p in self._folder.glob("*.npy")))
+        except OSError as error:
+            raise ConfigError(
+                f"decoded images cannot be kept in {self._folder}: {error}; cache_dir names a "
+                "folder"
+            ) from error
+
+    def read(self, path: str, decode: Callable[[str], np.ndarray], kind: str) -> np.ndarray:
+        """Return what ``decode(path)`` gives; the array may be read-only.
+
+        Args:
+            path: The file; if it has changed since, it is decoded anew.
+            decode: Reads it.
+            kind: Names ``decode``, where one file is decoded in several ways.
+        """
+        stamp = _stamp(path)
+        name = hashlib.sha256(f"{kind}\0{os.path.abspath(path)}".encode()).hexdigest()
+        stored = self._folder / f"{name[:40]}.npy"
+        array = _map(stored, stamp) if stamp else None
+        if array is None:
+            array = decode(path)
+            if stamp and stamp == _stamp(path) and not self._closed:
+                self._store(stored, array, stamp)
+        return array
+
+    def _store(self, path: Path, array: np.ndarray, stamp: bytes) -> None:
+        part = self._folder / "part"
+        try:
+            with self._locked() as count, contextlib.ExitStack() as unless_renamed:
+                unless_renamed.callback(part.unlink, missing_ok=True)
+                with part.open("wb") as file:
+                    npy.write_array(file, np.ascontiguousarray(array), version=(1, 0))
+                    file.write(stamp)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    size = file.tell()
+                replaced = path.stat().st_size if path.exists() else 0
+                used = _read_number(count) + size - replaced
+                self._closed = used > self._limit
+                if not self._closed:
+                    _write_number(count, used)  # first: a kill leaves it too high, not too low
+                    os.replace(part, path)
+        except OSError as error:
+            from paddleseg.utils import logger
+
+            self._closed = True
+            logger.warning(f"No more decoded images are kept in {self._folder}: {error}")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[int]:
+        """Keep other processes and threads out; give the file that counts the bytes."""
+        try:
+            import fcntl
+        except ImportError as error:
+            raise ConfigError("cache_gb needs the file locks of Unix; leave it out here") from error
+        count = os.open(self._folder / "bytes", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(count, fcntl.LOCK_EX)
+            yield count
+        finally:
+            os.close(count)  # unlocks, and so does a kill
+
+
+def _stamp(path: str) -> bytes | None:
+    """Return what is another once the file was written to."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    facts = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return hashlib.sha256(repr(facts).encode()).digest()[:_STAMP_BYTES]
+
+
+def _map(path: Path, stamp: bytes) -> np.ndarray | None:
+    """Return the array of a complete file with this stamp at its end."""
+    try:
+        with path.open("rb") as file:
+            file.seek(-_STAMP_BYTES, os.SEEK_END)
+            if file.read() != stamp:
+                return None
+            file.seek(0)
+            npy.read_magic(file)
+            shape, _, dtype = npy.read_array_header_1_0(file)
+            if dtype.hasobject:
+                return None
+            return np.memmap(file, dtype, "r", file.tell(), shape).view(np.ndarray)
+    except (OSError, ValueError):
+        return None
+
+
+def _read_number(file: int) -> int:
+    return int(os.pread(file, 20, 0) or 0)  # nothing, if someone emptied the folder
+
+
+def _write_number(file: int, number: int) -> None:
+    os.pwrite(file, b"%020d" % number, 0)
