@@ -13,7 +13,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +49,7 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
 
     Returns:
         The record: ``config``, ``seed``, ``processes``, ``loss`` as [iteration, value],
-        ``evaluation`` as of ``liteseg val --json``, ``class_names`` and ``seconds``.
+        ``evaluation`` as of ``liteseg val --json``, and ``class_names``.
     """
     import liteseg_plugin
 
@@ -60,7 +59,6 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
     folder = args.save_dir / f"{config.stem}_seed{seed}"
     described = Config(str(config)).dic
     common = ("--config", str(config), "--device", "cpu")
-    started = time.perf_counter()
     launch = ("-m", "paddle.distributed.launch", "--nproc_per_node", str(args.processes))
     subprocess.run(
         [
@@ -72,7 +70,6 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
         check=True,
         stdout=sys.stderr,
     )
-    seconds = time.perf_counter() - started
     weights = folder / f"iter_{described['iters']}" / "model.pdparams"
     command = [LITESEG, "val", *common, "--model_path", str(weights), "--json"]
     evaluated = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
@@ -83,7 +80,6 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
         "loss": curves.read(folder)["loss"],
         "evaluation": json.loads(evaluated.stdout),
         "class_names": read_names(described["val_dataset"]["dataset_root"]),
-        "seconds": round(seconds),
     }
 
 
