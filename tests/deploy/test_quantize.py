@@ -113,10 +113,10 @@ def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
     assert stricter["agreement"] > stricter["agreement_all"]
 
 
-def test_new_export_takes_the_quantized_model_of_the_old_one_away(quantized, tmp_path):
+def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, quantized, tmp_path):
     folder = copy_of(quantized[0], tmp_path / "copy")
     assert ExportedModel(folder).onnx_int8 is not None
-    export_model(_pointwise(), folder, transforms=TRANSFORMS)
+    export_model(pointwise(), folder, transforms=TRANSFORMS)
     assert not (folder / INT8_FILE).exists()
     with pytest.raises(ExportError, match="holds no ONNX file"):
         Predictor(folder, "onnxruntime", precision="int8")
@@ -130,23 +130,9 @@ def test_spoilt_quantized_model_is_refused(quantized, tmp_path):
         Predictor(folder, "onnxruntime", precision="int8")
 
 
-def _pointwise():
-    import paddle
-
-    class Pointwise(paddle.nn.Layer):
-        def __init__(self):
-            super().__init__()
-            self.conv = paddle.nn.Conv2D(3, 5, 1)
-
-        def forward(self, x):
-            return [self.conv(x)]
-
-    return Pointwise()
-
-
 @pytest.fixture
-def small(tmp_path):
-    export_model(_pointwise(), tmp_path / "small", transforms=TRANSFORMS, onnx_opset=13)
+def small(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path / "small", transforms=TRANSFORMS, onnx_opset=13)
     return tmp_path / "small"
 
 
@@ -167,8 +153,8 @@ def test_tolerance_that_is_no_share(small, tmp_path):
         quantize(small, write_images(tmp_path, 1), tolerance=5)
 
 
-def test_quantizing_needs_onnx(tmp_path):
-    export_model(_pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
+def test_quantizing_needs_onnx(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
     with pytest.raises(ExportError, match="holds no ONNX file; export with --format onnx"):
         quantize(tmp_path / "paddle", write_images(tmp_path, 1))
 
