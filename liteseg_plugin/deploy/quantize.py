@@ -59,7 +59,8 @@ def quantize(
         precision that it got.
 
     Raises:
-        DataError: If there is no image, or one cannot be read.
+        DataError: If there is no image, or one cannot be read, or is of a size that the export does
+            not take.
         ExportError: If there is no ONNX file, or onnxruntime or onnx is missing.
         ValueError: If ``tolerance`` is no share.
     """
@@ -71,7 +72,9 @@ def quantize(
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
-        return predictor.transform(read_image(image))
+        batch = predictor.transform(read_image(image))
+        predictor.require_shape(batch)
+        return batch
 
     with tempfile.TemporaryDirectory() as work:
         source = _folded(exported.onnx, work)

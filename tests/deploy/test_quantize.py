@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from importlib.util import find_spec
 
 import cv2
@@ -146,6 +147,30 @@ def test_calibration_image_that_is_none(small, tmp_path):
     path.write_text("no picture")
     with pytest.raises(DataError, match=r"cannot read image .*text\.png"):
         quantize(small, [path])
+
+
+def test_calibration_image_of_another_size(pointwise, tmp_path):
+    shape = [1, 3, 24, 32]
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=shape, onnx_opset=13)
+    with pytest.raises(DataError, match="the export takes 1x3x24x32, not 1x3x64x96"):
+        quantize(tmp_path, write_images(tmp_path, 1))
+
+
+def test_images_are_read_one_at_a_time(small, tmp_path, monkeypatch):
+    alive, most = set(), []
+    transform = Predictor.transform
+
+    def watched(self, image):
+        batch = transform(self, image)
+        alive.add(id(batch))
+        weakref.finalize(batch, alive.discard, id(batch))
+        most.append(len(alive))
+        return batch
+
+    monkeypatch.setattr(Predictor, "transform", watched)
+    quantize(small, write_images(tmp_path, 12), tolerance=1, measured_images=2)
+    assert len(most) == 12 + 2
+    assert max(most) <= 2 + 1  # those that layers are measured on, and the one before
 
 
 def test_tolerance_that_is_no_share(small, tmp_path):
