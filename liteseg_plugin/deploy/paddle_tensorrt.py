@@ -67,7 +67,7 @@ class PaddleTensorRt(Runtime):
         if not any(inference.get_trt_compile_version()):
             raise ExportError(
                 f"Paddle {paddle.__version__} was compiled without TensorRT: install a wheel for "
-                "GPUs that has it, or take --runtime tensorrt, which needs none of Paddle's"
+                "GPUs that has it, or take --runtime tensorrt, which reads the ONNX file"
             )
         self._exported, self._precision = exported, precision
         self._work = tempfile.TemporaryDirectory(prefix="liteseg_paddle_tensorrt_")
@@ -100,7 +100,7 @@ class PaddleTensorRt(Runtime):
         # Paddle reads files in it as late as in the first run.
         work = Path(tempfile.mkdtemp(dir=self._work.name))
         try:
-            # The switch of Paddle Inference does nothing for the format of Paddle 3.
+            # enable_tensorrt_engine() is for Paddle 2's format only (Paddle's documentation).
             prepare = _converted if model.suffix == ".json" else _tuned
             return inference.create_predictor(prepare(self._exported, shape, self._precision, work))
         except Exception as error:
