@@ -18,6 +18,8 @@ from PIL import Image
 from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.datasets.faults import read_image
 from liteseg_plugin.deploy import runtimes
+from liteseg_plugin.deploy.engine import usable_cpus
+from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.page import render
@@ -57,12 +59,17 @@ class Model:
     def __init__(
         self, path: str | os.PathLike, device: str = "cpu", threads: int | None = None
     ) -> None:
+        self.exported = exported = ExportedModel(path)
+
         def load(engine: str) -> Predictor:
             runtime, _, precision = engine.partition(" ")
-            return Predictor(path, runtime, device, threads, precision or "fp32")
+            loaded = runtimes.create(
+                runtime, exported, device, threads or usable_cpus(), precision or "fp32"
+            )
+            return Predictor.of_engine(exported, loaded)
 
         self._load = lru_cache(maxsize=None)(load)
-        self.exported = self._load("paddle").exported
+        self._load("paddle")
         self.engines = ["paddle"]
         for name in runtimes.installed():
             if name != "paddle" and self.exported.onnx:

@@ -122,10 +122,11 @@ def plugin(args: argparse.Namespace) -> tuple:
     liteseg_plugin.activate()
     from paddleseg.cvlibs import Config, SegBuilder
 
+    from liteseg_plugin.deploy.exported import ExportedModel
     from liteseg_plugin.evaluation.evaluate import evaluate, exported
 
     dataset = SegBuilder(Config(args.config)).val_dataset
-    evaluated = exported(args.exported, dataset, runtime=args.runtime)
+    evaluated = exported(ExportedModel(args.exported), dataset, runtime=args.runtime)
     return evaluated.dataset, lambda: evaluate(evaluated)["miou"]
 
 

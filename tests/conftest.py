@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import paddle
 import pytest
 import yaml
 from paddleseg.models import STDC1, STDC2
@@ -89,6 +90,28 @@ def build_network():
         return cls(num_classes, backbone(), **{**arguments, **changes})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def pointwise():
+    """Return a function that builds a network small enough to be exported in no time.
+
+    It is for what is not about the network.
+    """
+    return Pointwise
+
+
+class Pointwise(paddle.nn.Layer):
+    """One convolution of 3 channels to 5, pixel by pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 5, 1)
+        weight = np.random.default_rng(1).normal(0, 1, self.conv.weight.shape)
+        self.conv.weight.set_value(weight.astype("float32"))
+
+    def forward(self, x):
+        return [self.conv(x)]
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 # The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
-RUNTIMES = ("paddle", "onnxruntime", "openvino", "tensorrt")
+RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 # deploy.engine.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")

@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> dict:
         for name in runtimes.installed(args.device, args.precision)
         if not (args.onnx_model_path and name == "paddle")
     ]
-    needs_onnx = set(wanted) != {"paddle"} or args.enable_profile or args.print_model
+    of_onnx = set(wanted) - {"paddle", "paddle_tensorrt"}
+    needs_onnx = bool(of_onnx) or args.enable_profile or args.print_model
     threads = args.cpu_threads or usable_cpus()
     with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
         network = None

@@ -111,14 +111,14 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     if args.exported:
         on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
         runtime = args.runtime or "paddle"
+        export = ExportedModel(args.exported)
         evaluated = evaluate.exported(
-            args.exported,
+            export,
             dataset,
             runtime=runtime,
             device="gpu" if on_gpu else "cpu",
             threads=args.cpu_threads,
         )
-        export = ExportedModel(args.exported)
         classes = export.classes or classes
         conditions = {
             "model": args.exported,

@@ -38,6 +38,7 @@ TIMED = {
 
 _DISTRIBUTIONS = {
     "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
+    "paddle_tensorrt": ("paddlepaddle-gpu",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
     "tensorrt": ("tensorrt",),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.errors import ExportError
+
+if TYPE_CHECKING:
+    from liteseg_plugin.deploy.exported import ExportedModel
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
@@ -81,6 +84,14 @@ def missing(package: str, extra: str) -> ExportError:
 def last_line(error: Exception) -> str:
     """Return the last line of what a library said, which tells the most."""
     return str(error).strip().splitlines()[-1]
+
+
+def last_words(process: subprocess.CompletedProcess) -> str:
+    """Return the line that tells the most of what a failed process said, and its exit code."""
+    lines = [line for line in (process.stderr + process.stdout).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line or "not support" in line]
+    said = (telling or lines or ["it said nothing"])[-1].strip()
+    return f"{said} (exit code {process.returncode})"
 
 
 def written_shape(shape: Sequence[int | None]) -> str:

@@ -159,7 +159,8 @@ def export_model(
     save_dir = Path(save_dir)
     save_dir.mkdir(parents=True, exist_ok=True)
 
-    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    layers = network.sublayers(include_self=True)
+    before = [(layer, layer.training, vars(layer).get("forward")) for layer in layers]
     network.eval()
     spec = [paddle.static.InputSpec(list(shape), "float32", "x")]
     try:
@@ -204,8 +205,12 @@ def export_model(
             f"Paddle {paddle.__version__} cannot trace the network: {error}"
         ) from error
     finally:
-        for layer, training in modes:
+        for layer, training, forward in before:
             layer.training = training
+            # Paddle 2.6 and 3.0 leave there what they traced, which 3.0 cannot run eagerly.
+            vars(layer).pop("forward", None)
+            if forward is not None:
+                layer.forward = forward
     return save_dir / DEPLOY_FILE
 
 

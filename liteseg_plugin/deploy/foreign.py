@@ -22,6 +22,7 @@ import paddle
 import yaml
 from paddle import static
 
+from liteseg_plugin.deploy.engine import last_words
 from liteseg_plugin.deploy.export import DEPLOY_FILE
 from liteseg_plugin.deploy.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.deploy.runtimes import PaddleInference
@@ -196,10 +197,9 @@ def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> dict:
             text=True,
         )
         if result.returncode != 0:
-            said = (result.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise ExportError(
-                f"ONNX Runtime cannot run the converted {files.model} at {tuple(shape)}: {said} "
-                f"(exit code {result.returncode})"
+                f"ONNX Runtime cannot run the converted {files.model} at {tuple(shape)}: "
+                f"{last_words(result)}"
             )
         with np.load(made) as archive:
             output, *scores = archive.values()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from liteseg_plugin.deploy.engine import last_words
 from liteseg_plugin.errors import ExportError
 
 DEFAULT_OPSET = 13
@@ -57,7 +58,4 @@ def convert(
 def _reason(result: subprocess.CompletedProcess) -> str:
     if "No module named 'paddle2onnx'" in result.stderr:
         return "it is not installed: pip install 'liteseg_plugin[onnx]'"
-    lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line or "not support" in line]
-    said = (telling or lines or ["it said nothing"])[-1].strip()
-    return f"{said} (exit code {result.returncode})"
+    return last_words(result)

@@ -121,6 +121,18 @@ class Predictor:
         Raises:
             DataError: If the export does not take batches of that shape.
         """
+        self.require_shape(batch)
+        started = time.perf_counter()
+        output = self._engine.run(batch)
+        self.engine_ms.append((time.perf_counter() - started) * 1000 / len(batch))
+        return output
+
+    def require_shape(self, batch: np.ndarray) -> None:
+        """Refuse a transformed batch of a shape that the export does not take.
+
+        Raises:
+            DataError: If it has such a shape.
+        """
         shape = self._engine.input_shape
         if any(wanted not in (None, n) for wanted, n in zip(shape, batch.shape)):
             raise DataError(
@@ -128,10 +140,6 @@ class Predictor:
                 f"{written_shape(batch.shape)} (N x C x H x W); export with no "
                 "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
             )
-        started = time.perf_counter()
-        output = self._engine.run(batch)
-        self.engine_ms.append((time.perf_counter() - started) * 1000 / len(batch))
-        return output
 
     def labels(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
         """Return the class indices (H, W) of int32 of an image from the output for a batch of one.

@@ -48,7 +48,8 @@ def quantize(
         path: The exported folder; it must hold an ONNX file.
         images: Calibration images: typical ones, a few dozen.
         tolerance: Share of labels that a layer may change, quantised alone, from 0 to 1.
-        measured_images: How many of the images the layers are measured on.
+        measured_images: How many of the images the layers are measured on; these are held in
+            memory, the others one at a time.
         progress: Wraps steps of work, as ``tqdm`` does.
 
     Returns:
@@ -58,7 +59,8 @@ def quantize(
         precision that it got.
 
     Raises:
-        DataError: If there is no image, or one cannot be read.
+        DataError: If there is no image, or one cannot be read, or is of a size that the export does
+            not take.
         ExportError: If there is no ONNX file, or onnxruntime or onnx is missing.
         ValueError: If ``tolerance`` is no share.
     """
@@ -68,16 +70,21 @@ def quantize(
         raise DataError("calibration needs images, and there are none")
     predictor = Predictor(path, runtime="onnxruntime")
     exported = predictor.exported
-    batches = [predictor.transform(read_image(image)) for image in images]
+
+    def read(image: str | os.PathLike) -> np.ndarray:
+        batch = predictor.transform(read_image(image))
+        predictor.require_shape(batch)
+        return batch
+
     with tempfile.TemporaryDirectory() as work:
         source = _folded(exported.onnx, work)
-        ranges = _ranges(source, batches, work)
+        ranges = _ranges(source, map(read, images), work)
         layers = [node for node in source.graph.node if node.op_type == "Conv"]
 
         names = [layer.name for layer in layers]
-        every = len(batches) // min(measured_images, len(batches))
-        probe = batches[::every][:measured_images]
-        wanted = _labels(source, probe)
+        every = len(images) // min(measured_images, len(images))
+        probe = [read(image) for image in images[::every][:measured_images]]
+        wanted = list(_labels(source, probe))
         changes = {
             name: 1 - _agreement(_quantized(source, ranges, [name]), probe, wanted)
             for name in progress(names)
@@ -126,8 +133,11 @@ def _folded(path: Path, work: str) -> onnx.ModelProto:
     return model
 
 
-def _ranges(model: onnx.ModelProto, batches: Sequence[np.ndarray], work: str) -> TensorsData:
-    """Return the range of each input and output of the convolutions over the images."""
+def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: str) -> TensorsData:
+    """Return the range of each input and output of the convolutions over the images.
+
+    One batch is held at a time.
+    """
     import onnx
     from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
 
@@ -135,7 +145,7 @@ def _ranges(model: onnx.ModelProto, batches: Sequence[np.ndarray], work: str) ->
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._feeds = iter([{name: batch} for batch in batches])
+            self._feeds = ({name: batch} for batch in batches)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self._feeds, None)
@@ -181,7 +191,7 @@ def _quantized(
     return quantizer.model.model
 
 
-def _labels(model: onnx.ModelProto, batches: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _labels(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -190,8 +200,9 @@ def _labels(model: onnx.ModelProto, batches: Sequence[np.ndarray]) -> list[np.nd
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
-    outputs = (session.run(None, {name: batch})[0] for batch in batches)
-    return [y if y.ndim == 3 else y.argmax(axis=1) for y in outputs]
+    for batch in batches:
+        [output] = session.run(None, {name: batch})
+        yield output if output.ndim == 3 else output.argmax(axis=1)
 
 
 def _agreement(

@@ -22,6 +22,7 @@ from liteseg_plugin.deploy.engine import (
     written_shape,
 )
 from liteseg_plugin.deploy.exported import ExportedModel
+from liteseg_plugin.deploy.paddle_tensorrt import PaddleTensorRt
 from liteseg_plugin.deploy.precision import half_precision
 from liteseg_plugin.deploy.tensorrt import TensorRt
 from liteseg_plugin.errors import ExportError
@@ -217,11 +218,15 @@ class OpenVino(Runtime):
 
 RUNTIMES = {
     "paddle": PaddleInference,
+    "paddle_tensorrt": PaddleTensorRt,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "tensorrt": TensorRt,
 }
-"""The engines by the names that ``--runtime`` takes, which are those of their modules."""
+"""The engines by the names that ``--runtime`` takes, which are those of their modules.
+
+``paddle_tensorrt`` is no module's: it runs only where it is asked for.
+"""
 
 
 def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
@@ -254,8 +259,10 @@ def create(
             f"{name} does not run on {device}: --device {', '.join(runtime.precisions)}"
         )
     if precision not in known:
+        able = [n for n, other in RUNTIMES.items() if precision in other.precisions.get(device, ())]
         raise ExportError(
             f"{name} does not compute in {precision} on {device}; choose one of {list(known)}"
+            + (f", or --runtime {', '.join(able)}" if able else "")
         )
     engine = runtime(exported, device, threads, precision)
     fixed = ((a, b) for a, b in zip(engine.input_shape, exported.input_shape) if a and b)

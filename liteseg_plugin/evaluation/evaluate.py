@@ -94,7 +94,7 @@ def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndar
 
 
 def exported(
-    path: str | os.PathLike,
+    export: ExportedModel,
     dataset: Dataset,
     *,
     runtime: str = "paddle",
@@ -107,19 +107,18 @@ def exported(
     than one after the other on all threads.
 
     Args:
-        path: The exported folder.
+        export: The exported model.
         dataset: A data set of mode ``val``; its own transforms are not used.
         runtime: One of ``runtimes.RUNTIMES``.
         device: ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
 
     Raises:
-        ExportError: If the folder holds no complete export, or the runtime cannot load it.
+        ExportError: If the runtime cannot load it.
         DataError: If the export has other classes than the data set.
     """
     threads = threads or usable_cpus()
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
-    export = ExportedModel(path)
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
         engine = runtimes.create(runtime, export, device, threads // parallel)

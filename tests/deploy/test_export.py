@@ -64,19 +64,6 @@ def copied(exported, tmp_path):
     return tmp_path
 
 
-class Pointwise(paddle.nn.Layer):
-    """A network small enough to be exported in no time, for what is not about the network."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = paddle.nn.Conv2D(3, 5, 1)
-        weight = np.random.default_rng(1).normal(0, 1, self.conv.weight.shape)
-        self.conv.weight.set_value(weight.astype("float32"))
-
-    def forward(self, x):
-        return [self.conv(x)]
-
-
 def photo(size_hw, seed=0):
     return np.random.default_rng((seed, *size_hw)).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
 
@@ -177,8 +164,8 @@ def test_export_takes_a_batch(net, exported):
     assert_same_logits(Predictor(exported["none"]).run(images), expected)
 
 
-def test_export_softmax_gives_probabilities(tmp_path):
-    net = Pointwise()
+def test_export_softmax_gives_probabilities(pointwise, tmp_path):
+    net = pointwise()
     export_model(net, tmp_path, transforms=TRANSFORMS, output_op="softmax")
     image = photo((96, 160))
     expected = paddle.nn.functional.softmax(paddle.to_tensor(eager_logits(net, image)), axis=1)
@@ -236,10 +223,10 @@ def test_exported_graph_has_no_bilinear_interp(exported):
         assert b"interp" not in graph
 
 
-def test_deploy_yaml_is_true(tmp_path):
+def test_deploy_yaml_is_true(pointwise, tmp_path):
     classes = [{"name": str(i), "color": [i, i, i]} for i in range(5)]
     path = export_model(
-        Pointwise(),
+        pointwise(),
         tmp_path / "new" / "folder",
         transforms=TRANSFORMS,
         classes=classes,
@@ -271,11 +258,11 @@ def test_deploy_yaml_is_read_by_paddleseg(exported):
         np.testing.assert_array_equal(transformed[np.newaxis], normalised(image))
 
 
-def test_export_replaces_what_was_there(exported, tmp_path):
+def test_export_replaces_what_was_there(pointwise, exported, tmp_path):
     stale = [*MODEL_FILES, PARAMS_FILE, "deploy.yaml"]
     for name in [*stale, "notes.txt"]:
         (tmp_path / name).write_text("of before", encoding="utf-8")
-    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS)
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {path.name for path in exported["argmax"].iterdir()} | {"notes.txt"}
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "of before"
@@ -289,6 +276,8 @@ def test_export_leaves_network_as_it_was(build_network, randomized, tmp_path, mo
     if mode == "train with frozen backbone":
         net.backbone.eval()
     training = {name: layer.training for name, layer in net.named_sublayers(include_self=True)}
+    own = net.seg_heads[0].forward  # as somebody may have replaced it
+    net.seg_heads[0].forward = own
     before = {name: tensor.numpy().copy() for name, tensor in net.state_dict().items()}
     transforms = [dict(t) for t in TRANSFORMS]
     export_model(net, tmp_path, transforms=transforms)
@@ -298,6 +287,8 @@ def test_export_leaves_network_as_it_was(build_network, randomized, tmp_path, mo
     for name, tensor in net.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), before[name], err_msg=name)
     assert paddle.in_dynamic_mode()
+    replaced = [n for n, layer in net.named_sublayers() if "forward" in vars(layer)]
+    assert replaced == ["seg_heads.0"] and net.seg_heads[0].forward is own
     logits = net(paddle.to_tensor(np.repeat(normalised(photo((64, 96))), 2, axis=0)))
     assert len(logits) == (1 if mode == "eval" else 3)
     logits[0].mean().backward()
@@ -317,9 +308,9 @@ def test_predictor_takes_folder_or_deploy_yaml(exported):
     assert len(by_folder.engine_ms) == 2
 
 
-def test_predictor_resizes_labels_back(tmp_path):
+def test_predictor_resizes_labels_back(pointwise, tmp_path):
     resize = {"type": "Resize", "target_size": [160, 96]}
-    export_model(Pointwise(), tmp_path, transforms=[resize, *TRANSFORMS])
+    export_model(pointwise(), tmp_path, transforms=[resize, *TRANSFORMS])
     label = Predictor(tmp_path)(photo((97, 131)))
     assert label.shape == (97, 131) and label.dtype == np.int32
 
@@ -351,24 +342,24 @@ def test_predictor_takes_images_of_different_sizes_together(exported):
     assert predictor.batch([]) == []
 
 
-def test_predictor_fills_up_a_fixed_batch(tmp_path):
-    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[2, 3, 24, 32])
+def test_predictor_fills_up_a_fixed_batch(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[2, 3, 24, 32])
     images = [photo((24, 32), seed) for seed in range(3)]
     labels = Predictor(tmp_path).batch(images)
     open_size = tmp_path / "open"
-    export_model(Pointwise(), open_size, transforms=TRANSFORMS)
+    export_model(pointwise(), open_size, transforms=TRANSFORMS)
     for label, image in zip(labels, images):
         np.testing.assert_array_equal(label, Predictor(open_size)(image))
 
 
-def test_predictor_says_which_size_a_fixed_export_takes(tmp_path):
-    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[1, 3, 24, 32])
+def test_predictor_says_which_size_a_fixed_export_takes(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[1, 3, 24, 32])
     with pytest.raises(DataError, match="the export takes 1x3x24x32, not 1x3x32x24"):
         Predictor(tmp_path)(photo((32, 24)))
 
 
-def test_predictor_refuses_a_shape_that_is_not_the_models(tmp_path):
-    export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[1, 3, 24, 32])
+def test_predictor_refuses_a_shape_that_is_not_the_models(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=[1, 3, 24, 32])
     spoil(tmp_path, input_shape=[1, 3, 32, 24])
     with pytest.raises(
         ExportError, match=r"says input_shape 1x3x32x24, the model in .* takes 1x3x2"
@@ -383,17 +374,17 @@ def test_predictor_refuses_a_shape_that_is_not_the_models(tmp_path):
 # --- errors -------------------------------------------------------------------------------------
 
 
-def test_export_refuses_unknown_output_op(tmp_path):
+def test_export_refuses_unknown_output_op(pointwise, tmp_path):
     with pytest.raises(ExportError, match=r"unknown output_op 'max'; choose one of \('argmax'"):
-        export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, output_op="max")
+        export_model(pointwise(), tmp_path, transforms=TRANSFORMS, output_op="max")
 
 
 @pytest.mark.parametrize(
     "input_shape", [[1, 3, 64], [1, 1, 64, 64], [1, 3, 0, 64], [1, None, 64, 64], [1, 3, -1, -1]]
 )
-def test_export_refuses_input_shape(tmp_path, input_shape):
+def test_export_refuses_input_shape(pointwise, tmp_path, input_shape):
     with pytest.raises(ExportError, match="input_shape is N 3 H W, each at least 1, got"):
-        export_model(Pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=input_shape)
+        export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=input_shape)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from importlib.util import find_spec
 
 import cv2
@@ -113,10 +114,10 @@ def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
     assert stricter["agreement"] > stricter["agreement_all"]
 
 
-def test_new_export_takes_the_quantized_model_of_the_old_one_away(quantized, tmp_path):
+def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, quantized, tmp_path):
     folder = copy_of(quantized[0], tmp_path / "copy")
     assert ExportedModel(folder).onnx_int8 is not None
-    export_model(_pointwise(), folder, transforms=TRANSFORMS)
+    export_model(pointwise(), folder, transforms=TRANSFORMS)
     assert not (folder / INT8_FILE).exists()
     with pytest.raises(ExportError, match="holds no ONNX file"):
         Predictor(folder, "onnxruntime", precision="int8")
@@ -130,23 +131,9 @@ def test_spoilt_quantized_model_is_refused(quantized, tmp_path):
         Predictor(folder, "onnxruntime", precision="int8")
 
 
-def _pointwise():
-    import paddle
-
-    class Pointwise(paddle.nn.Layer):
-        def __init__(self):
-            super().__init__()
-            self.conv = paddle.nn.Conv2D(3, 5, 1)
-
-        def forward(self, x):
-            return [self.conv(x)]
-
-    return Pointwise()
-
-
 @pytest.fixture
-def small(tmp_path):
-    export_model(_pointwise(), tmp_path / "small", transforms=TRANSFORMS, onnx_opset=13)
+def small(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path / "small", transforms=TRANSFORMS, onnx_opset=13)
     return tmp_path / "small"
 
 
@@ -162,13 +149,37 @@ def test_calibration_image_that_is_none(small, tmp_path):
         quantize(small, [path])
 
 
+def test_calibration_image_of_another_size(pointwise, tmp_path):
+    shape = [1, 3, 24, 32]
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=shape, onnx_opset=13)
+    with pytest.raises(DataError, match="the export takes 1x3x24x32, not 1x3x64x96"):
+        quantize(tmp_path, write_images(tmp_path, 1))
+
+
+def test_images_are_read_one_at_a_time(small, tmp_path, monkeypatch):
+    alive, most = set(), []
+    transform = Predictor.transform
+
+    def watched(self, image):
+        batch = transform(self, image)
+        alive.add(id(batch))
+        weakref.finalize(batch, alive.discard, id(batch))
+        most.append(len(alive))
+        return batch
+
+    monkeypatch.setattr(Predictor, "transform", watched)
+    quantize(small, write_images(tmp_path, 12), tolerance=1, measured_images=2)
+    assert len(most) == 12 + 2
+    assert max(most) <= 2 + 1  # those that layers are measured on, and the one before
+
+
 def test_tolerance_that_is_no_share(small, tmp_path):
     with pytest.raises(ValueError, match=r"tolerance is a share of labels from 0 to 1, got 5"):
         quantize(small, write_images(tmp_path, 1), tolerance=5)
 
 
-def test_quantizing_needs_onnx(tmp_path):
-    export_model(_pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
+def test_quantizing_needs_onnx(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
     with pytest.raises(ExportError, match="holds no ONNX file; export with --format onnx"):
         quantize(tmp_path / "paddle", write_images(tmp_path, 1))
 
