@@ -4,6 +4,10 @@ Paddle's kernels pass over the logits of a batch (160 MB for 4 crops of 1024x512
 some fifteen times, and take fresh memory for most of them. Here they are read once for the loss
 and once for the gradient, which is the only large thing that is allocated. Paddle's PyLayer, 2.6
 to 3.3, crashes where one graph is gone through twice (``backward(retain_graph=True)``).
+
+Softmax is computed in the order of Paddle's kernel and with Paddle's exponential function, so that
+its bits are the same. Training makes of one last bit another network within tens of steps; so it
+makes PaddleSeg's.
 """
 
 from __future__ import annotations
@@ -73,55 +77,76 @@ class _OhemCrossEntropy(PyLayer):
         ctx: Any, logit: paddle.Tensor, true_class: np.ndarray, labelled: np.ndarray, mining: Mining
     ) -> paddle.Tensor:
         with np.errstate(all="ignore"):  # infinite logits make a loss that is no number
-            log_sum, loss = _cross_entropy(_planes(logit), true_class)
-            kept = _hardest(loss, labelled, mining)
+            softmax, probability, loss = _cross_entropy(_planes(logit), true_class)
+            kept = _hardest(probability, labelled, mining)
             factor = kept.astype(loss.dtype)
             if mining.weight is not None:
                 factor *= mining.weight[true_class]
             total = np.where(kept, loss * factor, 0).sum(dtype="float64")
         # Rounded as PaddleSeg's, whose masks are float32 whatever the logits are.
-        counted = labelled.size * float(np.float32(kept.mean()) + np.float32(mining.eps))
-        factor /= counted
+        share = np.float32(kept.mean()) + np.float32(mining.eps)
         ctx.save_for_backward(logit)
-        ctx.pixels = true_class, log_sum, factor
+        ctx.pixels = true_class, softmax, factor, share
         return paddle.to_tensor(
-            loss.dtype.type(total / counted),
+            loss.dtype.type(total / labelled.size / share),
             place=paddle.CPUPlace(),
         )
 
     @staticmethod
     def backward(ctx: Any, loss_gradient: paddle.Tensor) -> paddle.Tensor:
         (logit,) = ctx.saved_tensor()
-        true_class, log_sum, factor = ctx.pixels
-        gradient = _gradient(
-            _planes(logit), true_class, log_sum, factor * factor.dtype.type(loss_gradient.item())
-        )
+        true_class, softmax, factor, share = ctx.pixels
+        exact = factor.dtype.type
+        of_one_pixel = exact(loss_gradient.item()) / exact(share) / exact(true_class.size)
+        gradient = _gradient(_planes(logit), true_class, softmax, factor * of_one_pixel)
         return paddle.Tensor(
             value=gradient.reshape(logit.shape), place=paddle.CPUPlace(), zero_copy=True
         )
 
 
-def _cross_entropy(logit: np.ndarray, true_class: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return log(sum(exp(logit))) over the classes, and cross entropy, both (N, pixels)."""
-    log_sum, loss = (np.empty(true_class.shape, logit.dtype) for _ in range(2))
+class _Softmax(NamedTuple):
+    """What softmax is computed from: exp(logit - peak) * inverse.
+
+    Attributes:
+        peak: Largest logit of each pixel, (N, pixels).
+        inverse: 1 / sum(exp(logit - peak)), likewise.
+    """
+
+    peak: np.ndarray
+    inverse: np.ndarray
+
+
+def _cross_entropy(
+    logit: np.ndarray, true_class: np.ndarray
+) -> tuple[_Softmax, np.ndarray, np.ndarray]:
+    """Return softmax, and of the true class its probability and cross entropy: (N, pixels)."""
+    peak, inverse, probability, loss = (np.empty(true_class.shape, logit.dtype) for _ in range(4))
     for i, part, rows in _pieces(logit):
-        peak = rows.max(axis=0)
-        shifted = rows - peak
+        rows.max(axis=0, out=peak[i, part])
+        shifted = rows - peak[i, part]
         width = shifted.shape[1]
-        of_true_class = shifted.take(true_class[i, part] * width + np.arange(width))
-        log_of_sum = np.log(np.exp(shifted, out=shifted).sum(axis=0))
-        np.subtract(log_of_sum, of_true_class, out=loss[i, part])
-        np.add(log_of_sum, peak, out=log_sum[i, part])
-    return log_sum, loss
+        picked = true_class[i, part] * width + np.arange(width)
+        of_true_class = shifted.take(picked)
+        exponential = _exp(shifted)
+        total = exponential.sum(axis=0)
+        np.subtract(np.log(total), of_true_class, out=loss[i, part])
+        np.reciprocal(total, out=inverse[i, part])
+        np.multiply(exponential.take(picked), inverse[i, part], out=probability[i, part])
+    return _Softmax(peak, inverse), probability, loss
 
 
-def _hardest(loss: np.ndarray, labelled: np.ndarray, mining: Mining) -> np.ndarray:
+def _exp(values: np.ndarray) -> np.ndarray:
+    """Return what Paddle takes for exp(values); those are contiguous."""
+    return _array(paddle.exp(paddle.Tensor(value=values, place=paddle.CPUPlace(), zero_copy=True)))
+
+
+def _hardest(probability: np.ndarray, labelled: np.ndarray, mining: Mining) -> np.ndarray:
     """Say which pixels count, as :class:`liteseg_plugin.losses.OhemCrossEntropyLoss` words it."""
     if not 0 < mining.min_kept < np.count_nonzero(labelled):
         return labelled
     # Ignored pixels rank behind every labelled one.
-    probability = np.where(labelled, np.exp(-loss), loss.dtype.type(2))
-    threshold = loss.dtype.type(mining.thresh)
+    probability = np.where(labelled, probability, probability.dtype.type(2))
+    threshold = probability.dtype.type(mining.thresh)
     if np.count_nonzero(probability < threshold) < mining.min_kept:
         nth = mining.min_kept - 1
         threshold = max(threshold, np.partition(probability, nth, axis=None)[nth])
@@ -130,19 +155,18 @@ def _hardest(loss: np.ndarray, labelled: np.ndarray, mining: Mining) -> np.ndarr
 
 
 def _gradient(
-    logit: np.ndarray, true_class: np.ndarray, log_sum: np.ndarray, factor: np.ndarray
+    logit: np.ndarray, true_class: np.ndarray, softmax: _Softmax, factor: np.ndarray
 ) -> np.ndarray:
     """Return (softmax - one-hot) * factor, (N, C, pixels)."""
     gradient = np.empty_like(logit)
     with np.errstate(all="ignore"):
         for i, part, rows in _pieces(logit):
             out, weights = gradient[i, :, part], factor[i, part]
-            np.subtract(rows, log_sum[i, part], out=out)
-            np.exp(out, out=out)
+            np.multiply(_exp(rows - softmax.peak[i, part]), softmax.inverse[i, part], out=out)
             out *= weights
             out[true_class[i, part], np.arange(out.shape[1])] -= weights
             # Where nothing counts, 0 times what is no number is no number.
-            broken = ~np.isfinite(log_sum[i, part]) & (weights == 0)
+            broken = ~np.isfinite(softmax.inverse[i, part]) & (weights == 0)
             if broken.any():
                 out[:, broken] = 0
     return gradient
@@ -151,7 +175,8 @@ def _gradient(
 def _pieces(logit: np.ndarray):
     """Cut (N, C, pixels): give image, slice of pixels, and their logits."""
     n, classes, pixels = logit.shape
-    width = max(1, _PIECE // classes)
+    # Whole vectors: Paddle's exponential function rounds what is left over otherwise.
+    width = max(1, _PIECE // classes // 16) * 16
     for i in range(n):
         for start in range(0, pixels, width):
             part = slice(start, start + width)

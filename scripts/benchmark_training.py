@@ -7,7 +7,8 @@ without the plugin, repaired only where they crash on this Paddle (see ``repair`
 plugin's. Both make the first ``--steps`` optimiser steps of the released CamVid recipe, with
 ``--crop`` and ``--batch_size``: same first weights, same seed, so the same batches. Printed are the
 median step (without the first, data loading included), images per second, peak memory, and how far
-losses and weights are apart.
+losses and weights are apart in any process (of batch norm's statistics, only the first process's
+count: it saves them, and all start from them when resumed).
 """
 
 from __future__ import annotations
@@ -42,44 +43,49 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument(
-        "--resume", action="store_true", help="the plugin's second half again, from a checkpoint"
+        "--resume",
+        action="store_true",
+        help="each side's second half again, from its checkpoint; compared is the plugin's resumed",
     )
     parser.add_argument(
-        "--float64", action="store_true", help="both in float64, where rounding does not grow"
+        "--control",
+        action="store_true",
+        help="PaddleSeg's again, with the last bit of one weight changed: how fast rounding grows",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.resume and args.float64:
-        parser.error("checkpoints hold float32: --resume without --float64")
     if args.side:
         run_side(args)
         return
-    results: dict[str, list[dict]] = {name: [] for name in SIDES}
+    names = [name for name in SIDES if name != "control" or args.control]
+    results: dict[str, list[dict]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "config.yml").write_text(yaml.safe_dump(config(args)), encoding="utf-8")
         for _ in range(args.rounds):
-            for name in SIDES:
+            for name in names:
                 results[name].append(start(args, name, folder))
                 if not args.json:
                     print(describe(name, results[name][-1]), flush=True)
-        weights = [np.load(folder / f"{name}.npz") for name in SIDES]
-        numbers = compare([results[name][-1]["losses"] for name in SIDES], weights)
-    theirs, ours = (np.median([r["step_seconds"] for r in runs]) for runs in results.values())
-    numbers["step_ratio"] = theirs / ours
+        apart = {name: compare(folder, name, args.processes) for name in names[1:]}
+    seconds = {name: np.median([run["step_seconds"] for run in results[name]]) for name in names}
+    ratio = seconds["paddleseg"] / seconds["plugin"]
     if args.json:
-        print(json.dumps({**numbers, "sides": {name: runs[-1] for name, runs in results.items()}}))
+        sides = {name: runs[-1] for name, runs in results.items()}
+        print(json.dumps({"apart": apart, "step_ratio": ratio, "sides": sides}))
         return
-    print(f"step: {theirs / ours:.2f}x as fast")
-    if args.resume:
-        apart = results["plugin"][-1]["resumed_apart"]
-        print(f"losses of the plugin's second half, resumed: {apart} from the first time's")
-    print(
-        f"apart after {args.steps} steps: losses {numbers['losses']:.1e} (relative), "
-        f"weights {numbers['weights']:.1e} (they moved by {numbers['moved']:.1e})"
-    )
+    print(f"step: {ratio:.2f}x as fast")
+    for name, runs in results.items():
+        if args.resume:
+            again = runs[-1]["resumed_apart"]
+            print(f"{name}: losses of the second half, resumed, {again:.1e} from the first time's")
+    for name, far in apart.items():
+        print(
+            f"{name} and paddleseg, apart after {args.steps} steps: losses {far['losses']:.1e} "
+            f"(relative), weights {far['weights']:.1e} (they moved by {far['moved']:.1e})"
+        )
 
 
 def config(args: argparse.Namespace) -> dict:
@@ -141,19 +147,23 @@ def describe(name: str, result: dict) -> str:
     )
 
 
-def compare(losses: list[list[float]], weights: list[dict[str, np.ndarray]]) -> dict[str, float]:
-    """Return the largest differences: of losses relative, of weights absolute."""
-    theirs, ours = (np.array(values) for values in losses)
-    first, last = ("first/", "last/")
-    names = [name[len(last) :] for name in weights[1].files if name.startswith(last)]
-    both = [[side[last + name] for name in names] for side in weights]
+def compare(folder: Path, side: str, processes: int) -> dict[str, float]:
+    """Return how far a side is from PaddleSeg's: the largest differences in any process.
+
+    Those of losses are relative, those of weights absolute.
+    """
+    losses, weights, moved = [], [], []
+    for rank in range(processes):
+        theirs, other = (np.load(folder / f"{name}.{rank}.npz") for name in ("paddleseg", side))
+        losses.append(np.abs(other["losses"] / theirs["losses"] - 1).max())
+        for name in filter(lambda name: name.startswith("last/"), other.files):
+            if rank > 0 and name.endswith(("._mean", "._variance")):
+                continue  # used and saved are the first process's; on resuming all get those
+            weights.append(np.abs(other[name] - theirs[name]).max())
+            moved.append(np.abs(theirs[name] - theirs[name.replace("last/", "first/")]).max())
     return {
-        "losses": float((np.abs(ours - theirs) / np.abs(theirs)).max()),
-        "weights": max(float(np.abs(a - b).max()) for a, b in zip(*both)),
-        "moved": max(
-            float(np.abs(value - weights[0][first + name]).max())
-            for name, value in zip(names, both[0])
-        ),
+        name: float(max(values))
+        for name, values in (("losses", losses), ("weights", weights), ("moved", moved))
     }
 
 
@@ -168,52 +178,59 @@ def run_side(args: argparse.Namespace) -> None:
     from paddleseg.utils import utils
 
     paddle.set_device("cpu")
-    if args.float64:
-        paddle.set_default_dtype("float64")
     noted = note_steps()
 
     def fresh() -> tuple[SegBuilder, dict]:
+        # Names as in a process of its own: PaddleSeg's checkpoint of the optimiser goes by them.
+        paddle.utils.unique_name.switch()
         builder = SegBuilder(Config(str(args.folder / "config.yml")))
         weights = draw(builder.model)
+        if args.side == "control":
+            filters = weights["backbone.features.0.conv.weight"]
+            filters.flat[0] = np.nextafter(filters.flat[0], np.float32(1))
         builder.model.set_state_dict(weights)
-        if args.float64:
-            builder.model.register_forward_pre_hook(lambda _, images: images[0].astype("float64"))
         utils.set_seed(1)
         return builder, weights
 
     builder, first = fresh()
-    origin = {"paddleseg": "paddleseg.models", "plugin": "liteseg_plugin.models"}[args.side]
+    origin = "liteseg_plugin.models" if args.side == "plugin" else "paddleseg.models"
     if not type(builder.model).__module__.startswith(origin):
         raise SystemExit(f"{type(builder.model)} is not of {origin}; liteseg autoload disable")
     start_mb = peak_mb()
     common = {"iters": args.steps, "batch_size": args.batch_size, "num_workers": args.num_workers}
-    resumed = None
-    resumes = args.resume and args.side == "plugin"
-    half = args.steps // 2 if resumes else args.steps
+    half = args.steps // 2 if args.resume else args.steps
     train(builder, save_dir=str(args.folder / args.side), save_interval=half, **common)
-    times, losses = list(noted["times"]), list(noted["losses"])
-    if resumes:
+    times, losses, trained = list(noted["times"]), list(noted["losses"]), builder.model
+    resumed_apart = None
+    if args.resume:
         builder, _ = fresh()
         noted["losses"].clear()
         checkpoint = args.folder / args.side / f"iter_{half}"
-        train(builder, save_dir=str(args.folder / "on"), resume_model=checkpoint, **common)
-        resumed = max(map(abs, np.subtract(noted["losses"], losses[half:])))
-    if paddle.distributed.get_rank() != 0:
-        return
-    steps = np.diff(times)[1:]
-    seconds = float(np.median(steps))
+        train(
+            builder,
+            save_dir=str(args.folder / f"{args.side}_resumed"),
+            resume_model=checkpoint,
+            **common,
+        )
+        resumed_apart = max(map(abs, np.subtract(noted["losses"], losses[half:])))
+        if args.side == "plugin":
+            losses[half:], trained = noted["losses"], builder.model
     state = {f"first/{name}": value for name, value in first.items()}
-    for name, value in builder.model.state_dict().items():
-        if name in first:
+    for name, value in trained.state_dict().items():
+        if name in first:  # counting operations, PaddleSeg's loop adds some at the end
             state[f"last/{name}"] = value.numpy()
-    np.savez(args.folder / f"{args.side}.npz", **state)
+    rank = paddle.distributed.get_rank()
+    np.savez(args.folder / f"{args.side}.{rank}.npz", losses=losses, **state)
+    if rank != 0:
+        return
+    seconds = float(np.median(np.diff(times)[1:]))
     result = {
         "step_seconds": seconds,
         "images_per_second": args.batch_size * args.processes / seconds,
         "peak_mb": peak_mb(),
         "start_mb": start_mb,
         "losses": losses,
-        "resumed_apart": resumed,
+        "resumed_apart": resumed_apart,
     }
     (args.folder / f"{args.side}.json").write_text(json.dumps(result))
 
@@ -317,7 +334,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-SIDES = {"paddleseg": paddleseg, "plugin": plugin}
+SIDES = {"paddleseg": paddleseg, "plugin": plugin, "control": paddleseg}
 
 if __name__ == "__main__":
     main()

@@ -64,14 +64,16 @@ def assert_equal(actual, expected):
     assert error <= 1e-6 * np.abs(expected_gradient).max()
 
 
-def paddleseg_mines():
-    """Tell whether PaddleSeg's class survives a batch that it mines."""
-    criterion = PaddleSegOhemCrossEntropyLoss(min_kept=1)
-    try:
-        criterion(paddle.zeros([1, 2, 2, 2]), paddle.zeros([1, 2, 2], dtype="int64"))
-    except TypeError:
-        return False
-    return True
+@pytest.fixture
+def repaired(monkeypatch):
+    """Let PaddleSeg's class add int64 to float32, a TypeError on Paddle 3 where it mines."""
+    add = paddle.Tensor.__add__
+
+    def add_of_types(a, b):
+        mixed = isinstance(b, paddle.Tensor) and b.dtype == paddle.int64 and a.is_floating_point()
+        return add(a, b.astype(a.dtype) if mixed else b)
+
+    monkeypatch.setattr(paddle.Tensor, "__add__", add_of_types)
 
 
 @pytest.fixture(autouse=True, params=["numpy", "paddle"])
@@ -110,16 +112,14 @@ def test_ohem_equals_oracle(thresh, min_kept, seed):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(("thresh", "min_kept"), MINING + KEPT_WHOLE)
-def test_ohem_equals_paddleseg(thresh, min_kept):
-    # PaddleSeg's adds those types unless min_kept is at least the number of labelled pixels.
-    if min_kept < PIXELS and not paddleseg_mines():
-        pytest.skip("PaddleSeg's class adds float32 and int64 here: TypeError on Paddle 3")
+def test_ohem_equals_paddleseg(repaired, thresh, min_kept):
     logit, label = batch(7)
     ours, stock = (
         loss_and_gradient(cls(thresh, min_kept), logit, label)
         for cls in (OhemCrossEntropyLoss, PaddleSegOhemCrossEntropyLoss)
     )
-    assert_equal(ours, stock)
+    assert ours[0] == pytest.approx(stock[0], rel=1e-6)
+    assert (ours[1] == stock[1]).all()  # to the bit: training makes much of the last one
 
 
 @pytest.mark.parametrize("ignored", [0.0, 0.3, 0.97])
