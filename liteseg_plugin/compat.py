@@ -94,7 +94,7 @@ _MKL_PATHS = {
 _MKL_VARIABLE = "MKL_DEBUG_CPU_TYPE"
 
 
-def _mkl_path(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+def mkl_path(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
     """Return the path that MKL should take and does not: it asks for the vendor, not for AVX."""
     try:
         lines = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
@@ -110,11 +110,11 @@ def _mkl_path(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
 
 def _mkl_ignores_avx() -> bool:
     # Paddle brings an MKL of 2019; from 2020 on, MKL does not know the variable.
-    return _MKL_VARIABLE not in os.environ and _mkl_path() is not None
+    return _MKL_VARIABLE not in os.environ and mkl_path() is not None
 
 
 def _tell_mkl_of_avx() -> None:
-    os.environ[_MKL_VARIABLE] = _mkl_path()
+    os.environ[_MKL_VARIABLE] = mkl_path()
 
 
 # --- loss ---------------------------------------------------------------------------------------

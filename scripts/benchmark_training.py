@@ -52,6 +52,11 @@ def main() -> None:
         action="store_true",
         help="PaddleSeg's again, with the last bit of one weight changed: how fast rounding grows",
     )
+    parser.add_argument(
+        "--same_mkl",
+        action="store_true",
+        help="on AMD, PaddleSeg's side too gets MKL's path for AVX: its rounding, and its speed",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -121,6 +126,12 @@ def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
     """Run a side in processes of its own, and return what its first one noted."""
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(args.processes)]
     launch += ["--log_dir", str(folder / "log")]
+    environment = {**os.environ, "LITESEG_AUTOLOAD": "0"}
+    if args.same_mkl:
+        from liteseg_plugin.compat import mkl_path
+
+        if mkl_path():
+            environment.setdefault("MKL_DEBUG_CPU_TYPE", mkl_path())
     result = folder / f"{side}.json"
     result.unlink(missing_ok=True)
     ended = subprocess.run(
@@ -131,7 +142,7 @@ def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "LITESEG_AUTOLOAD": "0"},
+        env=environment,
     )
     if ended.returncode != 0 or not result.is_file():
         logs = [path.read_text() for path in sorted((folder / "log").glob("workerlog.*"))]

@@ -192,7 +192,7 @@ def test_path_of_mkl(run, tmp_path, vendor, flags, path):
     cpuinfo = tmp_path / "cpuinfo"
     one = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: fpu {flags}\n\n"
     cpuinfo.write_text(one * 2)
-    code = "import liteseg_plugin.compat as c, pathlib, sys; print(c._mkl_path(pathlib.Path({!r})))"
+    code = "import liteseg_plugin.compat as c, pathlib, sys; print(c.mkl_path(pathlib.Path({!r})))"
     printed = run("python", "-c", code.format(str(cpuinfo))).stdout.splitlines()[-1]
     assert printed == str(path)
     assert "None" in run("python", "-c", code.format("absent")).stdout

@@ -23,7 +23,7 @@ def frames(toy):
 def test_steps_are_those_of_paddleseg(run, frames, variant, processes):
     result = run(
         *("python", SCRIPT, "--data", frames, "--variant", variant, "--processes", processes),
-        *("--crop", 96, 64, "--resume", "--json"),
+        *("--crop", 96, 64, "--resume", "--same_mkl", "--json"),
         PYTHONPATH=str(REPOSITORY),
     )
     numbers = json.loads(result.stdout.splitlines()[-1])
