@@ -206,8 +206,18 @@ paddle.jit.save(paddle.jit.to_static(net, spec), folder + '/model')
 """
 
 
+_TENSORRT_IN_PADDLE = """
+import zlib, paddle.inference
+version = paddle.inference.get_trt_compile_version()
+if not any(version):
+    raise SystemExit("this Paddle was compiled without TensorRT")
+print("TensorRT", *version)
+"""
+
+
 def _runtimes(blocked: str) -> list[Check]:
     probes = (
+        ("paddle_tensorrt", _TENSORRT_IN_PADDLE, ""),
         ("onnxruntime", "import onnxruntime as o; print(', '.join(o.get_available_providers()))",
          "pip install 'liteseg_plugin[onnx]'"),
         ("openvino", "import openvino as o; print(', '.join(o.Core().available_devices))",
