@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 
+_OF_TRAINING = ("backbone_init", "frozen")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
     add = parser.add_argument
@@ -153,9 +156,11 @@ def _build_stock(builder: SegBuilder) -> nn.Layer:
 
     from liteseg_plugin.plugin import register
 
+    # Keys of the plugin's that are about training; PaddleSeg's class does not know them.
+    known = {k: v for k, v in builder.config.model_cfg.items() if k not in _OF_TRAINING}
     manager.MODELS.components_dict["PPLiteSeg"] = PPLiteSeg
     try:
-        return builder.build_component(builder.config.model_cfg)
+        return builder.build_component(known)
     finally:
         register()
 
