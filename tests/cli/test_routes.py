@@ -30,7 +30,10 @@ def losses(log: str) -> list[float]:
 
 def test_script_without_plugin_builds_the_stock_class(run, toy, tmp_path):
     """The control: without it, the tests below could pass on PaddleSeg's own model."""
-    result = run("python", SCRIPT, toy.config(tmp_path), "build-only", check=False)
+    backbone = {"type": "STDC1", "pretrained": None}
+    model = {"_inherited_": False, "type": "PPLiteSeg", "num_classes": 11, "backbone": backbone}
+    config = toy.config(tmp_path, model=model)  # with no key that only the plugin knows
+    result = run("python", SCRIPT, config, "build-only", check=False)
     assert "built PPLiteSeg of paddleseg.models.pp_liteseg" in result.stdout
 
 
