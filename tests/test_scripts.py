@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+import liteseg_plugin
+
+liteseg_plugin.activate()
+
+from paddleseg.cvlibs import Config  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = "pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k"
@@ -63,3 +71,27 @@ def test_scripts_ask_for_a_model(command_line, script):
     code, said = command_line(f"{script}.sh")
     assert code != 0
     assert "which model? a name from configs/pp_liteseg" in said
+
+
+def test_table_of_recipes_in_the_docs_is_that_of_the_kept_records():
+    recipes = [f"configs/recipes/camvid_480x360_{name}.yml" for name in ("released", "scratch")]
+    result = subprocess.run(
+        [sys.executable, "scripts/compare_recipes.py", *recipes],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("\n") == 16
+    assert result.stdout in (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_records_of_recipes_say_what_their_configs_say():
+    for record in (REPOSITORY / "docs" / "recipes").glob("camvid_*.json"):
+        kept = json.loads(record.read_text(encoding="utf-8"))
+        path = REPOSITORY / "configs" / "recipes" / f"{record.stem.split('_seed')[0]}.yml"
+        assert kept["config"] == json.loads(json.dumps(Config(str(path)).dic))
+        assert kept["loss"][-1][0] == kept["config"]["iters"]
+        ious = kept["evaluation"]["class_iou"]
+        assert kept["evaluation"]["miou"] == pytest.approx(sum(ious) / len(ious))
