@@ -109,7 +109,7 @@ def mkl_path(cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
 
 
 def _mkl_ignores_avx() -> bool:
-    # Paddle brings an MKL of 2019; from 2020 on, MKL does not know the variable.
+    # Paddle brings an MKL of 2019; later ones do not know the variable.
     return _MKL_VARIABLE not in os.environ and mkl_path() is not None
 
 

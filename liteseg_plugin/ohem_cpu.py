@@ -5,9 +5,9 @@ some fifteen times, and take fresh memory for most of them. Here they are read o
 and once for the gradient, which is the only large thing that is allocated. Paddle's PyLayer, 2.6
 to 3.3, crashes where one graph is gone through twice (``backward(retain_graph=True)``).
 
-Softmax is computed in the order of Paddle's kernel and with Paddle's exponential function, so that
-its bits are the same. Training makes of one last bit another network within tens of steps; so it
-makes PaddleSeg's.
+Softmax is computed in the order of Paddle's kernel, with its exponential function and its lower
+bound, so that the bits are the same where an image has a multiple of 16 pixels. Training makes of
+one last bit another network within tens of steps; so it makes PaddleSeg's.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from paddle.autograd import PyLayer
 from paddle.utils import dlpack
 
 _PIECE = 1 << 17  # logits: 0.5 MB
+_LOWEST = -64  # Paddle's softmax cuts logit - largest logit there
 
 
 class Mining(NamedTuple):
@@ -123,7 +124,7 @@ def _cross_entropy(
     peak, inverse, probability, loss = (np.empty(true_class.shape, logit.dtype) for _ in range(4))
     for i, part, rows in _pieces(logit):
         rows.max(axis=0, out=peak[i, part])
-        shifted = rows - peak[i, part]
+        shifted = np.maximum(rows - peak[i, part], _LOWEST)
         width = shifted.shape[1]
         picked = true_class[i, part] * width + np.arange(width)
         of_true_class = shifted.take(picked)
@@ -162,7 +163,8 @@ def _gradient(
     with np.errstate(all="ignore"):
         for i, part, rows in _pieces(logit):
             out, weights = gradient[i, :, part], factor[i, part]
-            np.multiply(_exp(rows - softmax.peak[i, part]), softmax.inverse[i, part], out=out)
+            shifted = np.maximum(rows - softmax.peak[i, part], _LOWEST)
+            np.multiply(_exp(shifted), softmax.inverse[i, part], out=out)
             out *= weights
             out[true_class[i, part], np.arange(out.shape[1])] -= weights
             # Where nothing counts, 0 times what is no number is no number.

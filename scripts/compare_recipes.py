@@ -19,6 +19,7 @@ import numpy as np
 
 from liteseg_plugin import curves
 from liteseg_plugin.datasets.classes import read_names
+from liteseg_plugin.datasets.files import write_whole
 
 LITESEG = str(Path(sys.executable).with_name("liteseg"))
 
@@ -38,7 +39,7 @@ def main() -> None:
         for seed in args.seeds:
             path = args.records / f"{config.stem}_seed{seed}.json"
             if not path.is_file():
-                path.write_text(json.dumps(run(config, seed, args), indent=1), encoding="utf-8")
+                write_whole(path, json.dumps(run(config, seed, args), indent=1).encode())
             record = json.loads(path.read_text(encoding="utf-8"))
             recipes.setdefault(config.stem, []).append(record)
     print(table(recipes))
@@ -71,7 +72,8 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
         stdout=sys.stderr,
     )
     weights = folder / f"iter_{described['iters']}" / "model.pdparams"
-    command = [LITESEG, "val", *common, "--model_path", str(weights), "--json"]
+    command = [sys.executable, "-m", "liteseg_plugin", "val", *common, "--json"]
+    command += ["--model_path", str(weights)]
     evaluated = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return {
         "config": described,

@@ -111,9 +111,11 @@ def test_ohem_equals_oracle(thresh, min_kept, seed):
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("factor", [1, 100], ids=["", "confident"])
 @pytest.mark.parametrize(("thresh", "min_kept"), MINING + KEPT_WHOLE)
-def test_ohem_equals_paddleseg(repaired, thresh, min_kept):
+def test_ohem_equals_paddleseg(repaired, thresh, min_kept, factor):
     logit, label = batch(7)
+    logit = logit * np.float32(factor)
     ours, stock = (
         loss_and_gradient(cls(thresh, min_kept), logit, label)
         for cls in (OhemCrossEntropyLoss, PaddleSegOhemCrossEntropyLoss)

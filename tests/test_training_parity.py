@@ -1,4 +1,8 @@
-"""Twenty steps of the released recipe by PaddleSeg's own code and by the plugin's, and resumed."""
+"""Twenty steps of the released recipe by PaddleSeg's own code and by the plugin's, and resumed.
+
+Training enlarges a difference of one bit beyond these bounds (docs/training.md): they hold where
+the steps agree to the bit.
+"""
 
 from __future__ import annotations
 
@@ -33,5 +37,3 @@ def test_steps_are_those_of_paddleseg(run, frames, variant, processes):
     assert apart["losses"] < 1e-4
     assert apart["weights"] < 1e-3
     assert sides["plugin"]["resumed_apart"] == 0
-    # PaddleSeg's checkpoint does not say which batch comes next, so the comparison means something.
-    assert sides["paddleseg"]["resumed_apart"] > 1e-3

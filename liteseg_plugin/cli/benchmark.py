@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 
+# Keys of the plugin's that are about training; PaddleSeg's class does not know them.
 _OF_TRAINING = ("backbone_init", "frozen")
 
 
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> dict:
         for name in runtimes.installed(args.device, args.precision)
         if not (args.onnx_model_path and name == "paddle")
     ]
+    if args.onnx_model_path and {"paddle", "paddle_tensorrt"} & set(wanted):
+        raise LitesegError("--onnx_model_path: Paddle does not read ONNX; take another --runtime")
     of_onnx = set(wanted) - {"paddle", "paddle_tensorrt"}
     needs_onnx = bool(of_onnx) or args.enable_profile or args.print_model
     threads = args.cpu_threads or usable_cpus()
@@ -156,7 +159,6 @@ def _build_stock(builder: SegBuilder) -> nn.Layer:
 
     from liteseg_plugin.plugin import register
 
-    # Keys of the plugin's that are about training; PaddleSeg's class does not know them.
     known = {k: v for k, v in builder.config.model_cfg.items() if k not in _OF_TRAINING}
     manager.MODELS.components_dict["PPLiteSeg"] = PPLiteSeg
     try:

@@ -71,20 +71,22 @@ class FrameCache:
         part = self._folder / "part"
         try:
             with self._locked() as count, contextlib.ExitStack() as unless_renamed:
+                replaced = path.stat().st_size if path.exists() else 0
+                self._closed = _read_number(count) - replaced + array.nbytes > self._limit
+                if self._closed:
+                    return
                 unless_renamed.callback(part.unlink, missing_ok=True)
                 with part.open("wb") as file:
                     npy.write_array(file, np.ascontiguousarray(array), version=(1, 0))
                     file.write(stamp)
                     file.flush()
                     os.fsync(file.fileno())
-                    size = file.tell()
-                replaced = path.stat().st_size if path.exists() else 0
-                used = _read_number(count) + size - replaced
+                    used = _read_number(count) - replaced + file.tell()
                 self._closed = used > self._limit
                 if not self._closed:
                     _write_number(count, used)  # first: a kill leaves it too high, not too low
                     os.replace(part, path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # of a spoilt count
             from paddleseg.utils import logger
 
             self._closed = True
@@ -99,10 +101,13 @@ class FrameCache:
             raise ConfigError("cache_gb needs the file locks of Unix; leave it out here") from error
         count = os.open(self._folder / "bytes", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(count, fcntl.LOCK_EX)
-            yield count
+            fcntl.flock(count, fcntl.LOCK_EX)  # a kill unlocks
+            try:
+                yield count
+            finally:
+                fcntl.flock(count, fcntl.LOCK_UN)  # a process forked meanwhile has the file too
         finally:
-            os.close(count)  # unlocks, and so does a kill
+            os.close(count)
 
 
 def _stamp(path: str) -> bytes | None:

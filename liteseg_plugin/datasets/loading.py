@@ -44,7 +44,7 @@ class _FastLoading:
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(cache_gb, (int, float)) or not 0 <= cache_gb < math.inf:
+        if type(cache_gb) not in (int, float) or not 0 <= cache_gb < math.inf:
             raise ConfigError(f"cache_gb must be a number of gigabytes, got {cache_gb!r}")
         if cache_dir is not None and not cache_gb:
             raise ConfigError(f"cache_dir {cache_dir} needs cache_gb, how much may be kept there")
@@ -115,7 +115,7 @@ class FastCompose(Compose):
             if whole and type(operation) is Normalize and data["img"].ndim == 3 and not remaining:
                 data["img"] = _normalised_planes(data["img"], operation)
                 return data
-            if whole and not isinstance(operation, _TAKE_WHOLE_NUMBERS):
+            if whole and type(operation) not in _TAKE_WHOLE_NUMBERS:
                 data["img"] = data["img"].astype(np.float32)
             data = operation(data)
             if type(operation) is RandomDistort:

@@ -5,6 +5,7 @@ Not run on a GPU by its authors. What it hands to Paddle is tested.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -120,6 +121,9 @@ def _converted(
         [sys.executable, "-W", "ignore", "-c", _CONVERT, *map(str, arguments)],
         capture_output=True,
         text=True,
+        # Some versions of Paddle keep engines in ~/.pp_trt_cache, by names that know no shapes and
+        # weights.
+        env={**os.environ, "HOME": str(work)},
     )
     if result.returncode != 0:
         raise ExportError(last_words(result))

@@ -13,16 +13,14 @@ import json
 import logging
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from liteseg_plugin import __version__
-from liteseg_plugin.datasets.files import cache_folder
+from liteseg_plugin.datasets.files import cache_folder, write_whole
 from liteseg_plugin.deploy.engine import Runtime, onnx_file
 from liteseg_plugin.deploy.export import file_sha256
 from liteseg_plugin.deploy.exported import ExportedModel
@@ -284,9 +282,8 @@ class EngineCache:
 
         record = json.dumps(self._record(engine), indent=2).encode()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            _write(self.path, engine)
-            _write(self.path.with_suffix(".json"), record)
+            write_whole(self.path, engine)
+            write_whole(self.path.with_suffix(".json"), record)
         except OSError as error:
             logger.warning(
                 f"the TensorRT engine is not kept: {error}; LITESEG_CACHE names a folder"
@@ -294,18 +291,6 @@ class EngineCache:
 
     def _record(self, engine: bytes) -> dict[str, Any]:
         return {"sha256": hashlib.sha256(engine).hexdigest(), **self._facts}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that is either complete or not there."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
 
 
 def _library() -> SimpleNamespace:

@@ -144,7 +144,7 @@ def test_quantize_killed_while_it_measures_layers_changes_nothing(folder, images
         time.sleep(0.002)
     process.kill()
     process.wait()
-    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".part"}
     # It may have been too fast to be hit, or be hit between two files.
     assert after == before or labels(folder, images, "int8") is None
     assert labels(folder, images, "fp32") is not None
