@@ -510,6 +510,18 @@ def test_finished_run_has_nothing_to_do(small, capfd):
     assert "nothing left to train" in capfd.readouterr().out
 
 
+def test_log_says_once_that_training_waits_for_images(small, capfd):
+    class Heavy(Pixels):
+        def __getitem__(self, index):
+            np.sort(np.random.default_rng(index).random(1_000_000))
+            return super().__getitem__(index)
+
+    small(data=Heavy())
+    said = capfd.readouterr().out
+    assert said.count("of the time went into waiting for images") == 1
+    assert "fast_loading and cache_gb of train_dataset help, and --num_workers up to" in said
+
+
 def test_loop_runs_outside_the_main_thread(small):
     """Where Python takes no signal handlers."""
     nets = []
