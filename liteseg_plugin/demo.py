@@ -18,7 +18,6 @@ from PIL import Image
 from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.datasets.faults import read_image
 from liteseg_plugin.deploy import runtimes
-from liteseg_plugin.deploy.engine import usable_cpus
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError, LitesegError
@@ -63,10 +62,7 @@ class Model:
 
         def load(engine: str) -> Predictor:
             runtime, _, precision = engine.partition(" ")
-            loaded = runtimes.create(
-                runtime, exported, device, threads or usable_cpus(), precision or "fp32"
-            )
-            return Predictor.of_engine(exported, loaded)
+            return Predictor(exported, runtime, device, threads, precision or "fp32")
 
         self._load = lru_cache(maxsize=None)(load)
         self._load("paddle")

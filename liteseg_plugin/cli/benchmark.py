@@ -80,10 +80,10 @@ def run(args: argparse.Namespace) -> dict:
         for name in runtimes.installed(args.device, args.precision)
         if not (args.onnx_model_path and name == "paddle")
     ]
-    if args.onnx_model_path and {"paddle", "paddle_tensorrt"} & set(wanted):
+    in_paddle = {"paddle", "paddle_tensorrt"} & set(wanted)
+    if args.onnx_model_path and in_paddle:
         raise LitesegError("--onnx_model_path: Paddle does not read ONNX; take another --runtime")
-    of_onnx = set(wanted) - {"paddle", "paddle_tensorrt"}
-    needs_onnx = bool(of_onnx) or args.enable_profile or args.print_model
+    needs_onnx = in_paddle != set(wanted) or args.enable_profile or args.print_model
     threads = args.cpu_threads or usable_cpus()
     with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
         network = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,23 +70,26 @@ class FrameCache:
 
     def _store(self, path: Path, array: np.ndarray, stamp: bytes) -> None:
         part = self._folder / "part"
+        array = np.ascontiguousarray(array)
         try:
             with self._locked() as count, contextlib.ExitStack() as unless_renamed:
                 replaced = path.stat().st_size if path.exists() else 0
-                self._closed = _read_number(count) - replaced + array.nbytes > self._limit
+                head = io.BytesIO()
+                npy.write_array_header_1_0(head, npy.header_data_from_array_1_0(array))
+                size = head.tell() + array.nbytes + len(stamp)
+                used = _read_number(count) - replaced + size
+                self._closed = used > self._limit
                 if self._closed:
                     return
                 unless_renamed.callback(part.unlink, missing_ok=True)
                 with part.open("wb") as file:
-                    npy.write_array(file, np.ascontiguousarray(array), version=(1, 0))
+                    file.write(head.getvalue())
+                    file.write(array.data)
                     file.write(stamp)
                     file.flush()
                     os.fsync(file.fileno())
-                    used = _read_number(count) - replaced + file.tell()
-                self._closed = used > self._limit
-                if not self._closed:
-                    _write_number(count, used)  # first: a kill leaves it too high, not too low
-                    os.replace(part, path)
+                _write_number(count, used)  # first: a kill leaves it too high, not too low
+                os.replace(part, path)
         except (OSError, ValueError) as error:  # of a spoilt count
             from paddleseg.utils import logger
 

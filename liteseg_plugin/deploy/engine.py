@@ -14,6 +14,8 @@ import numpy as np
 from liteseg_plugin.errors import ExportError
 
 if TYPE_CHECKING:
+    from paddle import inference
+
     from liteseg_plugin.deploy.exported import ExportedModel
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -58,6 +60,25 @@ class Runtime(ABC):
         self.feed(batch)
         self.compute()
         return self.fetch()
+
+
+class PaddleRuntime(Runtime):
+    """An engine of Paddle Inference; subclasses put it into ``_engine`` when they are fed."""
+
+    _engine: inference.Predictor
+
+    def compute(self) -> None:  # noqa: D102 - the interface's
+        self._engine.run()
+
+    def fetch(self) -> np.ndarray:  # noqa: D102
+        return self._engine.get_output_handle(self._engine.get_output_names()[0]).copy_to_cpu()
+
+
+def feed_paddle(engine: inference.Predictor, batch: np.ndarray) -> None:
+    """Give an engine of Paddle Inference images (N, 3, H, W)."""
+    handle = engine.get_input_handle(engine.get_input_names()[0])
+    handle.reshape(batch.shape)
+    handle.copy_from_cpu(batch)
 
 
 def onnx_file(exported: ExportedModel, precision: str) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from liteseg_plugin.deploy.engine import Runtime, last_line, last_words
+from liteseg_plugin.deploy.engine import PaddleRuntime, feed_paddle, last_line, last_words
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.errors import ExportError
 
@@ -41,7 +41,7 @@ convert(model, config)
 """
 
 
-class PaddleTensorRt(Runtime):
+class PaddleTensorRt(PaddleRuntime):
     """TensorRT subgraphs inside Paddle Inference, on an NVIDIA GPU.
 
     Each shape of batch gets an engine of its own, whose range of shapes is that shape: open
@@ -85,13 +85,7 @@ class PaddleTensorRt(Runtime):
                 del self._engines[next(iter(self._engines))]
             self._engines[batch.shape] = self._create(batch.shape)
         self._engine = self._engines[batch.shape]
-        _feed(self._engine, batch)
-
-    def compute(self) -> None:  # noqa: D102 - the interface's
-        self._engine.run()
-
-    def fetch(self) -> np.ndarray:  # noqa: D102
-        return self._engine.get_output_handle(self._engine.get_output_names()[0]).copy_to_cpu()
+        feed_paddle(self._engine, batch)
 
     def _create(self, shape: tuple[int, ...]) -> inference.Predictor:
         import paddle
@@ -144,7 +138,7 @@ def _tuned(
     config = _on_gpu(exported.model, exported.params)
     config.collect_shape_range_info(ranges)
     collecting = inference.create_predictor(config)
-    _feed(collecting, np.zeros(shape, "float32"))
+    feed_paddle(collecting, np.zeros(shape, "float32"))
     collecting.run()
     del collecting  # which writes the file
     config = _on_gpu(exported.model, exported.params)
@@ -171,9 +165,3 @@ def _on_gpu(model: Path, params: Path) -> inference.Config:
     config.disable_glog_info()
     config.enable_use_gpu(256, 0)
     return config
-
-
-def _feed(engine: inference.Predictor, batch: np.ndarray) -> None:
-    handle = engine.get_input_handle(engine.get_input_names()[0])
-    handle.reshape(batch.shape)
-    handle.copy_from_cpu(batch)

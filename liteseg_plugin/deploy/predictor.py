@@ -19,7 +19,8 @@ class Predictor:
     """An exported model in a runtime.
 
     Args:
-        path: The exported folder, or the ``deploy.yaml`` in it.
+        path: The exported folder, or the ``deploy.yaml`` in it; or what was read of it, whose files
+            are not checked again.
         runtime: One of ``runtimes.RUNTIMES``.
         device: ``cpu``, or ``gpu`` where the runtime has one.
         threads: CPU threads; by default as many as this process may use.
@@ -40,13 +41,13 @@ class Predictor:
 
     def __init__(
         self,
-        path: str | os.PathLike,
+        path: str | os.PathLike | ExportedModel,
         runtime: str = "paddle",
         device: str = "cpu",
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
-        self.exported = ExportedModel(path)
+        self.exported = path if isinstance(path, ExportedModel) else ExportedModel(path)
         self._engine = runtimes.create(
             runtime, self.exported, device, threads or usable_cpus(), precision
         )

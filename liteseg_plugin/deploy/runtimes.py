@@ -14,7 +14,9 @@ import numpy as np
 
 from liteseg_plugin.deploy.engine import (
     PRECISIONS,
+    PaddleRuntime,
     Runtime,
+    feed_paddle,
     last_line,
     missing,
     onnx_file,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from paddle import inference
 
 
-class PaddleInference(Runtime):
+class PaddleInference(PaddleRuntime):
     """Paddle Inference; on CPU with oneDNN."""
 
     precisions: ClassVar = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "fp16")}
@@ -61,15 +63,7 @@ class PaddleInference(Runtime):
         if min(batch.shape[2:]) * self._exported.scale <= self.ONE_CELL:
             self._without_onednn = self._without_onednn or self._create(onednn=False)
             self._engine = self._without_onednn
-        handle = self._engine.get_input_handle(self._engine.get_input_names()[0])
-        handle.reshape(batch.shape)
-        handle.copy_from_cpu(batch)
-
-    def compute(self) -> None:  # noqa: D102
-        self._engine.run()
-
-    def fetch(self) -> np.ndarray:  # noqa: D102
-        return self._engine.get_output_handle(self._engine.get_output_names()[0]).copy_to_cpu()
+        feed_paddle(self._engine, batch)
 
     def _create(self, onednn: bool) -> inference.Predictor:
         import paddle

@@ -12,11 +12,10 @@ from paddleseg.core import infer
 from paddleseg.transforms import Compose
 
 from liteseg_plugin.datasets.faults import read_image, read_label
-from liteseg_plugin.deploy.engine import usable_cpus
 from liteseg_plugin.deploy.export import evaluation_scale
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
-from liteseg_plugin.deploy.runtimes import create, installed
+from liteseg_plugin.deploy.runtimes import installed
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.metrics import count_pixels
@@ -61,7 +60,7 @@ def verify(
     """
     exported = ExportedModel(path)
     names = list(runtimes or _able(exported, precision))
-    predictors = {name: _predictor(exported, name, precision) for name in names}
+    predictors = {name: Predictor(exported, name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
     counts: dict[str, np.ndarray | int] = dict.fromkeys(("trained", *names), 0)
     results: dict[str, dict] = {name: {"agreements": {}, "logits": []} for name in names}
@@ -130,7 +129,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
     network.eval()
     agreement = {}
     for name in _able(exported, "fp32"):
-        predictor = _predictor(exported, name, "fp32")
+        predictor = Predictor(exported, name)
         equal = []
         for shape in shapes:
             noise = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
@@ -146,12 +145,6 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
                 f"in {name}: {agreement[name]:.4%} agree on noise; do not use it there"
             )
     return {"input_shapes": [list(shape) for shape in shapes], "agreement": agreement}
-
-
-def _predictor(exported: ExportedModel, runtime: str, precision: str) -> Predictor:
-    """Load an export on the CPU; its files, which are large, were checked once for all."""
-    engine = create(runtime, exported, "cpu", usable_cpus(), precision)
-    return Predictor.of_engine(exported, engine)
 
 
 def _able(exported: ExportedModel, precision: str) -> list[str]:

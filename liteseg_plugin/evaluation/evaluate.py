@@ -21,7 +21,6 @@ from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
 from liteseg_plugin.datasets.files import ahead
-from liteseg_plugin.deploy import runtimes
 from liteseg_plugin.deploy.engine import usable_cpus
 from liteseg_plugin.deploy.exported import ExportedModel
 from liteseg_plugin.deploy.predictor import Predictor
@@ -121,8 +120,7 @@ def exported(
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
-        engine = runtimes.create(runtime, export, device, threads // parallel)
-        free.put(Predictor.of_engine(export, engine))
+        free.put(Predictor(export, runtime, device, threads // parallel))
     classes = len(export.classes)
     if classes not in (0, dataset.num_classes):
         raise DataError(

@@ -39,6 +39,7 @@ from paddleseg.utils import (
 )
 
 from liteseg_plugin import diagnostics
+from liteseg_plugin.deploy.engine import usable_cpus
 from liteseg_plugin.errors import TrainingError
 from liteseg_plugin.training import batches, checkpoint
 from liteseg_plugin.training.checkpoint import Best
@@ -389,7 +390,8 @@ class _Run:
             self.said_it_waits = True
             logger.info(
                 f"{waits:.0%} of the time went into waiting for images; fast_loading and cache_gb "
-                f"of train_dataset help, and --num_workers up to {_cores_of_one(self.processes)}"
+                f"of train_dataset help, and --num_workers up to "
+                f"{max(usable_cpus() // self.processes, 1)}"
             )
         scalars = {"loss": means[0], "lr": lr, "batch_cost": batch, "reader_cost": reader}
         if len(means) > 2:
@@ -594,14 +596,10 @@ def _check_precision(precision: str) -> None:
         raise TrainingError(f"--precision {precision} does not work on {device}; use fp32")
 
 
-def _cores_of_one(processes: int) -> int:
-    return max((os.cpu_count() or 1) // processes, 1)
-
-
 def _log_cpu_use(processes: int) -> None:
     if not paddle.get_device().startswith("cpu"):
         return
-    cores, threads = os.cpu_count(), os.environ.get("OMP_NUM_THREADS", "1")
+    cores, threads = usable_cpus(), os.environ.get("OMP_NUM_THREADS", "1")
     path = os.environ.get("MKL_DEBUG_CPU_TYPE")
     chosen = f", MKL_DEBUG_CPU_TYPE={path}" if path else ""
     logger.info(
