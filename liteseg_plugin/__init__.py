@@ -12,7 +12,7 @@ from __future__ import annotations
 # it crashes at the first decompression.
 import zlib  # noqa: F401
 
-from liteseg_plugin._import_hook import when_imported
+from liteseg_plugin.integration.import_hook import when_imported
 
 __version__ = "0.1.0"
 
@@ -22,10 +22,10 @@ _ATTRIBUTES = {
     "UAFM": "liteseg_plugin.models.uafm",
     "OhemCrossEntropyLoss": "liteseg_plugin.losses",
     "LitesegError": "liteseg_plugin.errors",
-    "Predictor": "liteseg_plugin.deploy.predictor",
-    "activate": "liteseg_plugin.plugin",
-    "owners": "liteseg_plugin.plugin",
-    "register": "liteseg_plugin.plugin",
+    "Predictor": "liteseg_plugin.inference.predictor",
+    "activate": "liteseg_plugin.integration.registry",
+    "owners": "liteseg_plugin.integration.registry",
+    "register": "liteseg_plugin.integration.registry",
 }
 
 __all__ = [*_ATTRIBUTES]
@@ -41,7 +41,7 @@ def __getattr__(name: str) -> object:
 
 
 def _register() -> None:
-    from liteseg_plugin.plugin import register
+    from liteseg_plugin.integration.registry import register
 
     register()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from liteseg_plugin._import_hook import when_imported
+from liteseg_plugin.integration.import_hook import when_imported
 
 # Each Python start pays for what is imported here, so pathlib has to wait.
 TYPE_CHECKING = False
@@ -32,7 +32,7 @@ def start() -> None:
 
 
 def _activate() -> None:
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     activate(sys.argv)
 

@@ -88,8 +88,8 @@ def inspect_inside() -> dict:
     import paddle
     import paddleseg  # noqa: F401 - before compat, as in activate()
 
-    from liteseg_plugin import compat
-    from liteseg_plugin.plugin import activate, owners
+    from liteseg_plugin.integration import compat
+    from liteseg_plugin.integration.registry import activate, owners
 
     # Probed before anything is repaired.
     broken = {entry.name: entry.is_broken() for entry in compat.ENTRIES}

@@ -122,8 +122,8 @@ def plugin(args: argparse.Namespace) -> tuple:
     liteseg_plugin.activate()
     from paddleseg.cvlibs import Config, SegBuilder
 
-    from liteseg_plugin.deploy.exported import ExportedModel
     from liteseg_plugin.evaluation.evaluate import evaluate, exported
+    from liteseg_plugin.exported import ExportedModel
 
     dataset = SegBuilder(Config(args.config)).val_dataset
     evaluated = exported(ExportedModel(args.exported), dataset, runtime=args.runtime)

@@ -128,7 +128,7 @@ def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
     launch += ["--log_dir", str(folder / "log")]
     environment = {**os.environ, "LITESEG_AUTOLOAD": "0"}
     if args.same_mkl:
-        from liteseg_plugin.compat import mkl_path
+        from liteseg_plugin.integration.compat import mkl_path
 
         if mkl_path():
             environment.setdefault("MKL_DEBUG_CPU_TYPE", mkl_path())

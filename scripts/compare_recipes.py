@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from liteseg_plugin import curves
 from liteseg_plugin.datasets.classes import read_names
-from liteseg_plugin.datasets.files import write_whole
+from liteseg_plugin.system import write_whole
+from liteseg_plugin.visualization import curves
 
 LITESEG = str(Path(sys.executable).with_name("liteseg"))
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from liteseg_plugin.datasets import camvid
-from liteseg_plugin.report import legend_bar, overlay, side_by_side, write_image
+from liteseg_plugin.visualization.overlay import legend_bar, overlay, side_by_side, write_image
 
 
 def main(output: Path, dataset: Path) -> None:

@@ -48,7 +48,7 @@ def test_config_builds_and_runs_with_one_loss_for_each_head(name):
     assert len(types) == len(config.loss_cfg["coef"]) == len(logits)
     label = paddle.randint(0, config.model_cfg["num_classes"], [2, 64, 96])
     for loss, logit in zip(types, logits):
-        assert type(loss).__module__ == "liteseg_plugin.losses"
+        assert type(loss).__module__ == "liteseg_plugin.losses.ohem"
         assert logit.shape == [2, config.model_cfg["num_classes"], 64, 96]
         assert float(loss(logit, label)) > 0
     assert SegBuilder(config).val_transforms

@@ -86,7 +86,7 @@ def _output_to_stderr() -> Iterator[None]:
 def _report(error: Exception, command: str) -> int:
     from liteseg_plugin.errors import LitesegError
 
-    diagnostics = sys.modules.get("liteseg_plugin.diagnostics")
+    diagnostics = sys.modules.get("liteseg_plugin.integration.patches")
     explained = diagnostics.explain(error) if diagnostics else None
     if explained is None and isinstance(error, LitesegError):
         explained = error

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from paddle import nn
     from paddleseg.cvlibs import SegBuilder
 
-# The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
+# The keys of runtimes.catalog.RUNTIMES, which a test holds; importing it here would load Paddle.
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
-# deploy.engine.PRECISIONS, likewise.
+# runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
@@ -85,11 +85,11 @@ def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
             the backbone's weights need not be downloaded.
         overrides: Further arguments of PaddleSeg's ``Config``.
     """
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     activate()
 
-    from liteseg_plugin import compat
+    from liteseg_plugin.integration import compat
 
     given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
     compat.skip_backbone_download(any(given))

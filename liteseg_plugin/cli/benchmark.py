@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
-from liteseg_plugin.deploy.onnx import DEFAULT_OPSET
+from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -57,11 +57,11 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError("--against and --model_path need --config")
 
     builder = _common.build(args) if args.config else None
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     activate()
     # Speed does not depend on the values: without weights, none are downloaded.
-    from liteseg_plugin import compat
+    from liteseg_plugin.integration import compat
 
     compat.skip_backbone_download()
 
@@ -70,14 +70,15 @@ def run(args: argparse.Namespace) -> dict:
 
     from tqdm import tqdm
 
-    from liteseg_plugin.deploy import benchmark, runtimes
-    from liteseg_plugin.deploy.engine import usable_cpus
-    from liteseg_plugin.deploy.exported import ExportedModel
+    from liteseg_plugin.evaluation import benchmark
+    from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.base import usable_cpus
 
     shape = [args.batch_size, 3, args.height, args.width]
     wanted = args.runtime or [
         name
-        for name in runtimes.installed(args.device, args.precision)
+        for name in catalog.installed(args.device, args.precision)
         if not (args.onnx_model_path and name == "paddle")
     ]
     in_paddle = {"paddle", "paddle_tensorrt"} & set(wanted)
@@ -140,9 +141,9 @@ def _network(builder: SegBuilder, weights: str | None) -> nn.Layer:
 
 
 def _export(network: nn.Layer, folder: str, input_shape: list[int], with_onnx: bool) -> str:
-    from liteseg_plugin.deploy import export
+    from liteseg_plugin.export import writer
 
-    export.export_model(
+    writer.export_model(
         network,
         folder,
         transforms=[{"type": "Normalize"}],
@@ -157,7 +158,7 @@ def _build_stock(builder: SegBuilder) -> nn.Layer:
     from paddleseg.cvlibs import manager
     from paddleseg.models.pp_liteseg import PPLiteSeg
 
-    from liteseg_plugin.plugin import register
+    from liteseg_plugin.integration.registry import register
 
     known = {k: v for k, v in builder.config.model_cfg.items() if k not in _OF_TRAINING}
     manager.MODELS.components_dict["PPLiteSeg"] = PPLiteSeg

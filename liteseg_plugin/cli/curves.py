@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Read, draw, and tell how each run ended."""
-    from liteseg_plugin import curves, figures
+    from liteseg_plugin.visualization import curves, figures
 
     runs = [curves.read(path) for path in args.runs]
     figures.save(curves.draw(runs), args.save)

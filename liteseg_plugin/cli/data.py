@@ -138,7 +138,7 @@ def _check(args: argparse.Namespace) -> dict:
     report = check.check(data, samples=args.samples, workers=args.workers)
     print(check.summary(report))
     if args.html:
-        from liteseg_plugin.check_page import write_page
+        from liteseg_plugin.visualization.check_page import write_page
 
         print(f"page: {write_page(report, args.html)}")
     return report

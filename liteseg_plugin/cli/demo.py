@@ -21,10 +21,10 @@ def run(args: argparse.Namespace) -> None:
     import tempfile
     from pathlib import Path
 
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     activate()
-    from liteseg_plugin.demo import Model, serve
+    from liteseg_plugin.serving.demo import Model, serve
 
     model = Model(args.exported, args.device, args.cpu_threads)
     with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:

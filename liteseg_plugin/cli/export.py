@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli import _common
-from liteseg_plugin.deploy.onnx import DEFAULT_OPSET
+from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,28 +30,28 @@ def run(args: argparse.Namespace) -> None:
     from paddleseg.utils import logger, utils
 
     from liteseg_plugin.datasets.classes import describe_classes
-    from liteseg_plugin.deploy import export
-    from liteseg_plugin.deploy.verify import spot_check
-    from liteseg_plugin.diagnostics import local_path
+    from liteseg_plugin.evaluation.verify import spot_check
+    from liteseg_plugin.export import writer
+    from liteseg_plugin.integration.patches import local_path
 
     _common.show(builder)
     config = builder.config
     model = builder.model
     weights = local_path(args.model_path)
     utils.load_entire_model(model, weights)
-    deploy_file = export.export_model(
+    deploy_file = writer.export_model(
         model,
         args.save_dir,
         transforms=config.val_dataset_cfg.get("transforms", []),
         output_op=args.output_op,
         input_shape=args.input_shape,
-        scale=export.evaluation_scale(config.test_config),
+        scale=writer.evaluation_scale(config.test_config),
         classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
         onnx_opset=args.opset_version if args.format == "onnx" else None,
         provenance={
             "config": args.config,
             "weights": args.model_path,
-            "weights_sha256": export.file_sha256(weights),
+            "weights_sha256": writer.file_sha256(weights),
         },
     )
     logger.info(f"Exported {_common.class_name(model)}: {deploy_file}")

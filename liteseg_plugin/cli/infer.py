@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from liteseg_plugin.cli import _common
 
 if TYPE_CHECKING:
-    from liteseg_plugin.deploy.predictor import Predictor
+    from liteseg_plugin.inference.predictor import Predictor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +34,11 @@ def run(args: argparse.Namespace) -> dict:
     from statistics import median
     from time import perf_counter
 
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     activate()
-    from liteseg_plugin.deploy.predictor import Predictor
-    from liteseg_plugin.video import is_video
+    from liteseg_plugin.inference.predictor import Predictor
+    from liteseg_plugin.inference.video import is_video
 
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     video = is_video(args.image_path)
@@ -66,7 +66,7 @@ def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
     from paddleseg.utils import get_image_list
     from tqdm import tqdm
 
-    from liteseg_plugin.report import segment_files
+    from liteseg_plugin.visualization.overlay import segment_files
 
     images, folder = get_image_list(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.
@@ -77,7 +77,7 @@ def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
 
 
 def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:
-    from liteseg_plugin.video import Frames, require_display, segment_video, show, watch
+    from liteseg_plugin.inference.video import Frames, require_display, segment_video, show, watch
 
     if args.show:
         require_display()

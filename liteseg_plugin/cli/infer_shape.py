@@ -28,10 +28,10 @@ def run(args: argparse.Namespace) -> None:
     """Fix the shape."""
     shapes = _parse(args.input_shape_dict)
 
-    from liteseg_plugin.deploy import foreign
+    from liteseg_plugin.export import third_party
 
-    files = foreign.model_files(args.model_dir, args.model_filename, args.params_filename)
-    fixed = foreign.fix_shape(files, shapes, args.save_dir)
+    files = third_party.model_files(args.model_dir, args.model_filename, args.params_filename)
+    fixed = third_party.fix_shape(files, shapes, args.save_dir)
     print(f"{fixed.model} takes {shapes}")
 
 

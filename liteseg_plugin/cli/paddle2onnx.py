@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli.infer_shape import add_model
-from liteseg_plugin.deploy.onnx import DEFAULT_OPSET
+from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Convert; a file that does not give what Paddle gives is not kept."""
-    from liteseg_plugin.deploy import foreign
+    from liteseg_plugin.export import third_party
 
-    files = foreign.model_files(args.model_dir, args.model_filename, args.params_filename)
-    report = foreign.convert_and_compare(files, args.save_file, args.opset_version)
+    files = third_party.model_files(args.model_dir, args.model_filename, args.params_filename)
+    report = third_party.convert_and_compare(files, args.save_file, args.opset_version)
     for shape, result in report["compared"].items():
-        print(f"{shape}: {foreign.describe(result)}")
+        print(f"{shape}: {third_party.describe(result)}")
     print(args.save_file)
     return report

@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
     from paddleseg.utils import get_image_list, logger
 
     from liteseg_plugin.datasets.classes import describe_classes, recolored
-    from liteseg_plugin.report import legend_bar, write_image
-    from liteseg_plugin.video import is_video
+    from liteseg_plugin.inference.video import is_video
+    from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
     _common.show(builder, args.device)
     if args.device_id and args.device != "cpu":
@@ -84,9 +84,9 @@ def _predict_video(
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger, utils
 
-    from liteseg_plugin.diagnostics import local_path
     from liteseg_plugin.evaluation.evaluate import segment_by
-    from liteseg_plugin.video import Frames, segment_video, watch
+    from liteseg_plugin.inference.video import Frames, segment_video, watch
+    from liteseg_plugin.integration.patches import local_path
 
     frames = Frames(args.image_path)
     utils.load_entire_model(builder.model, local_path(args.model_path))

@@ -23,14 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Quantise, and say which layers stay in float and why."""
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     activate()
     from paddleseg.utils import get_image_list
     from tqdm import tqdm
 
-    from liteseg_plugin.deploy.quantize import quantize
     from liteseg_plugin.errors import LitesegError
+    from liteseg_plugin.export.quantize import quantize
 
     if args.num_images < 1:
         raise LitesegError(f"--num_images is a number from 1 up, got {args.num_images}")

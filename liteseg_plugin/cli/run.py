@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from pathlib import Path
 
     from liteseg_plugin.errors import LitesegError
-    from liteseg_plugin.plugin import activate
+    from liteseg_plugin.integration.registry import activate
 
     script = Path(args.script)
     if not script.is_file():

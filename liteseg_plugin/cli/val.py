@@ -101,8 +101,8 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     from tqdm import tqdm
 
     from liteseg_plugin.datasets.classes import describe_classes
-    from liteseg_plugin.deploy.exported import ExportedModel
     from liteseg_plugin.evaluation import evaluate, report
+    from liteseg_plugin.exported import ExportedModel
 
     if args.report:
         report.prepare(args.report)

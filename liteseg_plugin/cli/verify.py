@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.utils import utils
     from tqdm import tqdm
 
-    from liteseg_plugin.deploy.verify import verify
-    from liteseg_plugin.diagnostics import local_path
+    from liteseg_plugin.evaluation.verify import verify
+    from liteseg_plugin.integration.patches import local_path
 
     model, dataset = builder.model, builder.val_dataset
     utils.load_entire_model(model, local_path(args.model_path))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from liteseg_plugin.datasets.faults import (
+from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
     Pair,
     about,
@@ -24,8 +24,8 @@ from liteseg_plugin.datasets.faults import (
     read_image,
     read_label,
 )
-from liteseg_plugin.datasets.files import process, write_whole
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system import process, write_whole
 
 
 class CamVidClass(NamedTuple):

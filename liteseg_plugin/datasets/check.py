@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from liteseg_plugin.datasets.classes import describe_classes, read_names
-from liteseg_plugin.datasets.faults import (
+from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
     Fault,
     Pair,
@@ -28,14 +28,14 @@ from liteseg_plugin.datasets.faults import (
     read_label,
     read_list,
 )
-from liteseg_plugin.datasets.files import process
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system import process
 
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 PIXELS_PER_KEPT = 16
-"""That of losses.py, as a test holds; importing it here would load Paddle."""
+"""That of ``losses.ohem``, as a test holds; importing it here would load Paddle."""
 WEIGHT_FORMULA = "ENet (arXiv 1606.02147): 1 / ln(1.02 + share of the labelled pixels)"
 SPLIT_NAMES = ("train", "val", "test")
 

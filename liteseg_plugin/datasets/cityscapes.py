@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from liteseg_plugin.datasets.faults import read_label
-from liteseg_plugin.datasets.files import process, write_whole
+from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system import process, write_whole
 
 IGNORE_INDEX: int = 255
 

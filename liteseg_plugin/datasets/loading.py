@@ -28,10 +28,10 @@ from paddleseg.transforms import (
 )
 from PIL import Image
 
-from liteseg_plugin.datasets import faults
-from liteseg_plugin.datasets.files import cache_folder
+from liteseg_plugin.datasets import validation
 from liteseg_plugin.datasets.frames import FrameCache
 from liteseg_plugin.errors import ConfigError
+from liteseg_plugin.system import cache_folder
 
 
 class _FastLoading:
@@ -102,7 +102,7 @@ class FastCompose(Compose):
         kind = f"image {self.read_flag} {self.to_rgb}"
         data["img"] = self._read(data["img"], self._decode_image, kind)
         if isinstance(data.get("label"), str):
-            data["label"] = self._read(data["label"], faults.read_label, "label")
+            data["label"] = self._read(data["label"], validation.read_label, "label")
         data.setdefault("trans_info", [])
 
         remaining = list(self.transforms)
@@ -128,12 +128,12 @@ class FastCompose(Compose):
         return decode(path) if self._frames is None else self._frames.read(path, decode, kind)
 
     def _decode_image(self, path: str) -> np.ndarray:
-        image = faults.read_image(path, self.read_flag)
+        image = validation.read_image(path, self.read_flag)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.to_rgb and image.ndim == 3 else image
 
 
 _TAKE_WHOLE_NUMBERS = (
-    faults.SampleCheck,
+    validation.SampleCheck,
     RandomHorizontalFlip,
     RandomVerticalFlip,
     RandomDistort,

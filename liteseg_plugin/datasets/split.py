@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from liteseg_plugin.datasets.faults import IMAGE_SUFFIXES
-from liteseg_plugin.datasets.files import write_whole
+from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system import write_whole
 
 NAMES: tuple[str, ...] = ("train", "val", "test")
 

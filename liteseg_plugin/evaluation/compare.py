@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from liteseg_plugin import figures, page
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.report import HEADLINE, read
+from liteseg_plugin.visualization import figures, html
 
 _LISTED = 20  # images that got better, and that got worse
 
@@ -82,8 +82,8 @@ def table(comparison: dict) -> str:
     for title, rows in sections.items():
         lines += ["", f"{title:{width}}    before     after    change"] if rows else []
         lines += [
-            f"{row['name']:{width}}{page.percent(row['before']):>10}{page.percent(row['after']):>10}"
-            f"{page.signed_percent(row['difference']):>10}"
+            f"{row['name']:{width}}{html.percent(row['before']):>10}{html.percent(row['after']):>10}"
+            f"{html.signed_percent(row['difference']):>10}"
             for row in rows
         ]
     lines += ["", _counts(comparison)]
@@ -99,7 +99,7 @@ def write_page(comparison: dict, path: str | os.PathLike) -> None:
     """
     classes = [row for row in comparison["classes"] if row["difference"] is not None]
     worse, better = _changed_images(comparison)
-    text = page.render(
+    text = html.render(
         "comparison.html",
         reports=comparison["reports"],
         scores=[{**pair, "name": HEADLINE[pair["name"]]} for pair in comparison["scores"]],

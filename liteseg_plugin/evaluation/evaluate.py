@@ -20,18 +20,18 @@ from paddleseg.core import infer
 from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
-from liteseg_plugin.datasets.files import ahead
-from liteseg_plugin.deploy.engine import usable_cpus
-from liteseg_plugin.deploy.exported import ExportedModel
-from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.metrics import (
+from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.metrics.confusion import (
     BOUNDARY_TOLERANCE,
     areas,
     boundary_f1,
     count_pixels,
     scores,
 )
+from liteseg_plugin.runtimes.base import usable_cpus
+from liteseg_plugin.system import ahead
 
 
 class Evaluated(NamedTuple):
@@ -108,7 +108,7 @@ def exported(
     Args:
         export: The exported model.
         dataset: A data set of mode ``val``; its own transforms are not used.
-        runtime: One of ``runtimes.RUNTIMES``.
+        runtime: One of ``runtimes.catalog.RUNTIMES``.
         device: ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
 
@@ -142,7 +142,7 @@ def exported(
 
 
 def paddleseg_scores(counts: np.ndarray) -> dict:
-    """Return :func:`liteseg_plugin.metrics.scores` as the PaddleSeg that is installed has them."""
+    """Return :func:`scores` as the installed PaddleSeg has them."""
     return scores(counts, _iou_of_absent())
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from liteseg_plugin import figures, page
-from liteseg_plugin.datasets.faults import read_image
+from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.evaluate import Evaluated, worst_images
-from liteseg_plugin.metrics import areas
-from liteseg_plugin.report import overlay
+from liteseg_plugin.metrics.confusion import areas
+from liteseg_plugin.visualization import figures, html
+from liteseg_plugin.visualization.overlay import overlay
 
 NUMBERS_FILE = "metrics.json"
 PAGE_FILE = "index.html"
@@ -109,14 +109,14 @@ def write(
         for name, jpeg in drawn.items():
             (folder / "worst" / f"{rank:02}_{name}.jpg").write_bytes(jpeg)
         uris = [
-            {"name": name.capitalize(), "uri": page.data_uri(jpeg, "jpeg")}
+            {"name": name.capitalize(), "uri": html.data_uri(jpeg, "jpeg")}
             for name, jpeg in drawn.items()
         ]
         pictures.append({**numbers["image_scores"][index], "pictures": uris})
     for name, drawn in drawn_figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(drawn["png"])
     occurring = [iou for iou in _occurring(numbers) if iou is not None]
-    text = page.render(
+    text = html.render(
         "evaluation.html",
         headline=[(name, numbers[key]) for key, name in HEADLINE.items()],
         settings=_settings(numbers["test_config"]),
@@ -192,7 +192,7 @@ def table(numbers: dict) -> str:
     width = max(len(row["name"]) for row in rows)
     lines = [" " * width + "".join(f"{title:>13}" for title in titles)]
     for row in rows:
-        cells = (page.percent(row[c]) if row["occurs"] else "-" for c in columns)
+        cells = (html.percent(row[c]) if row["occurs"] else "-" for c in columns)
         lines.append(f"{row['name']:{width}}" + "".join(f"{cell:>13}" for cell in cells))
     return "\n".join(lines)
 

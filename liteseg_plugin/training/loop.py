@@ -38,9 +38,9 @@ from paddleseg.utils import (
     update_ema_model,
 )
 
-from liteseg_plugin import diagnostics
-from liteseg_plugin.deploy.engine import usable_cpus
 from liteseg_plugin.errors import TrainingError
+from liteseg_plugin.integration import patches
+from liteseg_plugin.runtimes.base import usable_cpus
 from liteseg_plugin.training import batches, checkpoint
 from liteseg_plugin.training.checkpoint import Best
 from liteseg_plugin.weights import load_weights
@@ -169,7 +169,7 @@ class _Run:
         self.save_dir.mkdir(parents=True, exist_ok=True)
         self.losses, self.val_dataset, self.test_config = losses, val_dataset, test_config
         self.model = model
-        diagnostics.check_batch_is_filled(train_dataset, settings.batch_size)
+        patches.check_batch_is_filled(train_dataset, settings.batch_size)
         _check_precision(settings.precision)
         if self.processes > 1:
             fleet.init(is_collective=True)

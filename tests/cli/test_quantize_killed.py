@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg_plugin.deploy.export import export_model
-from liteseg_plugin.deploy.predictor import Predictor
 from liteseg_plugin.errors import ExportError
+from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.inference.predictor import Predictor
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(module) is None for module in ("paddle2onnx", "onnxruntime")),

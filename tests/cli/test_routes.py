@@ -165,7 +165,7 @@ def test_autoload_gives_plain_python_the_plugin_until_disabled(run, toy, tmp_pat
     assert len(losses(enabled.text)) == 2
     assert idle.stdout.strip() == "False"
     # What every Python start pays for: three small modules and zlib.
-    ours = {"liteseg_plugin", "liteseg_plugin._import_hook", "liteseg_plugin.autoload"}
+    ours = {"liteseg_plugin", "liteseg_plugin.integration.import_hook", "liteseg_plugin.autoload"}
     assert ours <= set(loaded)
     bare = run("python", "-c", modules).stdout.split()  # autoload is disabled by now
     # An editable install has a .pth file of its own, which may load the same.
@@ -189,12 +189,12 @@ def test_importing_registers_and_does_nothing_else(run):
         "print((random.getstate(), len(logging.root.handlers)) == before, 'paddle' in sys.modules);"
         "from paddleseg.cvlibs import manager;"
         "print(manager.MODELS['PPLiteSeg'].__module__, manager.LOSSES['OhemCrossEntropyLoss']"
-        ".__module__, 'liteseg_plugin.compat' in sys.modules)"
+        ".__module__, 'liteseg_plugin.integration.compat' in sys.modules)"
     )
     result = run("python", "-c", code)
     assert result.stdout.split() == [
         *("True", "False"),
-        *("liteseg_plugin.models.pp_liteseg", "liteseg_plugin.losses", "False"),
+        *("liteseg_plugin.models.pp_liteseg", "liteseg_plugin.losses.ohem", "False"),
     ]
     assert "exists already" not in result.stderr  # PaddleSeg's warning of a replaced name
 

@@ -43,9 +43,9 @@ def one(entries, kind):
 
 
 def test_kept_pixels_are_those_of_the_loss():
-    from liteseg_plugin import losses
+    from liteseg_plugin.losses.ohem import ohem
 
-    assert losses.PIXELS_PER_KEPT == PIXELS_PER_KEPT
+    assert ohem.PIXELS_PER_KEPT == PIXELS_PER_KEPT
 
 
 def test_clean_data_set(run, clean):
@@ -193,7 +193,7 @@ def test_folders_without_lists(run, tmp_path):
 
 
 def test_page_is_one_file_and_escapes_names(street):
-    from liteseg_plugin.check_page import write_page
+    from liteseg_plugin.visualization.check_page import write_page
 
     nasty = "<script>alert(1)</script>.png".replace("/", "")
     shutil.copy(street / "images/train_0000.png", street / "images" / nasty)

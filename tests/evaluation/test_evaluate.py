@@ -21,7 +21,7 @@ from paddleseg.utils import metrics  # noqa: E402
 
 from liteseg_plugin.errors import DataError  # noqa: E402
 from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, worst_images  # noqa: E402
-from liteseg_plugin.metrics import calculate_area  # noqa: E402
+from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 

@@ -7,7 +7,7 @@ import paddle
 import pytest
 from paddleseg.models.pp_liteseg import PPLiteSeg as PaddleSegPPLiteSeg
 
-from liteseg_plugin.losses import OhemCrossEntropyLoss
+from liteseg_plugin.losses.ohem import OhemCrossEntropyLoss
 from liteseg_plugin.models import PPLiteSeg
 
 ARM_TYPES = [

@@ -1,0 +1,61 @@
+"""From a Paddle inference model to a checked ONNX file, without touching the environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from liteseg_plugin.errors import ExportError
+from liteseg_plugin.runtimes.base import last_words
+
+DEFAULT_OPSET = 13
+"""Read by ONNX Runtime, OpenVINO and TensorRT 8 to 11."""
+
+# A process of its own: the converter aborts its process on what it cannot convert. Without an
+# optimising tool, because the others pip-install packages, and NumPy 2 with them.
+_CONVERT = """
+import inspect, sys, zlib, paddle2onnx
+model, params, target, opset = sys.argv[1:]
+known = inspect.signature(paddle2onnx.export).parameters
+options = {"optimize_tool": "None"} if "optimize_tool" in known else {}
+paddle2onnx.export(model, params, target, opset_version=int(opset), **options)
+"""
+
+
+def convert(
+    model: str | os.PathLike,
+    params: str | os.PathLike,
+    target: str | os.PathLike,
+    opset: int = DEFAULT_OPSET,
+) -> None:
+    """Convert an inference model to ONNX, and check the file.
+
+    Args:
+        model: ``model.json`` or ``model.pdmodel``.
+        params: ``model.pdiparams``.
+        target: ONNX file to write.
+        opset: ONNX operator set.
+
+    Raises:
+        ExportError: If paddle2onnx or onnx is missing, or the model cannot be converted.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise ExportError("ONNX needs an extra: pip install 'liteseg_plugin[onnx]'") from None
+    target = Path(target)
+    arguments = [str(model), str(params), str(target), str(opset)]
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _CONVERT, *arguments], capture_output=True, text=True
+    )
+    if result.returncode != 0 or not target.is_file() or not target.stat().st_size:
+        raise ExportError(f"paddle2onnx cannot convert {model}: {_reason(result)}")
+    onnx.checker.check_model(str(target), full_check=True)
+
+
+def _reason(result: subprocess.CompletedProcess) -> str:
+    if "No module named 'paddle2onnx'" in result.stderr:
+        return "it is not installed: pip install 'liteseg_plugin[onnx]'"
+    return last_words(result)

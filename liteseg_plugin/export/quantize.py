@@ -1,0 +1,247 @@
+"""Post-training static quantisation of an export to INT8, with onnxruntime's quantiser."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.export.writer import DEPLOY_FILE, INT8_FILE, file_sha256
+from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.system import write_whole
+
+if TYPE_CHECKING:
+    import onnx
+    from onnxruntime.quantization.calibrate import TensorsData
+
+REPORT_FILE = "model_int8.json"
+TOLERANCE = 0.005
+"""Share of labels that a layer may change, quantised alone, and still be quantised."""
+
+
+def quantize(
+    path: str | os.PathLike,
+    images: Sequence[str | os.PathLike],
+    *,
+    tolerance: float = TOLERANCE,
+    measured_images: int = 8,
+    progress: Callable[[Iterable], Iterable] = lambda steps: steps,
+) -> dict:
+    """Add a quantised ONNX file to an exported folder.
+
+    Convolutions compute in INT8, with a scale for each output channel of their weights, and one
+    for each of their inputs and outputs, from the range that the calibration images cause. Which
+    convolutions that hurts is measured: each is quantised alone, and those that change more labels
+    than ``tolerance`` stay in float32.
+
+    Args:
+        path: The exported folder; it must hold an ONNX file.
+        images: Calibration images: typical ones, a few dozen.
+        tolerance: Share of labels that a layer may change, quantised alone, from 0 to 1.
+        measured_images: How many of the images the layers are measured on; these are held in
+            memory, the others one at a time.
+        progress: Wraps steps of work, as ``tqdm`` does.
+
+    Returns:
+        The report, also written beside the model as ``model_int8.json``: ``agreement`` of labels
+        with float32 with all layers quantised (``agreement_all``) and as written
+        (``agreement``), and ``layers`` with the share of labels that each changes alone, and the
+        precision that it got.
+
+    Raises:
+        DataError: If there is no image, or one cannot be read, or is of a size that the export does
+            not take.
+        ExportError: If there is no ONNX file, or onnxruntime or onnx is missing.
+        ValueError: If ``tolerance`` is no share.
+    """
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"tolerance is a share of labels from 0 to 1, got {tolerance}")
+    if not images:
+        raise DataError("calibration needs images, and there are none")
+    predictor = Predictor(path, runtime="onnxruntime")
+    exported = predictor.exported
+
+    def read(image: str | os.PathLike) -> np.ndarray:
+        batch = predictor.transform(read_image(image))
+        predictor.require_shape(batch)
+        return batch
+
+    with tempfile.TemporaryDirectory() as work:
+        source = _folded(exported.onnx, work)
+        ranges = _ranges(source, map(read, images), work)
+        layers = [node for node in source.graph.node if node.op_type == "Conv"]
+
+        names = [layer.name for layer in layers]
+        every = len(images) // min(measured_images, len(images))
+        probe = [read(image) for image in images[::every][:measured_images]]
+        wanted = list(_labels(source, probe))
+        changes = {
+            name: 1 - _agreement(_quantized(source, ranges, [name]), probe, wanted)
+            for name in progress(names)
+        }
+        kept = [name for name in names if changes[name] <= tolerance]
+        if not kept:
+            raise ExportError(
+                f"every layer changes more than {tolerance:.2%} of the labels in INT8: nothing is "
+                "left to quantise; are the calibration images typical ones?"
+            )
+        agreement_all = _agreement(_quantized(source, ranges, names), probe, wanted)
+        result = _quantized(source, ranges, kept)
+        agreement = _agreement(result, probe, wanted)
+
+    report = {
+        "images": len(images),
+        "measured_images": len(probe),
+        "tolerance": tolerance,
+        "agreement_all": agreement_all,
+        "agreement": agreement,
+        "layers": [
+            {
+                "name": layer.name,
+                "weight_shape": _weight_shape(source, layer),
+                "changed_alone": changes[layer.name],
+                "precision": "int8" if layer.name in kept else "fp32",
+            }
+            for layer in layers
+        ],
+    }
+    _write(exported.model.parent, result, report)
+    return report
+
+
+def _folded(path: Path, work: str) -> onnx.ModelProto:
+    """Return the model with its batch norms folded into the convolutions."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    target = Path(work, "folded.onnx")
+    with _quiet():
+        quant_pre_process(str(path), str(target), skip_symbolic_shape=True)
+    model = onnx.load(str(target))
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    return model
+
+
+def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: str) -> TensorsData:
+    """Return the range of each input and output of the convolutions over the images.
+
+    One batch is held at a time.
+    """
+    import onnx
+    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+
+    name = model.graph.input[0].name
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._feeds = ({name: batch} for batch in batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self._feeds, None)
+
+    path = Path(work, "calibrated.onnx")
+    onnx.save(model, str(path))
+    calibrator = create_calibrator(
+        path, ["Conv", "Relu"], augmented_model_path=str(Path(work, "augmented.onnx"))
+    )
+    with _quiet():
+        calibrator.set_execution_providers(["CPUExecutionProvider"])
+        calibrator.collect_data(Reader())
+        return calibrator.compute_data()
+
+
+def _quantized(
+    model: onnx.ModelProto, ranges: TensorsData, names: Sequence[str]
+) -> onnx.ModelProto:
+    """Return the model with the named convolutions in INT8, between Q and DQ nodes."""
+    import onnx
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    # A ReLU behind becomes part of the scale, which then spends no step on negative numbers.
+    made = {node.output[0] for node in model.graph.node if node.name in names}
+    relus = [n.name for n in model.graph.node if n.op_type == "Relu" and n.input[0] in made]
+    quantizer = QDQQuantizer(
+        copied,
+        per_channel=True,
+        reduce_range=False,
+        weight_qType=QuantType.QInt8,
+        # Features are positive behind a ReLU. With signed ones both CPU runtimes are half as fast.
+        activation_qType=QuantType.QUInt8,
+        tensors_range=ranges,
+        nodes_to_quantize=[*names, *relus],
+        nodes_to_exclude=[],
+        op_types_to_quantize=["Conv", "Relu"],
+        extra_options={},
+    )
+    quantizer.quantize_model()
+    return quantizer.model.model
+
+
+def _labels(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    for batch in batches:
+        [output] = session.run(None, {name: batch})
+        yield output if output.ndim == 3 else output.argmax(axis=1)
+
+
+def _agreement(
+    model: onnx.ModelProto, batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray]
+) -> float:
+    pairs = zip(_labels(model, batches), wanted)
+    return float(np.mean([(labels == others).mean() for labels, others in pairs]))
+
+
+def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    return shapes.get(layer.input[1], [])
+
+
+def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
+    """Put model and report in place; deploy.yaml does not mention them while they change."""
+    _mention(folder, None)
+    write_whole(folder / INT8_FILE, model.SerializeToString())
+    write_whole(folder / REPORT_FILE, json.dumps(report, indent=1).encode())
+    _mention(folder, file_sha256(folder / INT8_FILE))
+
+
+def _mention(folder: Path, checksum: str | None) -> None:
+    deploy = yaml.safe_load((folder / DEPLOY_FILE).read_text(encoding="utf-8"))
+    own = deploy.setdefault("liteseg", {})
+    own["onnx_int8"] = INT8_FILE if checksum else None
+    own.setdefault("sha256", {})[INT8_FILE] = checksum
+    write_whole(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep back the quantiser's advice and ONNX Runtime's remarks on folded constants."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        onnxruntime.set_default_logger_severity(2)

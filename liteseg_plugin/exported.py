@@ -1,0 +1,95 @@
+"""What an exported folder says of itself, checked."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import yaml
+from paddleseg.cvlibs import manager
+from paddleseg.transforms import Compose
+from paddleseg.utils.visualize import get_color_map_list
+
+from liteseg_plugin.errors import ExportError
+from liteseg_plugin.export.writer import DEPLOY_FILE, OUTPUT_OPS, file_sha256
+
+
+class ExportedModel:
+    """An exported folder, the plugin's or PaddleSeg's.
+
+    Args:
+        path: The folder, or the ``deploy.yaml`` in it.
+
+    Attributes:
+        model: Path of the Paddle inference model.
+        params: Path of its weights.
+        onnx: Path of the ONNX file, or None.
+        onnx_int8: Path of the quantised ONNX file, or None.
+        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
+        transforms: The transforms of an image, as PaddleSeg's ``Compose``.
+        output_op: What the graph makes of the logits.
+        scale: Scale at which the graph runs the network.
+        classes: Names and colours; empty for exports of PaddleSeg's.
+
+    Raises:
+        ExportError: If the folder holds no complete export, or a file in it is not the one that
+            was exported.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        path = Path(path)
+        path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            deploy, own = content["Deploy"], content.get("liteseg") or {}
+            self.model, self.params = (_beside(path, deploy[key]) for key in ("model", "params"))
+            self.onnx, self.onnx_int8 = (
+                _beside(path, own[key]) if own.get(key) else None for key in ("onnx", "onnx_int8")
+            )
+            transforms = [dict(t) for t in deploy["transforms"]]
+            self.transforms = Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms])
+            self.input_shape = _input_shape(deploy.get("input_shape"))
+            self.output_op = deploy["output_op"]
+            if self.output_op not in OUTPUT_OPS:
+                raise ValueError(f"output_op {self.output_op!r}")
+            self.scale = float(own.get("evaluation_scale", 1.0))
+            self.classes = list(own.get("classes", []))
+            checksums = dict(own.get("sha256", {}))
+        except FileNotFoundError as error:
+            raise ExportError(
+                f"{path.parent} is no exported folder: {error.filename} is missing"
+            ) from None
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
+        for file in filter(None, (self.model, self.params, self.onnx, self.onnx_int8)):
+            # Paddle loads weights that lack their last bytes, and computes nonsense with them.
+            if checksums.get(file.name) not in (None, file_sha256(file)):
+                raise ExportError(f"{file} is not the file that was exported; export again")
+
+    def named_classes(self) -> list[dict]:
+        """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
+        if self.classes:
+            return self.classes
+        colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
+        return [{"name": str(i), "color": color} for i, color in enumerate(colors)]
+
+
+def _input_shape(written: list | None) -> tuple[int | None, ...]:
+    """Read an input shape; PaddleSeg writes -1 for an open extent, and for four of them None."""
+    shape = tuple(
+        None if n is None or n == -1 else int(n) for n in written or [None, 3, None, None]
+    )
+    if len(shape) != 4 or shape[1] != 3 or any(n is not None and n < 1 for n in shape):
+        raise ValueError(f"input_shape {written}")
+    return shape
+
+
+def _beside(deploy: Path, name: str) -> Path:
+    """Return a file of the exported folder; names that lead out of it are refused."""
+    if Path(name).name != name:
+        raise ExportError(f"{deploy} names {name!r}, which is not a file beside it")
+    path = deploy.with_name(name)
+    if not path.is_file():
+        raise FileNotFoundError(2, "missing", str(path))
+    return path

@@ -1,0 +1,1 @@
+"""From pictures to label maps with an exported model."""

@@ -1,0 +1,157 @@
+"""Label maps from an exported model: decode, transform, run, and back to the image's size."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.runtimes import catalog
+from liteseg_plugin.runtimes.base import Runtime, usable_cpus, written_shape
+
+
+class Predictor:
+    """An exported model in a runtime.
+
+    Args:
+        path: The exported folder, or the ``deploy.yaml`` in it; or what was read of it, whose files
+            are not checked again.
+        runtime: One of ``catalog.RUNTIMES``.
+        device: ``cpu``, or ``gpu`` where the runtime has one.
+        threads: CPU threads; by default as many as this process may use.
+        precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
+
+    Attributes:
+        exported: What was exported.
+        engine_ms: Milliseconds that the engine alone took, for each image so far.
+
+    Raises:
+        ValueError: If the runtime or the precision is unknown.
+        ExportError: If the folder holds no complete export, or the runtime is not installed or
+            cannot load it.
+
+    Example:
+        >>> mask = Predictor("exported/")(cv2.imread("street.png"))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike | ExportedModel,
+        runtime: str = "paddle",
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+    ) -> None:
+        self.exported = path if isinstance(path, ExportedModel) else ExportedModel(path)
+        self._engine = catalog.create(
+            runtime, self.exported, device, threads or usable_cpus(), precision
+        )
+        self.engine_ms: list[float] = []
+
+    @classmethod
+    def of_engine(cls, exported: ExportedModel, engine: Runtime) -> Predictor:
+        """Return the predictor of an engine that holds the model already."""
+        predictor = cls.__new__(cls)
+        predictor.exported, predictor._engine, predictor.engine_ms = exported, engine, []
+        return predictor
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Segment one image.
+
+        Args:
+            image: (H, W, 3) of uint8, BGR, as ``cv2.imread`` reads it.
+
+        Returns:
+            Class indices, (H, W) of int32.
+
+        Raises:
+            DataError: If the array is no such image, or of a size that the export does not take.
+        """
+        return self.batch([image])[0]
+
+    def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Segment images of any sizes; those that the network sees in one size run together.
+
+        Args:
+            images: Each (H, W, 3) of uint8, BGR.
+
+        Returns:
+            For each its class indices, (H, W) of int32.
+
+        Raises:
+            DataError: If an array is no such image, or of a size that the export does not take.
+        """
+        transformed = [self.transform(image) for image in images]
+        of_size: dict[tuple[int, ...], list[int]] = {}
+        for number, x in enumerate(transformed):
+            of_size.setdefault(x.shape, []).append(number)
+        labels: list[np.ndarray] = [np.empty(0)] * len(images)
+        for numbers in of_size.values():
+            together = self._engine.input_shape[0] or len(numbers)
+            for start in range(0, len(numbers), together):
+                part = numbers[start : start + together]
+                # A fixed number of images is filled up with the last of them.
+                filled = part + part[-1:] * (together - len(part))
+                output = self.run(np.concatenate([transformed[n] for n in filled]))
+                for place, number in enumerate(part):
+                    size_hw = images[number].shape[:2]
+                    labels[number] = self.labels(output[place : place + 1], size_hw)
+        return labels
+
+    def transform(self, image: np.ndarray) -> np.ndarray:
+        """Return the batch of one, (1, 3, h, w) of float32, that the network sees of an image.
+
+        Raises:
+            DataError: If the array is no image.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise DataError(
+                f"an image is (H, W, 3) of uint8 in BGR, got {image.shape} of {image.dtype}"
+            )
+        data = self.exported.transforms({"img": image.astype("float32")})
+        return np.ascontiguousarray(data["img"][np.newaxis])
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Map a transformed batch (N, 3, H, W) to the graph's output, and note the time.
+
+        Raises:
+            DataError: If the export does not take batches of that shape.
+        """
+        self.require_shape(batch)
+        started = time.perf_counter()
+        output = self._engine.run(batch)
+        self.engine_ms.append((time.perf_counter() - started) * 1000 / len(batch))
+        return output
+
+    def require_shape(self, batch: np.ndarray) -> None:
+        """Refuse a transformed batch of a shape that the export does not take.
+
+        Raises:
+            DataError: If it has such a shape.
+        """
+        shape = self._engine.input_shape
+        if any(wanted not in (None, n) for wanted, n in zip(shape, batch.shape)):
+            raise DataError(
+                f"the export takes {written_shape(shape)}, not "
+                f"{written_shape(batch.shape)} (N x C x H x W); export with no "
+                "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
+            )
+
+    def labels(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """Return the class indices (H, W) of int32 of an image from the output for a batch of one.
+
+        Args:
+            output: The graph's output, (1, h, w) or (1, C, h, w).
+            size_hw: Height and width of the image.
+        """
+        label = output[0]
+        if self.exported.output_op != "argmax":
+            label = label.argmax(axis=0).astype("int32")
+        if label.shape != size_hw:  # a transform resized the image
+            label = cv2.resize(label, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
+        return label

@@ -1,0 +1,262 @@
+"""Video files and cameras: their frames in, a video of overlays out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from liteseg_plugin.errors import DataError, LitesegError
+from liteseg_plugin.visualization.overlay import indexed_image, legend_bar, overlapped, overlay
+
+VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
+CAMERA = "camera:"
+
+_USUAL_FPS = 25.0
+_FASTEST_FPS = 240.0  # some containers state the ticks of their clock instead
+_RATE_FRAMES = 30
+
+
+def is_video(source: str) -> bool:
+    """Whether a path names a video file by its suffix, or a camera (``camera:0``)."""
+    return source.startswith(CAMERA) or Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
+class Frames:
+    """The frames of a video file or a camera, one after the other.
+
+    Args:
+        source: The file, or ``camera:`` and its number.
+
+    Attributes:
+        source: As given.
+        live: Whether it is a camera.
+        name: What its results are called.
+        fps: Frames a second that it states, or a usual number.
+        stated: How many frames it says it has, or None.
+
+    Raises:
+        DataError: If it cannot be opened.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.live = source.startswith(CAMERA)
+        if self.live:
+            number = source[len(CAMERA) :]
+            if not number.isdecimal():
+                raise DataError(f"{source!r} names no camera; the first is {CAMERA}0")
+            self.name = f"camera_{number}"
+            self._capture = cv2.VideoCapture(int(number))
+            problem = f"cannot open camera {number}: it is not there, or in use, or not permitted"
+        else:
+            if not os.path.isfile(source):
+                raise DataError(f"video not found: {source}")
+            self.name = Path(source).stem
+            self._capture = cv2.VideoCapture(source)
+            problem = f"cannot read video {source}: it is no video, or is cut short"
+        if not self._capture.isOpened():
+            raise DataError(problem)
+        fps = self._capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps if 0 < fps <= _FASTEST_FPS else _USUAL_FPS
+        stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        self.stated = int(stated) if stated > 0 and not self.live else None
+        self._read, self._seconds, self._shape = 0, 0.0, None
+
+    def read(self) -> np.ndarray | None:
+        """Return the next frame, (H, W, 3) of uint8 in BGR, or None after the last.
+
+        Raises:
+            DataError: If there is none, if the size changes on the way, if the file ends before
+                the time that it states, or if the camera stops.
+        """
+        whole, frame = self._capture.read()
+        if not whole:
+            self._check_end()
+            return None
+        if self._shape not in (None, frame.shape):
+            raise DataError(
+                f"{self.source}: frame {self._read} is of another size than those before it"
+            )
+        self._shape = frame.shape
+        self._read += 1
+        # Containers of a varying frame rate give times, others only count.
+        elapsed = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        self._seconds = max(elapsed, self._read / self.fps)
+        return frame
+
+    def close(self) -> None:
+        """Let go of the file or the camera."""
+        self._capture.release()
+
+    def _check_end(self) -> None:
+        if self.live:
+            raise DataError(f"{self.source} gave no more frames after {self._read}")
+        if not self._read:
+            raise DataError(f"cannot read video {self.source}: it holds no frame")
+        seconds = (self.stated or 0) / self.fps
+        # Counts are estimates in some containers, but not by half a second.
+        if seconds - self._seconds > 0.5 + 0.02 * seconds:
+            raise DataError(
+                f"video {self.source} is cut short: it ends at {self._seconds:.1f} s of "
+                f"{seconds:.1f} s; the {self._read} frames before are written"
+            )
+
+
+def segment_video(
+    segment: Callable[[np.ndarray], np.ndarray],
+    classes: Sequence[dict],
+    frames: Frames,
+    save_dir: str | os.PathLike,
+    *,
+    legend: bool = True,
+    save_labels: bool = False,
+) -> Iterator[dict]:
+    """Segment the frames of a video or a camera, and write a video of what people look at.
+
+    Reading the next frames and writing the last ones goes on while the model runs. Stopping early
+    leaves a video of the frames so far.
+
+    Args:
+        segment: Maps a frame to its class indices (H, W); a :class:`Predictor`, for one.
+        classes: ``{"name": ..., "color": [r, g, b]}`` in index order.
+        frames: Where they come from; closed at the end.
+        save_dir: Where ``overlay/NAME.mp4`` goes, with the frame rate. The video of a camera
+            keeps its pace: frames are repeated where the model is slower.
+        legend: Whether to list all classes below; many that have but numbers would fill it.
+        save_labels: Whether to write ``NAME/000000.png`` (class indices with a palette) too.
+
+    Yields:
+        For each frame, as soon as it is written, ``overlay`` (the path of the video), ``label``
+        (a path or None) and ``picture`` (what the video shows, BGR).
+
+    Raises:
+        DataError: If a frame cannot be read; those before it are written.
+        OSError: If the video cannot be written.
+    """
+    video = _OverlayVideo(classes, legend, frames, Path(save_dir), save_labels)
+    try:
+        # One reader and one writer, which keep the order.
+        yield from overlapped(segment, repeat(frames.read), video.write, workers=1)
+    finally:
+        video.close()
+        frames.close()
+
+
+def watch(
+    results: Iterator[dict], frames: Frames, see: Callable[[dict], bool] = lambda result: True
+) -> tuple[int, str | None]:
+    """Go through what :func:`segment_video` yields, with a progress bar.
+
+    A camera has no end but Ctrl-C, which therefore is none of the program.
+
+    Args:
+        results: What it yields.
+        frames: What it was given.
+        see: Is shown each result, and says whether to go on.
+
+    Returns:
+        The number of frames, and the path of the video; None without any.
+    """
+    count, path = 0, None
+    until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
+    with until, contextlib.closing(results):
+        for result in tqdm(results, total=frames.stated, unit="frame"):
+            count, path = count + 1, result["overlay"]
+            if not see(result):
+                break
+    return count, path
+
+
+def show(picture: np.ndarray, title: str) -> bool:
+    """Show a picture in a window; return whether the viewer wants more (q or Esc ends)."""
+    cv2.imshow(title, picture)
+    return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
+
+
+def require_display() -> None:
+    """Check that a window can be opened; without a display, OpenCV takes the process along.
+
+    Raises:
+        LitesegError: If there is no display.
+    """
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        raise LitesegError("--show needs a display; leave it out, the video is written in any case")
+
+
+class _OverlayVideo:
+    """What :func:`segment_video` writes."""
+
+    def __init__(
+        self,
+        classes: Sequence[dict],
+        legend: bool,
+        frames: Frames,
+        folder: Path,
+        save_labels: bool,
+    ) -> None:
+        self._classes, self._legend = classes, legend
+        self._frames = frames
+        self._labels = folder / frames.name if save_labels else None
+        self._path = folder / "overlay" / f"{frames.name}.mp4"
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._labels:
+            self._labels.mkdir(parents=True, exist_ok=True)
+        self._writer: cv2.VideoWriter | None = None
+        self._written, self._times = 0, deque(maxlen=_RATE_FRAMES)
+        self._started = time.perf_counter()
+
+    def write(self, number: int, image: np.ndarray, label: np.ndarray) -> dict:
+        self._times.append(time.perf_counter())
+        picture = overlay(image, label, self._classes, legend=False)
+        if len(self._times) > 1:
+            rate = (len(self._times) - 1) / (self._times[-1] - self._times[0])
+            _write_corner(picture, f"{rate:.1f} frames/s")
+        if self._legend:
+            # Every class, so that the size stays as it is.
+            picture = np.vstack([picture, legend_bar(self._classes, picture.shape[1])])
+        self._writer = self._writer or self._open(picture)
+        for _ in range(self._due()):
+            self._writer.write(picture)
+            self._written += 1
+        path = None
+        if self._labels:
+            path = str(self._labels / f"{number:06d}.png")
+            indexed_image(label, self._classes).save(path)
+        return {"overlay": str(self._path), "label": path, "picture": picture}
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+
+    def _due(self) -> int:
+        if not self._frames.live:
+            return 1
+        elapsed = self._times[-1] - self._started
+        return max(0, 1 + int(elapsed * self._frames.fps) - self._written)
+
+    def _open(self, picture: np.ndarray) -> cv2.VideoWriter:
+        codec = cv2.VideoWriter_fourcc(*"mp4v")
+        size_wh = picture.shape[1::-1]
+        writer = cv2.VideoWriter(str(self._path), codec, self._frames.fps, size_wh)
+        if not writer.isOpened():
+            raise OSError(f"cannot write {self._path}")
+        return writer
+
+
+def _write_corner(picture: np.ndarray, text: str) -> None:
+    """Write a text in the upper left corner, readable on any ground."""
+    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        place, font = (8, 18), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(picture, text, place, font, 0.5, color, thickness, cv2.LINE_AA)

@@ -1,0 +1,1 @@
+"""The hold on PaddleSeg: registry, repairs, and what replaces functions of others."""

@@ -1,0 +1,326 @@
+"""PaddleSeg's silent or obscure failures, said in one sentence that names the thing.
+
+:func:`install` wraps the places of PaddleSeg where a user's mistake first shows (config, builder,
+data set, weights, download), so that every route (a PaddleSeg script, ``liteseg train``) says the
+same. The wrapped code decides; nothing that works is refused, but what would go on silently wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import paddle
+import requests
+import yaml
+from paddle.io.dataloader.dataloader_iter import (
+    _DataLoaderIterMultiProcess,
+    _DataLoaderIterSingleProcess,
+)
+from paddleseg import core as _  # noqa: F401 - loads the modules wrapped below
+from paddleseg.cvlibs import Config
+from paddleseg.cvlibs.builder import Builder
+from paddleseg.datasets import Cityscapes, Dataset
+from paddleseg.optimizers.optimizer import BaseOptimizer
+from paddleseg.transforms import Compose
+from paddleseg.utils import logger, utils
+
+from liteseg_plugin.datasets import cityscapes, validation
+from liteseg_plugin.datasets.loading import FastCompose
+from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
+from liteseg_plugin.integration.compat import replace_in_utils
+from liteseg_plugin.models.pp_liteseg import PPLiteSeg
+from liteseg_plugin.training import checkpoint
+from liteseg_plugin.weights import load_matching_weights, load_weights
+
+_installed = False
+_raised_in_thread: LitesegError | None = None
+
+
+def install() -> None:
+    """Wrap PaddleSeg's functions, once."""
+    global _installed
+    if _installed:
+        return
+    _installed = True
+    _wrap(Config, "__init__", _read_config)
+    _wrap(Builder, "load_component_class", _find_component)
+    _wrap(Builder, "build_component", _build)
+    _wrap(BaseOptimizer, "_collect_params", _group_parameters)
+    _wrap(Dataset, "__init__", _open_dataset)
+    _wrap(Cityscapes, "__init__", _open_cityscapes)
+    _wrap(Dataset, "__getitem__", _read_sample)
+    _wrap(Compose, "__call__", _check_and_transform)
+    _wrap(FastCompose, "__call__", _transform)  # it checks what it decodes
+    loop = sys.modules["paddleseg.core.train"]  # paddleseg.core.train itself is the function
+    for module in (loop, sys.modules["paddleseg.core"]):
+        _wrap(module, "train", _train)
+        _wrap(module, "evaluate", _evaluate)
+    _wrap(loop, "resume", _resume)
+    for name, wrapper in (
+        ("download_pretrained_model", _download),
+        ("load_pretrained_model", _load_partly),
+        ("load_entire_model", _load_whole),
+    ):
+        replace_in_utils(name, _wrapped(getattr(utils, name), wrapper))
+    for iterator in (_DataLoaderIterSingleProcess, _DataLoaderIterMultiProcess):
+        _wrap(iterator, "_thread_loop", _load_in_thread)
+    _wrap(sys, "excepthook", _excepthook)
+
+
+def explain(error: BaseException) -> LitesegError | None:
+    """Return the error behind ``error`` that was made for people, if there is one.
+
+    Paddle's data loader hides it: in a thread it gives a SystemError about a queue, from a worker
+    process the text of a traceback.
+    """
+    if isinstance(error, LitesegError):
+        name = f"{type(error).__module__}.{type(error).__qualname__}: "
+        return type(error)(str(error).rpartition(name)[2].strip())
+    if isinstance(error, SystemError) and "queue" in str(error):
+        return _raised_in_thread
+    return None
+
+
+# --- wrappers: each gets the original first ------------------------------------------------------
+
+
+def _read_config(original: Callable[..., None], self: Config, path: str, *args: Any, **kw: Any):
+    if not Path(path).is_file():
+        known = [str(p) for p in Path(path).parent.glob("*.y*ml")]
+        close = difflib.get_close_matches(str(path), known, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ConfigError(f"config not found: {path}{hint}")
+    try:
+        original(self, path, *args, **kw)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {path} is no valid YAML: {error}") from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"config {path}: its _base_ {error.filename} does not exist") from error
+    except (AssertionError, RuntimeError, TypeError, AttributeError) as error:
+        reason = error.__context__ or error
+        raise ConfigError(f"config {path}: {reason}") from error
+
+
+def _find_component(original: Callable[..., Any], self: Builder, class_type: str):
+    for registry in self.comp_list:
+        if class_type in registry.components_dict:
+            return original(self, class_type)
+    everything = {name: r.name for r in self.comp_list for name in r.components_dict}
+    close = difflib.get_close_matches(str(class_type), everything, n=5, cutoff=0.5)
+    registries = {everything[name] for name in close} or {r.name for r in self.comp_list}
+    choices = "; ".join(
+        f"{r.name}: {', '.join(sorted(r.components_dict))}"
+        for r in self.comp_list
+        if r.name in registries
+    )
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    raise ConfigError(f"unknown component {class_type!r}; {hint}Choices are {choices}")
+
+
+def _build(original: Callable[..., Any], self: Builder, cfg: dict):
+    try:
+        return original(self, cfg)
+    except RuntimeError as error:
+        cause = error.__context__
+        if cause is None:
+            raise
+        if isinstance(cause, LitesegError):
+            raise cause from None
+        name = cfg.get("type")
+        if isinstance(cause, TypeError) and "argument" in str(cause):
+            accepted = _accepted_arguments(self.load_component_class(name))
+            raise ConfigError(f"{name}: {cause}. It takes {accepted}") from cause
+        raise ConfigError(f"{name}: {cause}") from cause
+
+
+def _accepted_arguments(component: Any) -> str:
+    names: list[str] = []
+    for part in inspect.getmro(component) if inspect.isclass(component) else (component,):
+        if inspect.isclass(part) and "__init__" not in vars(part):
+            continue
+        parameters = inspect.signature(part).parameters.values()
+        names += [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return ", ".join(names) or "the arguments that its documentation lists"
+
+
+def _group_parameters(original: Callable[..., list], self: BaseOptimizer, model: paddle.nn.Layer):
+    """Refuse rates for parts that there are not, which PaddleSeg leaves at the common rate."""
+    names = [*dict(model.named_parameters())]
+    for group in self.custom_cfg or ():
+        part = group.get("name")
+        if not part or not any(part in name for name in names):
+            raise ConfigError(
+                f"optimizer.custom_cfg: no parameter's name has {part!r} in it; the parts of "
+                f"{type(model).__name__} are {', '.join(dict(model.named_children()))}"
+            )
+    return original(self, model)
+
+
+def _open_dataset(original: Callable[..., None], self: Dataset, *args: Any, **kw: Any):
+    values = inspect.signature(original).bind(self, *args, **kw)
+    values.apply_defaults()
+    given = values.arguments
+    mode, root = str(given["mode"]).lower(), given["dataset_root"]
+    if given.get(f"{mode}_path") is None and os.path.isfile(os.path.join(root, f"{mode}.txt")):
+        # As `liteseg data split` leaves it; PaddleSeg itself has no default.
+        given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
+    listing = given.get(f"{mode}_path")
+    try:
+        original(*values.args, **values.kwargs)
+    except ValueError:
+        if listing is not None and os.path.isfile(listing):
+            _, wrong = validation.read_list(
+                listing, root, separator=given["separator"], labelled=mode != "test"
+            )
+            for fault in wrong:
+                raise DataError(fault.message) from None
+        raise
+    if not self.file_list:
+        raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
+
+
+def _open_cityscapes(original: Callable[..., None], self: Cityscapes, *args: Any, **kw: Any):
+    original(self, *args, **kw)
+    cityscapes.check_pairs(self.dataset_root, self.mode, self.file_list)
+
+
+def _read_sample(original: Callable[..., dict], self: Dataset, index: int):
+    operations = self.transforms.transforms
+    if not operations or not isinstance(operations[0], validation.SampleCheck):
+        operations.insert(0, validation.SampleCheck(self.num_classes, self.ignore_index))
+    return original(self, index)
+
+
+def _check_and_transform(original: Callable[..., dict], self: Compose, data: dict):
+    if isinstance(data.get("img"), str):
+        validation.check_image_file(data["img"])
+    return _transform(original, self, data)
+
+
+def _transform(original: Callable[..., dict], self: Compose, data: dict):
+    image, label = data.get("img"), data.get("label")
+    try:
+        return original(self, data)
+    except Exception as error:
+        if not isinstance(image, str):
+            raise
+        validation.read_image(image)
+        if isinstance(label, str):
+            validation.read_label(label)
+        what = error if isinstance(error, LitesegError) else f"{type(error).__name__}: {error}"
+        raise DataError(
+            validation.about(image, label if isinstance(label, str) else None, what)
+        ) from error
+
+
+def _train(original: Callable[..., None], *args: Any, **kw: Any):
+    values = inspect.signature(original).bind(*args, **kw)
+    values.apply_defaults()
+    check_batch_is_filled(values.arguments["train_dataset"], values.arguments["batch_size"])
+    return original(*args, **kw)
+
+
+def check_batch_is_filled(dataset: paddle.io.Dataset, batch_size: int) -> None:
+    """Refuse to wait for ever for the first batch.
+
+    PaddleSeg drops the last batch of an epoch if it is not complete.
+
+    Raises:
+        DataError: If the images of one process do not fill a batch.
+    """
+    processes = paddle.distributed.ParallelEnv().nranks
+    if math.ceil(len(dataset) / processes) < batch_size:
+        raise DataError(
+            f"{len(dataset)} training images do not fill one batch of {batch_size} in each of "
+            f"{processes} process(es); lower --batch_size or add images"
+        )
+
+
+def _evaluate(original: Callable[..., Any], model: Any, eval_dataset: Any, *a: Any, **kw):
+    if len(eval_dataset) == 0:
+        raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
+    return original(model, eval_dataset, *a, **kw)
+
+
+def _download(original: Callable[..., str], url: str):
+    try:
+        return original(url)
+    except (requests.RequestException, OSError) as error:
+        raise WeightsError(
+            f"cannot download {url} ({type(error).__name__}). To work offline, download it "
+            "elsewhere and name the local file: --model_path PATH for full weights, --opts "
+            "model.backbone.pretrained=PATH for a backbone (None: start from random weights)"
+        ) from error
+
+
+def _load_partly(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):
+    if pretrained is None:
+        return original(model, pretrained)
+    loaded = load_matching_weights(model, local_path(pretrained))
+    logger.info(f"Loaded {loaded} of {len(model.state_dict())} arrays from {pretrained}")
+
+
+def _resume(original: Callable[..., int], model: Any, optimizer: Any, resume_model: str | None):
+    if resume_model is None:
+        return original(model, optimizer, resume_model)
+    # Not the original, whose paddle.load runs whatever code a file holds.
+    folder = Path(resume_model)
+    iteration = checkpoint.iteration_of(folder)
+    checkpoint.restore(folder, model, optimizer)
+    logger.info(f"Resumed from {resume_model}")
+    return iteration
+
+
+def _load_whole(original: Callable[..., None], model: paddle.nn.Layer, pretrained: str | None):
+    if pretrained is None or not isinstance(model, PPLiteSeg):
+        return original(model, pretrained)
+    load_weights(model, local_path(pretrained))
+
+
+def local_path(path_or_url: str) -> str:
+    """Return the path of weights, which are downloaded into PaddleSeg's cache if given by URL."""
+    is_url = urlparse(path_or_url).netloc
+    return utils.download_pretrained_model(path_or_url) if is_url else path_or_url
+
+
+def _load_in_thread(original: Callable[..., None], self: Any, *args: Any):
+    global _raised_in_thread
+    try:
+        original(self, *args)
+    except Exception as error:
+        # Left to itself, the thread dies and the main thread waits for its batch for ever.
+        _raised_in_thread = explain(error)
+        self._exit_thread_unexpectedly()
+        if _raised_in_thread is None:
+            raise
+
+
+def _excepthook(original: Callable[..., None], kind: type, error: BaseException, trace: Any):
+    explained = explain(error)
+    if explained is None:
+        original(kind, error, trace)
+    else:
+        print(f"error: {explained}", file=sys.stderr)
+
+
+def _wrapped(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(*args: Any, **kw: Any) -> Any:
+        return wrapper(original, *args, **kw)
+
+    return call
+
+
+def _wrap(owner: Any, name: str, wrapper: Callable[..., Any]) -> None:
+    setattr(owner, name, _wrapped(getattr(owner, name), wrapper))

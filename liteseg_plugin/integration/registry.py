@@ -1,0 +1,90 @@
+"""The plugin's hold on PaddleSeg: its components in the managers, and everything else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+
+def register() -> None:
+    """Put the components into PaddleSeg's managers, in place of PaddleSeg's own of those names.
+
+    Silent and idempotent. :func:`owners` tells whose the registered classes are.
+    """
+    for manager, components in _components():
+        for component in components:
+            # Not manager.add_component, which warns of every name that is replaced.
+            manager.components_dict[component.__name__] = component
+
+
+def owners() -> dict[str, str]:
+    """Tell for each name of the plugin's which class is registered under it now.
+
+    Returns:
+        Names to ``module.class``, or to ``""`` where nothing is registered.
+    """
+    registered = (
+        (component.__name__, manager.components_dict.get(component.__name__))
+        for manager, components in _components()
+        for component in components
+    )
+    return {name: f"{cls.__module__}.{cls.__name__}" if cls else "" for name, cls in registered}
+
+
+def activate(arguments: Sequence[str] = ()) -> None:
+    """Register the components, repair PaddleSeg on this Paddle, and make its errors clear.
+
+    Args:
+        arguments: The command line that runs, script first. If it is a script of PaddleSeg's with
+            ``--model_path`` (or ``--resume_model``, in training), full weights are given, and the
+            backbone's need not be downloaded.
+    """
+    # First of all: with autoload enabled this import activates, through the hook, and the modules
+    # below must not be half imported then.
+    import paddleseg  # noqa: F401
+
+    from liteseg_plugin.integration import compat, patches
+
+    register()
+    patches.install()
+    compat.apply()
+    if _gives_full_weights(arguments):
+        compat.skip_backbone_download()
+
+
+def _gives_full_weights(arguments: Sequence[str]) -> bool:
+    if not arguments:
+        return False
+    flags = {"train.py": "--resume_model"}
+    flags.update(dict.fromkeys(("val.py", "predict.py", "export.py", "analyse.py"), "--model_path"))
+    flag = flags.get(os.path.basename(arguments[0]))
+    given = (argument.split("=")[0] for argument in arguments[1:])
+    # argparse admits abbreviations
+    return flag is not None and any(flag.startswith(name) and len(name) > 4 for name in given)
+
+
+def _components() -> list[tuple]:
+    import paddleseg  # noqa: F401 - first: its import registers, through the hook, and ends here
+    from paddleseg.cvlibs import manager
+
+    from liteseg_plugin.datasets import loading
+    from liteseg_plugin.losses.ohem import OhemCrossEntropyLoss
+    from liteseg_plugin.models import pp_liteseg, sppm, uafm
+
+    models = (
+        pp_liteseg.PPLiteSeg,
+        sppm.SPPM,
+        sppm.PointwiseContext,
+        uafm.UAFM,
+        uafm.UAFM_ChAtten,
+        uafm.UAFM_ChAtten_S,
+        uafm.UAFM_SpAtten,
+        uafm.UAFM_SpAtten_S,
+        uafm.UAFMMobile,
+        uafm.UAFMMobile_SpAtten,
+    )
+    return [
+        (manager.MODELS, models),
+        (manager.LOSSES, (OhemCrossEntropyLoss,)),
+        (manager.DATASETS, (loading.Dataset, loading.Cityscapes)),
+    ]

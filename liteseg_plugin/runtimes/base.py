@@ -1,0 +1,126 @@
+"""What every engine that runs an exported model is, and what they share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from liteseg_plugin.errors import ExportError
+
+if TYPE_CHECKING:
+    from paddle import inference
+
+    from liteseg_plugin.exported import ExportedModel
+
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+"""What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
+
+
+class Runtime(ABC):
+    """An engine that holds one model.
+
+    Attributes:
+        precisions: What it computes in, by device.
+        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
+    """
+
+    precisions: ClassVar[dict[str, tuple[str, ...]]]
+    input_shape: tuple[int | None, ...]
+
+    @abstractmethod
+    def __init__(
+        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+    ) -> None:
+        """Load the model.
+
+        Raises:
+            ExportError: If the engine is not installed or cannot load the model.
+        """
+
+    @abstractmethod
+    def feed(self, batch: np.ndarray) -> None:
+        """Give the engine images (N, 3, H, W)."""
+
+    @abstractmethod
+    def compute(self) -> None:
+        """Run the model on what was fed, and wait until it is done."""
+
+    @abstractmethod
+    def fetch(self) -> np.ndarray:
+        """Return a copy of the output."""
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Map images (N, 3, H, W) to labels (N, H, W) or scores (N, C, H, W)."""
+        self.feed(batch)
+        self.compute()
+        return self.fetch()
+
+
+class PaddleRuntime(Runtime):
+    """An engine of Paddle Inference; subclasses put it into ``_engine`` when they are fed."""
+
+    _engine: inference.Predictor
+
+    def compute(self) -> None:  # noqa: D102 - the interface's
+        self._engine.run()
+
+    def fetch(self) -> np.ndarray:  # noqa: D102
+        return self._engine.get_output_handle(self._engine.get_output_names()[0]).copy_to_cpu()
+
+
+def feed_paddle(engine: inference.Predictor, batch: np.ndarray) -> None:
+    """Give an engine of Paddle Inference images (N, 3, H, W)."""
+    handle = engine.get_input_handle(engine.get_input_names()[0])
+    handle.reshape(batch.shape)
+    handle.copy_from_cpu(batch)
+
+
+def onnx_file(exported: ExportedModel, precision: str) -> Path:
+    """Return the ONNX file of an export for a precision.
+
+    Raises:
+        ExportError: If it has none.
+    """
+    folder = exported.model.parent
+    if exported.onnx is None:
+        raise ExportError(f"{folder} holds no ONNX file; export with --format onnx")
+    if precision != "int8":
+        return exported.onnx
+    if exported.onnx_int8 is None:
+        raise ExportError(f"{folder} holds no INT8 model; make it with liteseg quantize {folder}")
+    return exported.onnx_int8
+
+
+def missing(package: str, extra: str) -> ExportError:
+    """Say which extra installs a package."""
+    return ExportError(f"{package} is not installed: pip install 'liteseg_plugin[{extra}]'")
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of what a library said, which tells the most."""
+    return str(error).strip().splitlines()[-1]
+
+
+def last_words(process: subprocess.CompletedProcess) -> str:
+    """Return the line that tells the most of what a failed process said, and its exit code."""
+    lines = [line for line in (process.stderr + process.stdout).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line or "not support" in line]
+    said = (telling or lines or ["it said nothing"])[-1].strip()
+    return f"{said} (exit code {process.returncode})"
+
+
+def written_shape(shape: Sequence[int | None]) -> str:
+    """Write an input shape, with ? for what may be any."""
+    return "x".join("?" if n is None else str(n) for n in shape)
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may use, which in a container are fewer than there are."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""The page of `liteseg data check`: one HTML file that opens from disk."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+
+from liteseg_plugin.datasets.validation import read_image, read_label
+from liteseg_plugin.system import process, write_whole
+from liteseg_plugin.visualization.html import data_uri, render
+from liteseg_plugin.visualization.overlay import overlay
+
+_WIDEST = 480  # pixels of a picture on the page
+_LISTED = 1000  # messages of one kind
+
+
+def write_page(report: dict, path: str | os.PathLike, *, progress: bool = True) -> Path:
+    """Write what :func:`liteseg_plugin.datasets.check.check` found, with overlays.
+
+    Args:
+        report: Its result.
+        path: The HTML file.
+        progress: Show a progress bar.
+
+    Returns:
+        The path.
+    """
+
+    def draw(sample: dict) -> dict:
+        return {
+            "split": sample["split"],
+            "image": os.path.relpath(sample["image"], report["data"]),
+            "uri": data_uri(_overlay(sample, report["classes"]), "jpeg"),
+        }
+
+    pictures = process(draw, report["samples"], description="overlays", progress=progress)
+    findings = []
+    for severity in ("errors", "warnings"):
+        groups = defaultdict(list)
+        for entry in report[severity]:
+            groups[entry["kind"]].append(entry["message"])
+        findings.append((severity.capitalize(), groups))
+    page = render("check.html", report=report, findings=findings, pictures=pictures, listed=_LISTED)
+    # File names may hold bytes that are no text.
+    write_whole(path, page.encode("utf-8", errors="replace"))
+    return Path(path)
+
+
+def _overlay(sample: dict, classes: list[dict]) -> bytes:
+    """Return a JPEG of at most `_WIDEST` pixels width."""
+    image, label = read_image(sample["image"]), read_label(sample["label"])
+    width = min(_WIDEST, image.shape[1])
+    size_wh = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    label = cv2.resize(label.astype("uint8"), size_wh, interpolation=cv2.INTER_NEAREST)
+    blended = overlay(image, label, classes, legend=False)
+    return cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

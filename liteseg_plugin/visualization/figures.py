@@ -1,0 +1,175 @@
+"""Figures on light and on dark ground."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from liteseg_plugin.visualization.html import data_uri
+
+_LIGHT = {"ground": "#ffffff", "text": "#1c1e21", "line": "#d8dce1"}
+_DARK = {"ground": "#14171a", "text": "#e6e8ea", "line": "#3a4047"}
+_WIDTH = 4.2  # inches: the text stays readable on a phone
+_BLUE, _ORANGE = "#3f8fd2", "#e08a2e"
+
+
+def on_page(draw: Callable[[Figure], None], alt: str, caption: str) -> dict[str, str | bytes]:
+    """Draw a figure twice, for light and for dark pages.
+
+    Args:
+        draw: Draws on an empty figure.
+        alt: What the figure says, for those who do not see it.
+        caption: The line below it.
+
+    Returns:
+        ``png`` (the bytes of a file), ``light``, ``dark`` (data URIs), ``width`` on the page,
+        ``alt`` and ``caption``.
+    """
+    light, dark = io.BytesIO(), io.BytesIO()
+    inches = _save(draw, light, dark=False, form="png")
+    _save(draw, dark, dark=True, form="png")
+    return {
+        "png": light.getvalue(),
+        "light": data_uri(light.getvalue(), "png"),
+        "dark": data_uri(dark.getvalue(), "png"),
+        "width": f"{inches * 80:.0f}px",  # at which its text is as large as the page's
+        "alt": alt,
+        "caption": caption,
+    }
+
+
+def save(draw: Callable[[Figure], None], path: str | Path) -> None:
+    """Write a figure on light ground, in the format that the path ends in.
+
+    Raises:
+        ValueError: If that is no format of figures.
+        OSError: If it cannot be written.
+    """
+    _save(draw, path, dark=False, form=Path(path).suffix[1:] or "png")
+
+
+def _save(
+    draw: Callable[[Figure], None], file: io.BytesIO | str | Path, dark: bool, form: str
+) -> float:
+    """Return the width in inches."""
+    theme = _DARK if dark else _LIGHT
+    settings = {
+        "figure.facecolor": theme["ground"],
+        "axes.facecolor": theme["ground"],
+        "axes.edgecolor": theme["line"],
+        "grid.color": theme["line"],
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "legend.frameon": False,
+        # Names are names: a dollar sign in one is no formula.
+        "text.parse_math": False,
+        **dict.fromkeys(
+            ("text.color", "xtick.color", "ytick.color", "axes.labelcolor"), theme["text"]
+        ),
+    }
+    with matplotlib.rc_context(settings):
+        figure = Figure(layout="constrained")
+        draw(figure)
+        figure.savefig(file, dpi=200, format=form)
+    return float(figure.get_figwidth())
+
+
+def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | None]]):
+    """Return what draws scores in 0..1, a row of bars a class.
+
+    Args:
+        names: Of the classes.
+        scores: By name of the score, one value a class, or None.
+    """
+
+    def draw(figure: Figure) -> None:
+        figure.set_size_inches(_WIDTH, 1 + 0.1 * (1 + len(scores)) * len(names))
+        axes = figure.subplots()
+        rows = np.arange(len(names))
+        height = 0.8 / len(scores)
+        for number, ((score, values), color) in enumerate(zip(scores.items(), (_BLUE, _ORANGE))):
+            values = [0 if value is None else value * 100 for value in values]
+            axes.barh(
+                rows + (number + 0.5) * height - 0.4, values, height, label=score, color=color
+            )
+        axes.set_yticks(rows, _short(names))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel("%")
+        axes.grid(False, axis="y")
+        figure.legend(loc="outside upper right", ncols=len(scores))
+
+    return draw
+
+
+def confusion(names: Sequence[str], matrix: np.ndarray):
+    """Return what draws a confusion matrix, each row in % of its class.
+
+    Args:
+        names: Of the C classes.
+        matrix: Pixels by true and predicted class, (C, C).
+    """
+    total = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, total, out=np.full(matrix.shape, np.nan), where=total > 0) * 100
+
+    def draw(figure: Figure) -> None:
+        size = float(np.clip(1.2 + 0.27 * len(names), _WIDTH, 16))
+        figure.set_size_inches(size, size)
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        axes.set_xticks(range(len(names)), _short(names), rotation=90)
+        axes.set_yticks(range(len(names)), _short(names))
+        axes.set_xlabel("predicted")
+        axes.set_ylabel("true")
+        axes.grid(False)
+        if len(names) <= 25:
+            for (row, column), share in np.ndenumerate(shares):
+                if share >= 0.5:
+                    color = "white" if share > 55 else "#1c1e21"
+                    axes.text(
+                        column, row, f"{share:.0f}", ha="center", va="center", color=color, size=7
+                    )
+
+    return draw
+
+
+def histogram(values: Sequence[float], label: str):
+    """Return what draws how often values in 0..1 occur."""
+
+    def draw(figure: Figure) -> None:
+        figure.set_size_inches(_WIDTH, 2.2)
+        axes = figure.subplots()
+        axes.hist(np.multiply(values, 100), bins=np.arange(0, 101, 5), color=_BLUE)
+        axes.set_xlim(0, 100)
+        axes.set_xlabel(label)
+        axes.set_ylabel("images")
+
+    return draw
+
+
+def differences(names: Sequence[str], values: Sequence[float], label: str):
+    """Return what draws signed differences, a bar a name, better ones to the right."""
+
+    def draw(figure: Figure) -> None:
+        figure.set_size_inches(_WIDTH, 0.8 + 0.22 * len(names))
+        axes = figure.subplots()
+        points = np.multiply(values, 100)
+        axes.barh(range(len(names)), points, color=np.where(points < 0, _ORANGE, _BLUE).tolist())
+        axes.set_yticks(range(len(names)), _short(names))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel(label)
+        axes.grid(False, axis="y")
+
+    return draw
+
+
+def _short(names: Sequence[str], most: int = 20) -> list[str]:
+    """Cut names that would leave no room for what they name."""
+    return [name if len(name) <= most else f"{name[: most - 3]}..." for name in names]

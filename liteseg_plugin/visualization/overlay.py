@@ -1,0 +1,206 @@
+"""Pictures that people look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, TypeVar
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.system import ahead
+
+if TYPE_CHECKING:
+    from liteseg_plugin.inference.predictor import Predictor
+
+
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_Written = TypeVar("_Written")
+
+
+def segment_files(
+    predictor: Predictor,
+    image_paths: Sequence[str],
+    names: Sequence[str],
+    save_dir: str | os.PathLike,
+    *,
+    workers: int = 2,
+) -> Iterator[dict]:
+    """Segment image files and write what people look at.
+
+    Reading the next images and writing the last ones goes on while the model runs.
+
+    Args:
+        predictor: An exported model.
+        image_paths: The images.
+        names: One for each, without extension; they may hold folders.
+        save_dir: Where ``NAME.png`` (class indices with a palette) and ``overlay/NAME.jpg`` go.
+        workers: Threads that read, and as many that write.
+
+    Yields:
+        For each image, as soon as it is written, the paths ``image``, ``label`` and ``overlay``.
+
+    Raises:
+        DataError: If an image cannot be read; those before it are written.
+    """
+    classes = predictor.exported.named_classes()
+    reads = (partial(read_image, path) for path in image_paths)
+
+    def write(number: int, image: np.ndarray, label: np.ndarray) -> dict:
+        path, name = image_paths[number], names[number]
+        return _write_result(image, label, classes, path, Path(save_dir), name)
+
+    yield from overlapped(predictor, reads, write, workers=workers)
+
+
+def overlapped(
+    segment: Callable[[np.ndarray], np.ndarray],
+    reads: Iterable[Callable[[], np.ndarray | None]],
+    write: Callable[[int, np.ndarray, np.ndarray], _Written],
+    *,
+    workers: int,
+) -> Iterator[_Written]:
+    """Segment images, while the next are read and the last are written.
+
+    Args:
+        segment: Maps an image to its class indices; a :class:`Predictor`, for one.
+        reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
+        write: Takes the number of an image, the image, and its class indices (H, W).
+        workers: Threads that read, and as many that write; with one, each keeps the order.
+
+    Yields:
+        For each image, in order, what ``write`` returned.
+    """
+    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
+        read = ahead(readers, lambda task: task(), reads, 2 * workers)
+        images = takewhile(lambda image: image is not None, read)
+        labelled = ((number, image, segment(image)) for number, image in enumerate(images))
+        yield from ahead(writers, lambda result: write(*result), labelled, 2 * workers)
+
+
+def _write_result(
+    image: np.ndarray,
+    label: np.ndarray,
+    classes: Sequence[dict],
+    image_path: str,
+    folder: Path,
+    name: str,
+) -> dict:
+    paths = {
+        "image": str(image_path),
+        "label": str(folder / f"{name}.png"),
+        "overlay": str(folder / "overlay" / f"{name}.jpg"),
+    }
+    for path in (paths["label"], paths["overlay"]):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    indexed_image(label, classes).save(paths["label"])
+    write_image(paths["overlay"], overlay(image, label, classes))
+    return paths
+
+
+def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
+    """Return class indices (H, W) as an image that holds them, with the classes' palette."""
+    indexed = Image.fromarray(label.astype(np.uint8))
+    indexed.putpalette([value for entry in classes for value in entry["color"]])
+    return indexed
+
+
+def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Write an image (H, W, 3) of uint8, BGR, in the format that the path ends in.
+
+    Raises:
+        OSError: If it cannot be written; OpenCV itself only returns False.
+    """
+    if not cv2.imwrite(str(path), image):
+        raise OSError(f"cannot write {path}")
+
+
+def overlay(
+    image: np.ndarray,
+    label: np.ndarray,
+    classes: Sequence[dict],
+    *,
+    weight: float = 0.55,
+    legend: bool = True,
+) -> np.ndarray:
+    """Blend an image with the colours of its labels, and add a legend below.
+
+    Args:
+        image: (H, W, 3) of uint8, BGR.
+        label: Class indices (H, W); indices without a class stay uncoloured.
+        classes: ``{"name": ..., "color": [r, g, b]}`` in index order.
+        weight: Share of the label's colour.
+        legend: Whether to list the classes that occur.
+
+    Returns:
+        (H + legend, W, 3) of uint8, BGR.
+    """
+    blended = image.copy()
+    known = label < len(classes)
+    mixed = cv2.addWeighted(image, 1 - weight, colorize(label, classes), weight, 0)
+    blended[known] = mixed[known]
+    if not legend:
+        return blended
+    present = [classes[i] for i in np.unique(label) if i < len(classes)]
+    return np.vstack([blended, legend_bar(present, image.shape[1])])
+
+
+def colorize(label: np.ndarray, classes: Sequence[dict]) -> np.ndarray:
+    """Return the colours (H, W, 3), BGR, of class indices (H, W); black where there is no class."""
+    palette = np.zeros((256, 3), np.uint8)
+    palette[: len(classes)] = [entry["color"][::-1] for entry in classes]
+    return palette[np.clip(label, 0, 255)]
+
+
+def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: int) -> np.ndarray:
+    """Set images of one size in a row, enlarged, each under its caption.
+
+    Args:
+        images: Each (H, W, 3) of uint8, BGR.
+        captions: One for each.
+        scale: Factor of enlargement.
+
+    Returns:
+        One picture, BGR.
+    """
+    columns = []
+    for image, caption in zip(images, captions):
+        large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        bar = np.full((26, large.shape[1], 3), 255, np.uint8)
+        cv2.putText(bar, caption, (8, 18), _FONT, 0.5, (40, 40, 40), 1, cv2.LINE_AA)
+        columns += [np.vstack([bar, large]), np.full((large.shape[0] + 26, 6, 3), 255, np.uint8)]
+    return np.hstack(columns[:-1])
+
+
+def legend_bar(classes: Sequence[dict], width: int) -> np.ndarray:
+    """Draw colour and name of classes, in as many rows as ``width`` pixels make necessary.
+
+    Args:
+        classes: ``{"name": ..., "color": [r, g, b]}``.
+        width: Width of the result in pixels.
+
+    Returns:
+        (height, width, 3) of uint8, BGR.
+    """
+    row_height, size, x, rows, places = 18, 0.4, 6, 1, []
+    for entry in classes:
+        (text_width, _), _ = cv2.getTextSize(entry["name"], _FONT, size, 1)
+        if x > 6 and x + text_width + 18 > width:
+            rows, x = rows + 1, 6
+        places.append((x, rows - 1))
+        x += text_width + 28
+    canvas = np.full((rows * row_height + 6, width, 3), 255, np.uint8)
+    for entry, (x, row) in zip(classes, places):
+        y = row * row_height + 4
+        cv2.rectangle(canvas, (x, y + 2), (x + 10, y + 12), entry["color"][::-1], cv2.FILLED)
+        cv2.putText(
+            canvas, entry["name"], (x + 14, y + 12), _FONT, size, (40, 40, 40), 1, cv2.LINE_AA
+        )
+    return canvas

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from liteseg_plugin.datasets import validation
+from liteseg_plugin.errors import DataError
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Return a function that writes a picture, and gives its path."""
+
+    def write(name, size_hw=(60, 80)):
+        pixels = np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+        path = tmp_path / name
+        cv2.imwrite(str(path), cv2.GaussianBlur(pixels, (9, 9), 3))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tif", ".webp"])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_image_cut_short_is_an_error(picture, suffix, share):
+    path = picture(f"cut{suffix}")
+    whole = path.read_bytes()
+    assert validation.read_image(path).shape == (60, 80, 3)
+    path.write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(DataError, match=rf"cannot read image .*cut{suffix}"):
+        validation.read_image(path)
+
+
+def test_opencv_itself_gives_grey_for_a_jpeg_cut_short(picture):
+    path = picture("cut.jpg")
+    path.write_bytes(path.read_bytes()[:1500])
+    assert cv2.imread(str(path)) is not None  # or check_image_file is no longer needed
+    with pytest.raises(DataError, match="image file is truncated"):
+        validation.check_image_file(path)
+
+
+def test_jpeg_with_data_behind_its_end_is_read(picture):
+    path = picture("camera.jpg")
+    whole = validation.read_image(path)
+    path.write_bytes(path.read_bytes() + b"\0" * 64)
+    np.testing.assert_array_equal(validation.read_image(path), whole)
+
+
+def test_files_that_are_no_images(tmp_path, bomb):
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    with pytest.raises(DataError, match=r"cannot read image .*text\.png: it is no image"):
+        validation.read_image(text)
+    with pytest.raises(DataError, match=r"cannot read label .*text\.png: it is no image"):
+        validation.read_label(text)
+    for read, kind in ((validation.read_image, "image"), (validation.read_label, "label")):
+        with pytest.raises(DataError, match=f"{kind} not found: .*gone.png"):
+            read(tmp_path / "gone.png")
+        with pytest.raises(DataError, match=f"{kind} not found: "):
+            read(tmp_path)
+        with pytest.raises(DataError, match=rf"cannot read {kind} .*exceeds limit of \d+ pixels"):
+            read(bomb(tmp_path / "bomb.png"))
+
+
+def test_label_of_a_palette_image_is_its_indices(tmp_path):
+    indexed = Image.fromarray(np.uint8([[0, 1], [2, 255]]))
+    indexed.putpalette([200] * 768)
+    indexed.save(tmp_path / "palette.png")
+    assert Image.open(tmp_path / "palette.png").mode == "P"
+    assert validation.read_label(tmp_path / "palette.png").tolist() == [[0, 1], [2, 255]]
+
+
+@pytest.mark.parametrize(
+    ("label", "ignore_index", "expected"),
+    [
+        (np.uint8([[0, 1], [2, 255]]), 255, []),
+        (np.uint8([[0, 1], [2, 255]]), -1, ["255 (1 pixels)"]),
+        (np.uint8([[3, 3], [9, 0]]), 255, ["3 (2 pixels), 9 (1 pixels)"]),
+        (np.int32([[0, 1], [-1, 300]]), 255, ["-1 (1 pixels), 300 (1 pixels)"]),
+        (np.array([[True, False], [True, True]]), 255, []),
+    ],
+)
+def test_label_values(label, ignore_index, expected):
+    found = list(validation.label_faults(label, (2, 2), 3, ignore_index))
+    assert [f.kind for f in found] == ["label-range"] * len(expected)
+    assert all(e in f.message and "0 to 2" in f.message for e, f in zip(expected, found))
+
+
+def test_label_of_other_size_or_with_channels():
+    (size,) = validation.label_faults(np.zeros((4, 6), np.uint8), (2, 3), 3, 255)
+    assert size == ("size", "image and label differ in size: 3x2 and 6x4 (width x height)")
+    (channels,) = validation.label_faults(np.zeros((2, 3, 4), np.uint8), (2, 3), 3, 255)
+    assert channels.kind == "label-channels" and "has 4 channels" in channels.message
+
+
+def test_many_wrong_values_are_counted():
+    label = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    (fault,) = validation.label_faults(label, (16, 16), 3, 255)
+    assert "10 (1 pixels) and 244 more values; with num_classes 3" in fault.message
+
+
+def test_list_names_the_line(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_text("a.png b.png\nmy street.png c.png\n\nd.png\n", encoding="utf-8")
+    pairs, wrong = validation.read_list(path, "root")
+    assert pairs == [("root/a.png", "root/b.png")]
+    assert [f.message.split(" is ")[0] for f in wrong] == [
+        f"line {n} of list {path}" for n in (2, 3, 4)
+    ]
+    pairs, wrong = validation.read_list(path, "root", labelled=False)
+    assert pairs[-1] == ("root/d.png", None) and len(wrong) == 1
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"cannot read list .*train\.txt"):
+        validation.read_list(path, "root")
+
+
+def test_import_brings_no_paddle():
+    code = (
+        "import sys; from liteseg_plugin.datasets import check, split, validation;"
+        "sys.exit(bool({'paddle', 'paddleseg'} & set(sys.modules)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

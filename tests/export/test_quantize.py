@@ -1,0 +1,199 @@
+"""Quantised exports, in ONNX Runtime and OpenVINO, against the float32 ones."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from importlib.util import find_spec
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.export.quantize import REPORT_FILE, quantize
+from liteseg_plugin.export.writer import DEPLOY_FILE, INT8_FILE, export_model
+from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.inference.predictor import Predictor
+
+pytestmark = pytest.mark.skipif(
+    any(find_spec(module) is None for module in ("paddle2onnx", "onnxruntime", "openvino")),
+    reason="needs the extras onnx and openvino, which scripts/test.sh installs",
+)
+TRANSFORMS = [{"type": "Normalize"}]
+
+
+def write_images(folder, number, size_hw=(64, 96)):
+    """Write smooth pictures, and return their paths."""
+    paths = []
+    for seed in range(number):
+        coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+        paths.append(folder / f"{seed}.png")
+        cv2.imwrite(str(paths[-1]), cv2.resize(coarse, size_hw[::-1]))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def exported(build_network, randomized, tmp_path_factory):
+    """Return the folder of an export of any size, with an ONNX file."""
+    folder = tmp_path_factory.mktemp("exported")
+    net = randomized(build_network("T"), seed=1)
+    export_model(net, folder, transforms=TRANSFORMS, onnx_opset=13)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quantized(exported, tmp_path_factory):
+    """Return a folder with both models, the report, and the calibration images."""
+    images = write_images(tmp_path_factory.mktemp("images"), 3)
+    report = quantize(exported, images, tolerance=0.2, measured_images=1)
+    return exported, report, images
+
+
+def copy_of(folder, target):
+    target.mkdir()
+    for file in folder.iterdir():
+        (target / file.name).write_bytes(file.read_bytes())
+    return target
+
+
+def test_quantized_model_labels_nearly_as_float32_in_every_runtime(quantized):
+    folder, report, images = quantized
+    pictures = [cv2.imread(str(path)) for path in images]
+    pictures.append(cv2.resize(pictures[0], (130, 97)))  # another size than those it was made with
+    floats = [Predictor(folder, "onnxruntime")(picture) for picture in pictures]
+    for runtime in ("onnxruntime", "openvino"):
+        predictor = Predictor(folder, runtime, precision="int8")
+        labels = [predictor(picture) for picture in pictures]
+        agreements = [(a == b).mean() for a, b in zip(labels, floats)]
+        assert min(agreements) > 0.75, (runtime, agreements)
+        assert min(agreements) < 1  # it is another model
+    assert report["agreement"] > 0.75
+
+
+def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
+    import onnx
+    from onnx import numpy_helper
+
+    folder, report, _ = quantized
+    assert (folder / INT8_FILE).stat().st_size < 0.4 * (folder / "model.onnx").stat().st_size
+    model = onnx.load(str(folder / INT8_FILE))
+    constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    scales = [
+        constants[node.input[1]].size
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear"
+        and constants.get(node.input[0], np.empty(0)).ndim == 4
+    ]
+    in_int8 = [layer for layer in report["layers"] if layer["precision"] == "int8"]
+    assert sorted(scales) == sorted(layer["weight_shape"][0] for layer in in_int8)
+
+
+def test_report_says_what_each_layer_changes(quantized):
+    folder, report, _ = quantized
+    assert json.loads((folder / REPORT_FILE).read_text()) == report
+    assert (report["images"], report["measured_images"]) == (3, 1)
+    # T: 49 convolutions of the network, and the means over channels of three fusion blocks.
+    assert len(report["layers"]) > 45
+    for layer in report["layers"]:
+        assert 0 <= layer["changed_alone"] <= 1
+        assert (layer["precision"] == "int8") == (layer["changed_alone"] <= 0.2)
+
+
+def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
+    folder, report, images = quantized
+    changes = sorted(layer["changed_alone"] for layer in report["layers"])
+    tolerance = changes[len(changes) // 2]
+    assert tolerance < changes[-1]
+    stricter = quantize(
+        copy_of(folder, tmp_path / "copy"), images, tolerance=tolerance, measured_images=1
+    )
+    kept = [layer for layer in stricter["layers"] if layer["precision"] == "fp32"]
+    assert len(kept) == sum(change > tolerance for change in changes)
+    assert stricter["agreement"] > stricter["agreement_all"]
+
+
+def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, quantized, tmp_path):
+    folder = copy_of(quantized[0], tmp_path / "copy")
+    assert ExportedModel(folder).onnx_int8 is not None
+    export_model(pointwise(), folder, transforms=TRANSFORMS)
+    assert not (folder / INT8_FILE).exists()
+    with pytest.raises(ExportError, match="holds no ONNX file"):
+        Predictor(folder, "onnxruntime", precision="int8")
+
+
+def test_spoilt_quantized_model_is_refused(quantized, tmp_path):
+    folder = copy_of(quantized[0], tmp_path / "copy")
+    with (folder / INT8_FILE).open("r+b") as file:
+        file.truncate(1000)
+    with pytest.raises(ExportError, match=rf"{INT8_FILE} is not the file that was exported"):
+        Predictor(folder, "onnxruntime", precision="int8")
+
+
+@pytest.fixture
+def small(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path / "small", transforms=TRANSFORMS, onnx_opset=13)
+    return tmp_path / "small"
+
+
+def test_calibration_without_images(small):
+    with pytest.raises(DataError, match="calibration needs images, and there are none"):
+        quantize(small, [])
+
+
+def test_calibration_image_that_is_none(small, tmp_path):
+    path = tmp_path / "text.png"
+    path.write_text("no picture")
+    with pytest.raises(DataError, match=r"cannot read image .*text\.png"):
+        quantize(small, [path])
+
+
+def test_calibration_image_of_another_size(pointwise, tmp_path):
+    shape = [1, 3, 24, 32]
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=shape, onnx_opset=13)
+    with pytest.raises(DataError, match="the export takes 1x3x24x32, not 1x3x64x96"):
+        quantize(tmp_path, write_images(tmp_path, 1))
+
+
+def test_images_are_read_one_at_a_time(small, tmp_path, monkeypatch):
+    alive, most = set(), []
+    transform = Predictor.transform
+
+    def watched(self, image):
+        batch = transform(self, image)
+        alive.add(id(batch))
+        weakref.finalize(batch, alive.discard, id(batch))
+        most.append(len(alive))
+        return batch
+
+    monkeypatch.setattr(Predictor, "transform", watched)
+    quantize(small, write_images(tmp_path, 12), tolerance=1, measured_images=2)
+    assert len(most) == 12 + 2
+    assert max(most) <= 2 + 1  # those that layers are measured on, and the one before
+
+
+def test_tolerance_that_is_no_share(small, tmp_path):
+    with pytest.raises(ValueError, match=r"tolerance is a share of labels from 0 to 1, got 5"):
+        quantize(small, write_images(tmp_path, 1), tolerance=5)
+
+
+def test_quantizing_needs_onnx(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
+    with pytest.raises(ExportError, match="holds no ONNX file; export with --format onnx"):
+        quantize(tmp_path / "paddle", write_images(tmp_path, 1))
+
+
+def test_precision_that_a_runtime_has_not_lists_those_it_has(small):
+    with pytest.raises(ExportError, match=r"onnxruntime does not compute in bf16 on cpu"):
+        Predictor(small, "onnxruntime", precision="bf16")
+    with pytest.raises(ExportError, match="holds no INT8 model; make it with liteseg quantize"):
+        Predictor(small, "openvino", precision="int8")
+    with pytest.raises(ValueError, match=r"unknown precision 'fp8'; choose one of"):
+        Predictor(small, "openvino", precision="fp8")
+
+
+def test_mention_follows_the_files(quantized):
+    own = yaml.safe_load((quantized[0] / DEPLOY_FILE).read_text())["liteseg"]
+    assert own["onnx_int8"] == INT8_FILE
+    assert len(own["sha256"][INT8_FILE]) == 64
