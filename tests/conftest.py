@@ -3,9 +3,11 @@ from __future__ import annotations
 import liteseg_plugin  # noqa: F401 - first: it loads zlib before Paddle, as Paddle 2.6.2 needs
 
 # isort: split
+import contextlib
 import os
 import subprocess
 import sys
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from paddleseg.models import STDC1, STDC2
 
+from liteseg_plugin.cli import main
 from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.models import PPLiteSeg
 
@@ -27,31 +30,77 @@ VARIANTS = {
 }
 
 
+# Whoever needs the network fails at once, at an unreachable proxy, instead of waiting for it.
+OFFLINE = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
+os.environ.update(OFFLINE, no_proxy="127.0.0.1,localhost")
+
+
 @pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    """Run a command line; paths of the plugin's entry point and of Python are filled in."""
+def process(tmp_path_factory):
+    """Run a command line as a process, where `liteseg` and `python` are those of this environment.
+
+    Loading Paddle takes seconds. Use it where a process is what is tested, and `run` elsewhere.
+    """
     home = tmp_path_factory.mktemp("home")
 
-    def run(*command, cwd=None, check=True, **environment):
+    def process(*command, cwd=None, check=True, **environment):
         command = [
             {"liteseg": LITESEG, "python": sys.executable}.get(part, str(part)) for part in command
         ]
-        # An unreachable proxy: whoever needs the network fails instead of waiting for it.
-        offline = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
         result = subprocess.run(
             command,
             cwd=cwd,
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, **offline, "SEG_HOME": str(home), **environment},
+            env={**os.environ, "SEG_HOME": str(home), **environment},
         )
-        result.text = result.stdout + result.stderr
-        if check:
-            assert result.returncode == 0, result.text[-3000:]
-        return result
+        return _checked(result, check)
+
+    return process
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """Run a command of `liteseg` in this process: `run("val", ...)`, as a process would."""
+    folder = tmp_path_factory.mktemp("said")
+
+    def run(*argv, check=True):
+        paths = [folder / "stdout", folder / "stderr"]
+        with _output_in(*paths):
+            try:
+                code = main([str(word) for word in argv])
+            except SystemExit as stopped:  # argparse's
+                code = stopped.code or 0
+            except Exception:  # --debug
+                traceback.print_exc()
+                code = 1
+        stdout, stderr = (path.read_text(encoding="utf-8", errors="replace") for path in paths)
+        return _checked(subprocess.CompletedProcess(argv, code, stdout, stderr), check)
 
     return run
+
+
+def _checked(result, check):
+    result.text = result.stdout + result.stderr
+    if check:
+        assert result.returncode == 0, result.text[-3000:]
+    return result
+
+
+@contextlib.contextmanager
+def _output_in(stdout, stderr):
+    """Collect what is printed, by Paddle's C++ too, in files."""
+    with contextlib.ExitStack() as stack:
+        for number, path in ((1, stdout), (2, stderr)):
+            file = stack.enter_context(path.open("wb"))
+            stack.callback(os.close, kept := os.dup(number))
+            stack.callback(os.dup2, kept, number)
+            os.dup2(file.fileno(), number)
+        for redirect, number in ((contextlib.redirect_stdout, 1), (contextlib.redirect_stderr, 2)):
+            stream = open(number, "w", buffering=1, encoding="utf-8", closefd=False)
+            stack.enter_context(redirect(stack.enter_context(stream)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -83,11 +132,11 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(run, toy, tmp_path_factory):
+def trained(process, toy, tmp_path_factory):
     """Config and weights of a network that `liteseg train` trained for two iterations."""
     folder = tmp_path_factory.mktemp("trained")
     config = toy.config(folder)
-    result = run(
+    result = process(
         *("liteseg", "train", "--config", config, "--device", "cpu", "--save_dir", folder / "out"),
         *("--do_eval", "--log_iters", 1, "--seed", 3),
     )
@@ -105,7 +154,7 @@ def exported(run, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     with_onnx = find_spec("paddle2onnx") is not None
     run(
-        *("liteseg", "export", "--config", trained.config, "--model_path", trained.weights),
+        *("export", "--config", trained.config, "--model_path", trained.weights),
         *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
     )
     runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
@@ -126,7 +175,7 @@ def fails(run, tmp_path):
 
     def train(config, *more):
         save = ("--save_dir", tmp_path / "out", "--device", "cpu", "--log_iters", 1)
-        return fails("liteseg", "train", "--config", config, *save, *more)
+        return fails("train", "--config", config, *save, *more)
 
     fails.train = train
     return fails

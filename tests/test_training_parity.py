@@ -24,8 +24,8 @@ def frames(toy):
 
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("variant", ["T", "B"])
-def test_steps_are_those_of_paddleseg(run, frames, variant, processes):
-    result = run(
+def test_steps_are_those_of_paddleseg(process, frames, variant, processes):
+    result = process(
         *("python", SCRIPT, "--data", frames, "--variant", variant, "--processes", processes),
         *("--crop", 96, 64, "--resume", "--same_mkl", "--json"),
         PYTHONPATH=str(REPOSITORY),

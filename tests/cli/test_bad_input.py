@@ -126,7 +126,7 @@ def test_missing_image_is_named(fails, street):
 def test_truncated_label_in_evaluation(fails, street, trained):
     path = street.root / "annot" / "val_0000.png"
     path.write_bytes(path.read_bytes()[:200])
-    message = fails("liteseg", "val", "--config", street(), "--model_path", trained.weights)
+    message = fails("val", "--config", street(), "--model_path", trained.weights)
     assert f"cannot read label {path}" in message
 
 
@@ -149,14 +149,14 @@ def test_missing_data_set_folder(fails, street):
 def test_weights_of_another_model_name_the_keys(fails, street, trained):
     config = street(model__backbone__type="STDC2")
     for command in ("val", "export"):
-        message = fails("liteseg", command, "--config", config, "--model_path", trained.weights)
+        message = fails(command, "--config", config, "--model_path", trained.weights)
         assert "do not fit PPLiteSeg" in message
         assert "missing: backbone.features." in message
         assert "of another shape: backbone.features." in message
 
 
 def test_missing_weights(fails, trained):
-    message = fails("liteseg", "val", "--config", trained.config, "--model_path", "gone.pdparams")
+    message = fails("val", "--config", trained.config, "--model_path", "gone.pdparams")
     assert "weights not found: gone.pdparams" in message
 
 
@@ -180,17 +180,17 @@ def test_backbone_weights_of_another_network(fails, street, tmp_path):
 def test_unreadable_image_in_inference(fails, run, trained, tmp_path):
     exported = tmp_path / "exported"
     run(
-        *("liteseg", "export", "--config", trained.config, "--model_path", trained.weights),
+        *("export", "--config", trained.config, "--model_path", trained.weights),
         *("--save_dir", exported),
     )
     picture = tmp_path / "text.png"
     picture.write_text("no picture")
-    message = fails("liteseg", "infer", "--config", exported, "--image_path", picture)
+    message = fails("infer", "--config", exported, "--image_path", picture)
     assert f"cannot read image {picture}" in message
 
 
 def test_inference_without_an_export(fails, tmp_path):
-    message = fails("liteseg", "infer", "--config", tmp_path, "--image_path", tmp_path)
+    message = fails("infer", "--config", tmp_path, "--image_path", tmp_path)
     assert "is no exported folder" in message
 
 
@@ -198,29 +198,29 @@ def test_run_says_the_same_as_the_commands(fails, street, tmp_path):
     script = Path(__file__).parents[1] / "data" / "paddleseg_script.py"
     for path in (street.root / "annot").glob("train_*.png"):
         cv2.imwrite(str(path), np.full((96, 128), 42, np.uint8))
-    message = fails("liteseg", "run", script, street(), tmp_path / "out")
+    message = fails("run", script, street(), tmp_path / "out")
     assert "label values out of range: 42 (12288 pixels)" in message
 
 
 def test_empty_list_of_evaluation(fails, street, trained):
     (street.root / "val.txt").write_text("")
-    message = fails("liteseg", "val", "--config", street(), "--model_path", trained.weights)
+    message = fails("val", "--config", street(), "--model_path", trained.weights)
     assert "val.txt" in message
     assert "empty" in message
 
 
 def test_sliding_window_without_its_size(fails, trained):
     weights = ("--config", trained.config, "--model_path", trained.weights)
-    assert "--is_slide needs --crop_size" in fails("liteseg", "val", *weights, "--is_slide")
+    assert "--is_slide needs --crop_size" in fails("val", *weights, "--is_slide")
 
 
 def test_run_without_a_script(fails):
-    assert "script not found: tools/train.py" in fails("liteseg", "run", "tools/train.py")
+    assert "script not found: tools/train.py" in fails("run", "tools/train.py")
 
 
 def test_debug_shows_the_traceback(run, trained):
     result = run(
-        *("liteseg", "val", "--config", trained.config, "--model_path", "gone", "--debug"),
+        *("val", "--config", trained.config, "--model_path", "gone", "--debug"),
         check=False,
     )
     assert result.returncode == 1

@@ -8,7 +8,7 @@ def test_benchmark_times_both_exports_and_says_how(run, trained):
     with_onnx = importlib.util.find_spec("paddle2onnx") is not None
     runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
     result = run(
-        *("liteseg", "benchmark", "--config", trained.config, "--model_path", trained.weights),
+        *("benchmark", "--config", trained.config, "--model_path", trained.weights),
         *("--width", 256, "--height", 128, "--repeats", 3, "--warmup", 1, "--json"),
         *("--against", "paddleseg", "--cpu_threads", 2, "--runtime", *runtimes),
     )

@@ -14,7 +14,7 @@ from liteseg_plugin import Predictor
 def exported(run, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     weights = ("--config", trained.config, "--model_path", trained.weights)
-    result = run("liteseg", "export", *weights, "--save_dir", folder)
+    result = run("export", *weights, "--save_dir", folder)
     assert "paddle: 100.0000% of labels are the trained network's, on noise" in result.text
     return folder
 
@@ -38,7 +38,7 @@ def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path)
         assert cv2.imwrite(str(images / name), image)
     save_dir = tmp_path / "out"
     result = run(
-        *("liteseg", "infer", "--config", exported, "--image_path", images, "--save_dir", save_dir),
+        *("infer", "--config", exported, "--image_path", images, "--save_dir", save_dir),
         "--json",
     )
     report = json.loads(result.stdout)
@@ -70,7 +70,7 @@ def test_images_before_an_unreadable_one_are_written(run, exported, tmp_path):
     names = tmp_path / "images" / "list.txt"
     names.write_text("".join(f"{number}.png\n" for number in range(7)))
     result = run(
-        *("liteseg", "infer", "--config", exported, "--image_path", names),
+        *("infer", "--config", exported, "--image_path", names),
         *("--save_dir", tmp_path / "out"),
         check=False,
     )

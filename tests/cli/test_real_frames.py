@@ -42,7 +42,7 @@ def test_train_on_camvid_lowers_the_loss_and_evaluates(run, tmp_path):
     path = tmp_path / "camvid.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     trained = run(
-        *("liteseg", "train", "--config", path, "--device", "cpu", "--iters", 16, "--seed", 1),
+        *("train", "--config", path, "--device", "cpu", "--iters", 16, "--seed", 1),
         *("--log_iters", 4, "--do_eval", "--save_dir", tmp_path / "out", "--num_workers", 1),
         "--use_vdl",
     )
@@ -52,7 +52,7 @@ def test_train_on_camvid_lowers_the_loss_and_evaluates(run, tmp_path):
     assert list((tmp_path / "out").glob("vdlrecords*"))
 
     weights = tmp_path / "out" / "best_model" / "model.pdparams"
-    evaluated = run("liteseg", "val", "--config", path, "--model_path", weights, "--json")
+    evaluated = run("val", "--config", path, "--model_path", weights, "--json")
     numbers = json.loads(evaluated.stdout)
     assert numbers["images"] == 6
     assert all(math.isfinite(v) for v in (numbers["miou"], numbers["kappa"], numbers["accuracy"]))

@@ -28,12 +28,12 @@ def losses(log: str) -> list[float]:
     return [float(value) for value in re.findall(r"\[TRAIN\].*?loss: ([\d.naif]+)", log)]
 
 
-def test_script_without_plugin_builds_the_stock_class(run, toy, tmp_path):
+def test_script_without_plugin_builds_the_stock_class(process, toy, tmp_path):
     """The control: without it, the tests below could pass on PaddleSeg's own model."""
     backbone = {"type": "STDC1", "pretrained": None}
     model = {"_inherited_": False, "type": "PPLiteSeg", "num_classes": 11, "backbone": backbone}
     config = toy.config(tmp_path, model=model)  # with no key that only the plugin knows
-    result = run("python", SCRIPT, config, "build-only", check=False)
+    result = process("python", SCRIPT, config, "build-only", check=False)
     assert "built PPLiteSeg of paddleseg.models.pp_liteseg" in result.stdout
 
 
@@ -48,7 +48,7 @@ def test_train_writes_log_and_checkpoints(trained):
 
 def test_train_resumes(run, trained, tmp_path):
     result = run(
-        *("liteseg", "train", "--config", trained.config, "--device", "cpu", "--iters", 3),
+        *("train", "--config", trained.config, "--device", "cpu", "--iters", 3),
         *("--resume_model", trained.folder / "iter_2", "--save_dir", tmp_path, "--log_iters", 1),
     )
     assert "iter: 3/3" in result.text
@@ -56,8 +56,8 @@ def test_train_resumes(run, trained, tmp_path):
 
 
 @pytest.mark.smoke
-def test_val_prints_json_alone_on_stdout(run, trained):
-    result = run(
+def test_val_prints_json_alone_on_stdout(process, trained):
+    result = process(
         *("liteseg", "val", "--config", trained.config, "--model_path", trained.weights, "--json")
     )
     numbers = json.loads(result.stdout)
@@ -70,7 +70,7 @@ def test_val_prints_json_alone_on_stdout(run, trained):
 
 def test_val_takes_scales_and_flips(run, trained):
     result = run(
-        *("liteseg", "val", "--config", trained.config, "--model_path", trained.weights, "--json"),
+        *("val", "--config", trained.config, "--model_path", trained.weights, "--json"),
         *("--aug_eval", "--flip_horizontal", "--scales", 0.75, 1.0, 1.25),
     )
     assert json.loads(result.stdout)["test_config"] == {
@@ -82,18 +82,22 @@ def test_val_takes_scales_and_flips(run, trained):
 
 
 @pytest.mark.smoke
-def test_exported_model_gives_the_labels_of_predict(run, trained, toy, tmp_path):
+def test_exported_model_gives_the_labels_of_predict(process, trained, toy, tmp_path):
     images = toy.root / "images"
     exported = tmp_path / "exported"
     weights = ("--config", trained.config, "--model_path", trained.weights)
-    run("liteseg", "predict", *weights, "--image_path", images, "--save_dir", tmp_path / "eager")
+    process(
+        *("liteseg", "predict", *weights, "--image_path", images),
+        *("--save_dir", tmp_path / "eager"),
+    )
     assert cv2.imread(str(tmp_path / "eager" / "legend.png")).shape[1] == 480
-    log = run("liteseg", "export", *weights, "--save_dir", exported).text
+    log = process("liteseg", "export", *weights, "--save_dir", exported).text
     assert f"Exported {OURS}" in log
     deploy = yaml.safe_load((exported / "deploy.yaml").read_text())
     assert (exported / deploy["Deploy"]["model"]).is_file()
 
-    run("liteseg", "infer", "--config", exported, "--image_path", images, "--save_dir", tmp_path)
+    infer = ("--config", exported, "--image_path", images, "--save_dir", tmp_path)
+    process("liteseg", "infer", *infer)
     names = sorted(p.stem for p in images.iterdir())
     assert len(names) == 12
     for name in names:
@@ -114,8 +118,8 @@ def _indices(path: Path) -> np.ndarray:
 
 
 @pytest.mark.smoke
-def test_run_gives_an_unmodified_script_the_plugin(run, toy, tmp_path):
-    result = run("liteseg", "run", SCRIPT, toy.config(tmp_path), tmp_path / "out")
+def test_run_gives_an_unmodified_script_the_plugin(process, toy, tmp_path):
+    result = process("liteseg", "run", SCRIPT, toy.config(tmp_path), tmp_path / "out")
     for line in BUILT:
         assert line in result.stdout
     assert len(losses(result.text)) == 2
@@ -124,8 +128,8 @@ def test_run_gives_an_unmodified_script_the_plugin(run, toy, tmp_path):
 
 
 @pytest.mark.smoke
-def test_run_serves_two_processes_of_distributed_launch(run, toy, tmp_path):
-    result = run(
+def test_run_serves_two_processes_of_distributed_launch(process, toy, tmp_path):
+    result = process(
         *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
         *("--log_dir", tmp_path / "log", "liteseg", "run", SCRIPT),
         *(toy.config(tmp_path), tmp_path / "out"),
@@ -140,34 +144,39 @@ def test_run_serves_two_processes_of_distributed_launch(run, toy, tmp_path):
 
 
 @pytest.mark.smoke
-def test_autoload_gives_plain_python_the_plugin_until_disabled(run, toy, tmp_path):
+def test_autoload_gives_plain_python_the_plugin_until_disabled(process, run, toy, tmp_path):
     config = toy.config(tmp_path)
-    assert "disabled" in run("liteseg", "autoload", "status").stdout
+    assert "disabled" in run("autoload", "status").stdout
     try:
-        assert "enabled" in run("liteseg", "autoload", "enable").stdout
-        enabled = run("python", SCRIPT, config, tmp_path / "out")
-        idle = run("python", "-c", "import sys; print('paddle' in sys.modules)")
+        assert "enabled" in run("autoload", "enable").stdout
+        enabled = process("python", SCRIPT, config, tmp_path / "out")
+        idle = process("python", "-c", "import sys; print('paddle' in sys.modules)")
         modules = "import sys; print(*sys.modules)"
-        loaded = run("python", "-c", modules).stdout.split()
-        launched = run(
+        loaded = process("python", "-c", modules).stdout.split()
+        launched = process(
             *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
             *("--log_dir", tmp_path / "log", SCRIPT, config, tmp_path / "out4"),
         )
-        mistake = run("python", SCRIPT, tmp_path / "gone.yml", tmp_path, check=False)
-        own = run("liteseg", "run", SCRIPT, config, tmp_path / "out3")
-        run("python", "-c", "from liteseg_plugin.weights import load_weights")
-        run("python", "-c", "from liteseg_plugin import Predictor")
+        mistake = process("python", SCRIPT, tmp_path / "gone.yml", tmp_path, check=False)
+        own = process("liteseg", "run", SCRIPT, config, tmp_path / "out3")
+        process("python", "-c", "from liteseg_plugin.weights import load_weights")
+        process("python", "-c", "from liteseg_plugin import Predictor")
     finally:
-        assert "disabled" in run("liteseg", "autoload", "disable").stdout
+        assert "disabled" in run("autoload", "disable").stdout
     for line in BUILT:
         assert line in enabled.stdout
         assert line in own.stdout
     assert len(losses(enabled.text)) == 2
     assert idle.stdout.strip() == "False"
-    # What every Python start pays for: three small modules and zlib.
-    ours = {"liteseg_plugin", "liteseg_plugin.integration.import_hook", "liteseg_plugin.autoload"}
+    # What every Python start pays for: four small modules and zlib.
+    ours = {
+        "liteseg_plugin",
+        "liteseg_plugin.autoload",
+        "liteseg_plugin.integration",
+        "liteseg_plugin.integration.import_hook",
+    }
     assert ours <= set(loaded)
-    bare = run("python", "-c", modules).stdout.split()  # autoload is disabled by now
+    bare = process("python", "-c", modules).stdout.split()  # autoload is disabled by now
     # An editable install has a .pth file of its own, which may load the same.
     assert set(loaded) - set(bare) - ours <= {"zlib", "__future__"}
     for line in BUILT:
@@ -178,11 +187,11 @@ def test_autoload_gives_plain_python_the_plugin_until_disabled(run, toy, tmp_pat
     assert "Traceback" not in mistake.stderr
     # What is built instead, the first test of this file says; on Paddle 2.6.2 that may be nothing,
     # as a Python that loads zlib after it crashes.
-    after = run("python", SCRIPT, config, "build-only", check=False)
+    after = process("python", SCRIPT, config, "build-only", check=False)
     assert "liteseg_plugin" not in after.stdout
 
 
-def test_importing_registers_and_does_nothing_else(run):
+def test_importing_registers_and_does_nothing_else(process):
     code = (
         "import logging, random, sys; before = random.getstate(), len(logging.root.handlers);"
         "import liteseg_plugin;"
@@ -191,7 +200,7 @@ def test_importing_registers_and_does_nothing_else(run):
         "print(manager.MODELS['PPLiteSeg'].__module__, manager.LOSSES['OhemCrossEntropyLoss']"
         ".__module__, 'liteseg_plugin.integration.compat' in sys.modules)"
     )
-    result = run("python", "-c", code)
+    result = process("python", "-c", code)
     assert result.stdout.split() == [
         *("True", "False"),
         *("liteseg_plugin.models.pp_liteseg", "liteseg_plugin.losses.ohem", "False"),
@@ -200,8 +209,8 @@ def test_importing_registers_and_does_nothing_else(run):
 
 
 @pytest.mark.smoke
-def test_doctor_reports_and_its_json_is_alone_on_stdout(run):
-    report = json.loads(run("liteseg", "doctor", "--json").stdout)
+def test_doctor_reports_and_its_json_is_alone_on_stdout(process):
+    report = json.loads(process("liteseg", "doctor", "--json").stdout)
     works = {check["name"]: check["works"] for check in report["checks"]}
     assert report["ok"]
     assert all(works[step] for step in ("train", "val", "predict", "export", "paddle inference"))
@@ -213,12 +222,12 @@ def test_doctor_reports_and_its_json_is_alone_on_stdout(run):
     assert {entry["name"] for entry in report["compat"]} >= {"zlib-first", "deploy-yaml"}
 
 
-def test_doctor_says_why_nothing_works_where_numpy_is_broken(run, tmp_path):
+def test_doctor_says_why_nothing_works_where_numpy_is_broken(process, tmp_path):
     (tmp_path / "cv2").mkdir()
     (tmp_path / "cv2" / "__init__.py").write_text(
         "raise ImportError('numpy.core.multiarray failed to import')"
     )
-    result = run("liteseg", "doctor", "--json", check=False, PYTHONPATH=str(tmp_path))
+    result = process("liteseg", "doctor", "--json", check=False, PYTHONPATH=str(tmp_path))
     report = json.loads(result.stdout)
     assert result.returncode == 1
     assert not report["ok"]
@@ -231,10 +240,9 @@ def test_predict_and_infer_see_the_scale_of_evaluation(run, trained, toy, tmp_pa
     config = toy.config(tmp_path, test_config__aug_eval=True, test_config__scales=0.5)
     weights = ("--config", config, "--model_path", trained.weights)
     picture = toy.root / "images" / "val_0000.png"
-    run("liteseg", "predict", *weights, "--image_path", picture, "--save_dir", tmp_path / "p")
-    run("liteseg", "export", *weights, "--save_dir", tmp_path / "e")
+    run("predict", *weights, "--image_path", picture, "--save_dir", tmp_path / "p")
+    run("export", *weights, "--save_dir", tmp_path / "e")
     run(
-        "liteseg",
         "infer",
         "--config",
         tmp_path / "e",
@@ -246,7 +254,7 @@ def test_predict_and_infer_see_the_scale_of_evaluation(run, trained, toy, tmp_pa
     eager = _indices(tmp_path / "p" / "pseudo_color_prediction" / "val_0000.png")
     assert np.mean(_indices(tmp_path / "val_0000.png") == eager) > 0.999
 
-    run("liteseg", "predict", "--config", trained.config, "--model_path", trained.weights,
+    run("predict", "--config", trained.config, "--model_path", trained.weights,
         "--image_path", picture, "--save_dir", tmp_path / "full")  # fmt: skip
     full = _indices(tmp_path / "full" / "pseudo_color_prediction" / "val_0000.png")
     assert (full != eager).any()
@@ -261,7 +269,7 @@ def test_resume_runs_no_code_of_a_checkpoint(run, trained, tmp_path):
     shutil.copytree(trained.folder / "iter_2", checkpoint)
     (checkpoint / "model.pdopt").write_bytes(pickle.dumps(Payload()))
     result = run(
-        *("liteseg", "train", "--config", trained.config, "--device", "cpu", "--iters", 3),
+        *("train", "--config", trained.config, "--device", "cpu", "--iters", 3),
         *("--resume_model", checkpoint, "--save_dir", tmp_path / "out"),
         check=False,
     )
@@ -279,6 +287,6 @@ def test_val_of_another_model_loads_weights_given_by_url(run, toy, tmp_path):
     content["loss"]["coef"] = [1] * 5
     config.write_text(yaml.safe_dump(content))
     url = "https://example.invalid/model.pdparams"
-    result = run("liteseg", "val", "--config", config, "--model_path", url, check=False)
+    result = run("val", "--config", config, "--model_path", url, check=False)
     assert result.returncode == 1
     assert f"cannot download {url}" in result.stderr

@@ -67,7 +67,7 @@ def report(run, trained, tmp_path_factory):
     """A report on the trained network, and what the command printed."""
     folder = tmp_path_factory.mktemp("reports") / "trained"
     result = run(
-        *("liteseg", "val", "--config", trained.config, "--model_path", trained.weights, "--json"),
+        *("val", "--config", trained.config, "--model_path", trained.weights, "--json"),
         *("--report", folder, "--worst", 2),
     )
     return SimpleNamespace(folder=folder, numbers=json.loads(result.stdout), text=result.text)
@@ -75,7 +75,7 @@ def report(run, trained, tmp_path_factory):
 
 def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
     weights = ("--config", trained.config, "--model_path", trained.weights)
-    plain = json.loads(run("liteseg", "val", *weights, "--json").stdout)
+    plain = json.loads(run("val", *weights, "--json").stdout)
     for name in SCORES:
         np.testing.assert_allclose(report.numbers[name], plain[name], atol=1e-6, err_msg=name)
     assert report.numbers["images"] == plain["images"] == 3
@@ -111,7 +111,7 @@ def test_report_page_shows_numbers_and_the_worst_images(report, toy):
 def test_exported_model_evaluates_as_the_network_in_every_runtime(run, trained, exported, report):
     for runtime in {exported.runtimes[0], exported.runtimes[-1]}:
         result = run(
-            *("liteseg", "val", "--config", trained.config, "--exported", exported.folder),
+            *("val", "--config", trained.config, "--exported", exported.folder),
             *("--runtime", runtime, "--cpu_threads", 1, "--json"),
         )
         numbers = json.loads(result.stdout)
@@ -132,7 +132,7 @@ def test_comparison_tells_better_from_worse(run, report, tmp_path):
     other.mkdir()
     (other / "metrics.json").write_text(json.dumps(numbers))
     page = tmp_path / "comparison.html"
-    result = run("liteseg", "compare", report.folder, other, "--save", page)
+    result = run("compare", report.folder, other, "--save", page)
     assert (
         "2 images in both: 1 got better, 0 worse. NOT the same images: 1 only before" in result.text
     )
@@ -144,7 +144,7 @@ def test_comparison_tells_better_from_worse(run, report, tmp_path):
     assert better["image"] in text
     assert gone["image"] not in text
 
-    document = json.loads(run("liteseg", "compare", report.folder, other, "--json").stdout)
+    document = json.loads(run("compare", report.folder, other, "--json").stdout)
     assert document["classes"][3]["difference"] == pytest.approx(0.0625)
     assert document["classes"][4]["boundary_f1"]["difference"] is None
     assert [pair["difference"] for pair in document["images"]] == pytest.approx([0, 0.125])
@@ -166,13 +166,13 @@ def test_hostile_names_are_text(run, trained, toy, exported, tmp_path):
         "val_dataset__val_path": str(root / "val.txt"),
     }
     config = toy.config(tmp_path, **changes)
-    command = ("liteseg", "val", "--config", config, "--model_path", trained.weights)
+    command = ("val", "--config", config, "--model_path", trained.weights)
     run(*command, "--report", tmp_path / "report")
     page = check_page(tmp_path / "report" / "index.html")
     assert HOSTILE in page.text
     assert "{{7*7}}.png" in page.text
     saved = tmp_path / "comparison.html"
-    run("liteseg", "compare", tmp_path / "report", tmp_path / "report", "--save", saved)
+    run("compare", tmp_path / "report", tmp_path / "report", "--save", saved)
     assert HOSTILE in check_page(saved).text
 
 
@@ -180,7 +180,7 @@ def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, repo
     shutil.copytree(report.folder, tmp_path / "report")
     (tmp_path / "report" / "worst" / "mine.jpg").write_text("mine")
     flags = ("--aug_eval", "--flip_horizontal", "--scales", 0.5, 1.0, "--json")
-    command = ("liteseg", "val", "--config", trained.config, "--model_path", trained.weights)
+    command = ("val", "--config", trained.config, "--model_path", trained.weights)
     more = ("--report", tmp_path / "report", "--worst", 1)
     numbers, plain = (json.loads(run(*command, *flags, *m).stdout) for m in (more, ()))
     for name in SCORES:
@@ -199,7 +199,7 @@ def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, repo
 def test_report_leaves_other_files_alone(fails, trained, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     weights = ("--config", trained.config, "--model_path", trained.weights)
-    message = fails("liteseg", "val", *weights, "--report", tmp_path)
+    message = fails("val", *weights, "--report", tmp_path)
     assert "holds other files and no report" in message
     assert (tmp_path / "index.html").read_text() == "mine"
 
@@ -222,7 +222,7 @@ def test_export_of_other_classes_is_refused(fails, toy, exported, tmp_path):
     config = toy.config(
         tmp_path, val_dataset__num_classes=12, train_dataset__num_classes=12, model__num_classes=12
     )
-    message = fails("liteseg", "val", "--config", config, "--exported", exported.folder)
+    message = fails("val", "--config", config, "--exported", exported.folder)
     assert "the exported model has 11 classes, val_dataset has num_classes 12" in message
 
 
@@ -236,7 +236,7 @@ def test_broken_label_is_named_by_the_report_too(fails, toy, exported, tmp_path)
         "val_dataset__val_path": str(root / "val.txt"),
     }
     config = toy.config(tmp_path, **changes)
-    message = fails("liteseg", "val", "--config", config, "--exported", exported.folder)
+    message = fails("val", "--config", config, "--exported", exported.folder)
     assert f"cannot read label {label}" in message
 
 
@@ -261,4 +261,4 @@ def test_compare_refuses_other_classes(fails, report, tmp_path):
     numbers = json.loads((report.folder / "metrics.json").read_text())
     numbers["classes"][0]["name"] = "water"
     (tmp_path / "metrics.json").write_text(json.dumps(numbers))
-    assert "are of other classes" in fails("liteseg", "compare", report.folder, tmp_path)
+    assert "are of other classes" in fails("compare", report.folder, tmp_path)

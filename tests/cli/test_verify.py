@@ -10,12 +10,12 @@ from liteseg_plugin.weights import read_state_dict
 
 
 @pytest.mark.smoke
-def test_verify_agrees_with_the_trained_network_and_not_with_another(run, trained, tmp_path):
+def test_verify_tells_the_trained_network_from_another(process, run, trained, tmp_path):
     weights = ("--config", trained.config, "--model_path", trained.weights)
     with_onnx = importlib.util.find_spec("paddle2onnx") is not None
     form = "onnx" if with_onnx else "paddle"
-    run("liteseg", "export", *weights, "--save_dir", tmp_path, "--format", form)
-    report = json.loads(run("liteseg", "verify", tmp_path, *weights, "--json").stdout)
+    run("export", *weights, "--save_dir", tmp_path, "--format", form)
+    report = json.loads(process("liteseg", "verify", tmp_path, *weights, "--json").stdout)
     expected = {"paddle", "onnxruntime", "openvino"} if with_onnx else {"paddle"}
     assert set(report["runtimes"]) == expected
     assert report["ok"]
@@ -23,7 +23,7 @@ def test_verify_agrees_with_the_trained_network_and_not_with_another(run, traine
     for result in report["runtimes"].values():
         assert result["agreement"] >= 0.9999
         assert result["miou"] == pytest.approx(report["miou"], abs=1e-3)
-    validated = json.loads(run("liteseg", "val", *weights, "--json").stdout)
+    validated = json.loads(run("val", *weights, "--json").stdout)
     assert report["miou"] == pytest.approx(validated["miou"], abs=1e-6)
 
     other = read_state_dict(trained.weights)
@@ -31,7 +31,7 @@ def test_verify_agrees_with_the_trained_network_and_not_with_another(run, traine
     other[name] = other[name][::-1].copy()  # the classes in another order
     (tmp_path / "other.pdparams").write_bytes(pickle.dumps(other))
     result = run(
-        *("liteseg", "verify", tmp_path, "--config", trained.config, "--json"),
+        *("verify", tmp_path, "--config", trained.config, "--json"),
         *("--model_path", tmp_path / "other.pdparams", "--runtime", "paddle"),
         check=False,
     )

@@ -86,7 +86,7 @@ def test_real_labels_become_those_of_the_segnet_edition(tmp_path):
 
 
 def test_original_distribution(run, original, tmp_path):
-    result = run("liteseg", "data", "camvid", original, tmp_path / "out", "--json")
+    result = run("data", "camvid", original, tmp_path / "out", "--json")
     report = json.loads(result.stdout)
     assert (report["train"], report["val"], report["test"]) == (1, 1, 1)
     assert report["published"] == {"train": 367, "val": 101, "test": 233}

@@ -49,7 +49,7 @@ def test_kept_pixels_are_those_of_the_loss():
 
 
 def test_clean_data_set(run, clean):
-    result = run("liteseg", "data", "check", clean, "--json", "--batch_size", 8)
+    result = run("data", "check", clean, "--json", "--batch_size", 8)
     report = json.loads(result.stdout)
     assert report["ok"] and report["errors"] == []
     assert report["splits"] == {"train": 4, "val": 2, "test": 1}
@@ -95,7 +95,7 @@ def test_every_fault_is_found_and_named(run, street):
         listing.writelines(f"images/{n}.jpg annot/{n}.png\n" for n in names)
         listing.write("images/lonely.jpg\n")
 
-    result = run("liteseg", "data", "check", street, "--json", check=False)
+    result = run("data", "check", street, "--json", check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     report = json.loads(result.stdout)
     errors = report["errors"]
@@ -128,7 +128,7 @@ def test_warnings_alone_are_no_failure(run, street):
     with (street / "train.txt").open("a") as listing:
         listing.write("images/twin.png annot/twin.jpg\n")
     shutil.copy(street / "images/train_0003.png", street / os.fsdecode(b"images/\xff.png"))
-    report = json.loads(run("liteseg", "data", "check", street, "--json").stdout)
+    report = json.loads(run("data", "check", street, "--json").stdout)
     assert report["ok"]
     assert kinds(report["warnings"]) == [
         *("duplicate", "label-empty", "label-lossy", "label-single-class", "not-listed"),
@@ -172,7 +172,7 @@ def test_hostile_files_are_entries(run, street, bomb):
     bomb(street / "annot/train_0002.png")
     (images / "train_0003.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4)
     page = street.parent / "page.html"
-    result = run("liteseg", "data", "check", street, "--json", "--html", page, check=False)
+    result = run("data", "check", street, "--json", "--html", page, check=False)
     assert result.returncode == 1 and "Traceback" not in result.stderr
     errors = json.loads(result.stdout)["errors"]
     assert [e["kind"] for e in errors] == ["unreadable"] * 3
@@ -181,11 +181,11 @@ def test_hostile_files_are_entries(run, street, bomb):
 
 
 def test_folders_without_lists(run, tmp_path):
-    result = run("liteseg", "data", "check", tmp_path, check=False)
+    result = run("data", "check", tmp_path, check=False)
     assert result.returncode == 1 and "liteseg data split" in result.stderr
     with pytest.raises(DataError, match="no such folder"):
         from_folder(tmp_path / "gone")
-    result = run("liteseg", "data", "check", check=False)
+    result = run("data", "check", check=False)
     assert "give a folder to check, or --config" in result.stderr
     (tmp_path / "train.txt").write_text("")
     report = look(tmp_path)
@@ -237,7 +237,7 @@ def test_config_is_checked_in_the_words_of_training(run, street, tmp_path):
     )
     config = tmp_path / "mine.yml"
     config.write_text(text, encoding="utf-8")
-    report = json.loads(run("liteseg", "data", "check", "--config", config, "--json").stdout)
+    report = json.loads(run("data", "check", "--config", config, "--json").stdout)
     assert report["ok"] and report["splits"] == {"train": 4, "val": 2}
     assert report["min_kept"]["value"] == 8 * 512 * 512 // 16
     assert report["classes"][0]["name"] == "sky"

@@ -61,7 +61,7 @@ def test_train_ids_by_hand():
 
 
 def test_labels_and_lists(run, tree):
-    made = json.loads(run("liteseg", "data", "cityscapes", tree, "--json").stdout)
+    made = json.loads(run("data", "cityscapes", tree, "--json").stdout)
     assert (made["train"], made["val"], made["test"]) == (2, 1, 1)
     assert (made["made"], made["kept"]) == (3, 0)
     first = "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png "

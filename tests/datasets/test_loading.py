@@ -315,7 +315,7 @@ def test_training_with_a_cache_is_training_without(run, toy, tmp_path):
         more = {f"train_dataset__{key}": value for key, value in keys.items()}
         config = toy.config(tmp_path / name, train_dataset__transforms=TRANSFORMS, **more)
         text[name] = run(
-            *("liteseg", "train", "--config", config, "--device", "cpu", "--seed", 4),
+            *("train", "--config", config, "--device", "cpu", "--seed", 4),
             *("--save_dir", tmp_path / name / "out", "--log_iters", 1, "--iters", 3),
         ).text
     assert len(losses(text["fast"])) == 3
@@ -328,7 +328,7 @@ def test_script_of_paddlesegs_trains_with_a_cache(run, toy, tmp_path):
     sets = ("train_dataset", "val_dataset")
     keys = {f"{name}__{key}": value for name in sets for key, value in cache.items()}
     config = toy.config(tmp_path, train_dataset__transforms=TRANSFORMS, **keys)
-    result = run("liteseg", "run", SCRIPT, config, tmp_path / "out")
+    result = run("run", SCRIPT, config, tmp_path / "out")
     assert len(losses(result.text)) == 2
     assert "mIoU" in result.text
     # Four images of two batches, three to evaluate on, and their labels.

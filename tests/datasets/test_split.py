@@ -37,7 +37,7 @@ def lists(root):
 def test_split_writes_lists_that_hold_each_pair_once(run, folder):
     root = folder([f"{i:03d}" for i in range(20)], labels="masks", suffix="_mask")
     (root / "images" / "alone.png").write_bytes(b"")
-    command = ("liteseg", "data", "split", root, "--labels", "masks", "--label_suffix", "_mask")
+    command = ("data", "split", root, "--labels", "masks", "--label_suffix", "_mask")
     made = json.loads(run(*command, "--json").stdout)
     assert (made["train"], made["val"], made["test"]) == (16, 2, 2)
     assert made["without_label"] == ["images/alone.png"] and made["without_image"] == []
@@ -116,7 +116,7 @@ def test_template_trains_after_two_changed_lines(run, tmp_path):
     root.mkdir()
     (tmp_path / "toy/images").rename(root / "images")
     (tmp_path / "toy/annot").rename(root / "masks")
-    run("liteseg", "data", "split", root, "--labels", "masks", "--ratio", 0.75, 0.25, 0)
+    run("data", "split", root, "--labels", "masks", "--ratio", 0.75, 0.25, 0)
 
     template = REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
     lines = template.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -129,7 +129,7 @@ def test_template_trains_after_two_changed_lines(run, tmp_path):
     config = tmp_path / "mine.yml"
     config.write_text(text.replace("[512, 512]", "[64, 64]"), encoding="utf-8")
     trained = run(
-        *("liteseg", "train", "--config", config, "--device", "cpu", "--batch_size", 2),
+        *("train", "--config", config, "--device", "cpu", "--batch_size", 2),
         *("--iters", 1, "--log_iters", 1, "--do_eval", "--save_dir", tmp_path / "out"),
         *("--opts", "model.backbone.pretrained=None"),
     )

@@ -163,13 +163,13 @@ def test_commands_take_paddlesegs_export_from_any_size_to_onnx(
     export_as_paddleseg(network, stock, [-1, 3, -1, -1], onnx=False)
     name = yaml.safe_load((stock / "deploy.yaml").read_text())["Deploy"]["model"]
     result = run(
-        *("liteseg", "infer_shape", "--model_dir", stock, "--model_filename", name),
+        *("infer_shape", "--model_dir", stock, "--model_filename", name),
         *("--params_filename", "model.pdiparams", "--save_dir", fixed),
         "--input_shape_dict={'x':[1,3,128,256]}",
     )
     assert f"{fixed / name} takes" in result.stdout
     convert = (
-        *("liteseg", "paddle2onnx", "--model_filename", name, "--enable_dev_version", "True"),
+        *("paddle2onnx", "--model_filename", name, "--enable_dev_version", "True"),
         *("--params_filename", "model.pdiparams", "--save_file", tmp_path / "stock.onnx", "--json"),
     )
     report = json.loads(run(*convert, "--model_dir", fixed).stdout)

@@ -80,7 +80,7 @@ def frames_of(path):
 
 def test_video_becomes_a_video_and_label_maps(run, exported, clip, tmp_path):
     result = run(
-        *("liteseg", "infer", "--config", exported.folder, "--image_path", clip),
+        *("infer", "--config", exported.folder, "--image_path", clip),
         *("--save_dir", tmp_path, "--save_labels", "--json"),
     )
     document = json.loads(result.stdout)
@@ -119,7 +119,7 @@ def test_stopping_early_leaves_a_video(exported, clip, tmp_path):
 
 def test_video_that_is_cut_short(fails, exported, cut, tmp_path):
     message = fails(
-        *("liteseg", "infer", "--config", exported.folder, "--image_path", cut),
+        *("infer", "--config", exported.folder, "--image_path", cut),
         *("--save_dir", tmp_path / "out"),
     )
     assert f"video {cut} is cut short: it ends at " in message
@@ -143,7 +143,7 @@ def test_video_that_is_not_there():
 
 
 def test_camera_that_is_not_there(fails, exported):
-    message = fails("liteseg", "infer", "--config", exported.folder, "--image_path", "camera:97")
+    message = fails("infer", "--config", exported.folder, "--image_path", "camera:97")
     assert "cannot open camera 97: it is not there" in message
 
 
@@ -181,7 +181,7 @@ def test_showing_needs_a_display(monkeypatch):
 
 def test_predict_takes_a_video_too(run, trained, clip, tmp_path):
     result = run(
-        *("liteseg", "predict", "--config", trained.config, "--model_path", trained.weights),
+        *("predict", "--config", trained.config, "--model_path", trained.weights),
         *("--device", "cpu", "--image_path", clip, "--save_dir", tmp_path),
     )
     assert "Overlays are in" in result.text

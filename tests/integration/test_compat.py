@@ -109,7 +109,7 @@ MENDED = STOCK + "import liteseg_plugin\nliteseg_plugin.activate(sys.argv)\n"
 
 @pytest.fixture(scope="module")
 def report(run):
-    return json.loads(run("liteseg", "doctor", "--json").stdout)
+    return json.loads(run("doctor", "--json").stdout)
 
 
 def test_every_entry_has_a_snippet(report):
@@ -119,7 +119,7 @@ def test_every_entry_has_a_snippet(report):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", SNIPPETS)
-def test_entry_fails_without_and_works_with_the_repair(run, report, tmp_path, name):
+def test_entry_fails_without_and_works_with_the_repair(process, report, tmp_path, name):
     code = "\n".join(line[8:] for line in SNIPPETS[name].splitlines())
     before, after = STOCK, MENDED
     if name == "zlib-first":
@@ -127,7 +127,7 @@ def test_entry_fails_without_and_works_with_the_repair(run, report, tmp_path, na
 
     def works(preparation: str, folder) -> bool:
         folder.mkdir()
-        result = run("python", "-c", preparation + code, cwd=folder, check=False)
+        result = process("python", "-c", preparation + code, cwd=folder, check=False)
         named = folder / "deploy.yaml"
         if result.returncode == 0 and named.exists():
             return (folder / yaml.safe_load(named.read_text())["Deploy"]["model"]).exists()
@@ -202,6 +202,6 @@ def test_path_of_mkl(tmp_path, vendor, flags, path):
     assert compat.mkl_path(tmp_path / "absent") is None
 
 
-def test_mkl_path_that_a_user_chose_stays(run):
+def test_mkl_path_that_a_user_chose_stays(process):
     code = "import liteseg_plugin as p, os; p.activate(); print(os.environ['MKL_DEBUG_CPU_TYPE'])"
-    assert run("python", "-c", code, MKL_DEBUG_CPU_TYPE="4").stdout.splitlines()[-1] == "4"
+    assert process("python", "-c", code, MKL_DEBUG_CPU_TYPE="4").stdout.splitlines()[-1] == "4"

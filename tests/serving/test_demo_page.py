@@ -160,7 +160,7 @@ def test_page_in_a_browser(page, scheme, width, tmp_path):
 
 
 def test_port_that_is_taken(page, fails, exported):
-    message = fails("liteseg", "demo", exported.folder, "--server_port", page.port)
+    message = fails("demo", exported.folder, "--server_port", page.port)
     assert str(page.port) in message
 
 
@@ -168,8 +168,8 @@ def test_demo_without_gradio(fails, exported, tmp_path, monkeypatch):
     (tmp_path / "gradio.py").write_text("raise ImportError")
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
     monkeypatch.setenv("PYTHONPATH", path)
-    assert "pip install 'liteseg_plugin[demo]'" in fails("liteseg", "demo", exported.folder)
+    assert "pip install 'liteseg_plugin[demo]'" in fails("demo", exported.folder)
 
 
 def test_demo_of_a_folder_that_is_no_export(fails, tmp_path):
-    assert "is no exported folder" in fails("liteseg", "demo", tmp_path)
+    assert "is no exported folder" in fails("demo", tmp_path)

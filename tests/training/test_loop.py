@@ -125,9 +125,9 @@ def test_steps_are_those_of_paddleseg_bit_for_bit(train, tmp_path, capfd):
     assert "iter_3: random state; best mIoU; loss scale of fp16" in said
 
 
-def test_steps_are_those_of_paddleseg_in_two_processes(run, config, tmp_path):
+def test_steps_are_those_of_paddleseg_in_two_processes(process, config, tmp_path):
     script = Path(__file__).parents[1] / "data" / "both_loops.py"
-    run(
+    process(
         *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
         *("--log_dir", tmp_path / "log", script, config, tmp_path / "out"),
     )

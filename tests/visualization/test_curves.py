@@ -23,7 +23,7 @@ def curves(run, tmp_path):
 
     def curves(*runs):
         figure = tmp_path / "curves.png"
-        document = json.loads(run("liteseg", "curves", *runs, "--save", figure, "--json").stdout)
+        document = json.loads(run("curves", *runs, "--save", figure, "--json").stdout)
         assert cv2.imread(str(figure)).std() > 5
         return document["runs"]
 
@@ -73,7 +73,7 @@ def test_curves_of_several_runs_by_folder(curves, tmp_path):
 def test_curves_of_a_real_run(run, trained, tmp_path):
     (tmp_path / "train.log").write_text(trained.log)
     figure = tmp_path / "curves.svg"
-    result = run("liteseg", "curves", tmp_path, "--save", figure)
+    result = run("curves", tmp_path, "--save", figure)
     assert "at iteration 2" in result.text
     assert "best mIoU" in result.text
     assert figure.read_text().startswith("<?xml")
