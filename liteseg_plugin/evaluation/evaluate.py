@@ -23,13 +23,8 @@ from paddleseg.utils import metrics
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
-from liteseg_plugin.metrics.confusion import (
-    BOUNDARY_TOLERANCE,
-    areas,
-    boundary_f1,
-    count_pixels,
-    scores,
-)
+from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
+from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
 from liteseg_plugin.runtimes.base import usable_cpus
 from liteseg_plugin.system import ahead
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from liteseg_plugin.datasets import camvid, toy_street
+from liteseg_plugin.datasets.toy_street import canvas, data_set
 
 SMALL = {"train": 3, "val": 2, "test": 1, "resolution_wh": (64, 48), "progress": False}
 
@@ -66,7 +67,7 @@ def test_render_scene_shapes_and_values(resolution_wh):
 
 
 def test_render_scene_is_bgr(monkeypatch):
-    monkeypatch.setattr(toy_street, "_MOODS", toy_street._MOODS[:1])  # a blue noon sky
+    monkeypatch.setattr(canvas, "MOODS", canvas.MOODS[:1])  # a blue noon sky
     image, label = scene(0)
     blue, green, red = image[label == camvid.CLASS_NAMES.index("sky")].mean(0)
     assert blue > green > red
@@ -153,20 +154,20 @@ def test_generate_leaves_nothing_when_stopped(tmp_path, monkeypatch):
     def stop(path, pixels):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(toy_street, "_write_png", stop)
+    monkeypatch.setattr(data_set, "_write_png", stop)
     with pytest.raises(KeyboardInterrupt):
         toy_street.generate(tmp_path / "toy", **SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_generate_accepts_a_twin_made_meanwhile(tmp_path, monkeypatch):
-    write = toy_street._write
+    write = data_set._write
 
     def slow_write(root, record, *, progress):
         write(root, record, progress=progress)
         write(tmp_path / "toy", record, progress=progress)
 
-    monkeypatch.setattr(toy_street, "_write", slow_write)
+    monkeypatch.setattr(data_set, "_write", slow_write)
     root = toy_street.generate(tmp_path / "toy", **SMALL)
     assert json.loads((root / toy_street.RECORD_NAME).read_text())["train"] == 3
 

@@ -5,14 +5,8 @@ import paddle
 import pytest
 from paddleseg.utils import metrics as paddleseg_metrics
 
-from liteseg_plugin.metrics.confusion import (
-    BOUNDARY_TOLERANCE,
-    boundary_f1,
-    calculate_area,
-    confusion_matrix,
-    count_pixels,
-    scores,
-)
+from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
+from liteseg_plugin.metrics.confusion import calculate_area, confusion_matrix, count_pixels, scores
 
 
 def counted_one_by_one(pred, label, num_classes, ignore_index):
