@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the scripts beside it: the virtual environment that they work in.
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}

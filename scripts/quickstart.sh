@@ -42,7 +42,7 @@ else
   "${train[@]}" --batch_size 8
 fi 2>"$output/train.log" | grep --line-buffered '\[TRAIN\]' ||
   { tail -5 "$output/train.log" "$output"/log/workerlog.0 2>/dev/null; exit 1; }
-weights=$(ls -d "$output"/iter_*/model.pdparams | sort -V | tail -1)
+weights=$(printf "%s\n" "$output"/iter_*/model.pdparams | sort -V | tail -1)
 
 say "Evaluating on held-out scenes"
 "$VENV/bin/liteseg" val --config "$config" --model_path "$weights" --device "$device" --json \
