@@ -10,6 +10,7 @@ Colours are RGB until `render_scene` returns.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -22,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from liteseg_plugin.datasets.camvid import CLASS_NAMES, IGNORE_INDEX
+from liteseg_plugin.system import remove_leftovers, scratch_tag
 
 FORMAT_VERSION: int = 1
 MIN_SIDE: int = 32
@@ -764,7 +766,9 @@ def generate(
     dest = Path(dest)
     if not os.path.lexists(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=dest.parent) as scratch:
+        remove_leftovers(dest.parent, f".{glob.escape(dest.name)}.*")
+        prefix = f".{dest.name}.{scratch_tag()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=dest.parent) as scratch:
             whole = Path(scratch) / "whole"
             _write(whole, record, progress=progress)
             try:
