@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
+import functools
+import itertools
 import os
+import platform
+import re
+import shutil
 import sys
+import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -11,6 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+_SHOWN_NAME = 48
+_TAG = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]+)-")
+_LEFT_AFTER_SECONDS = 24 * 3600
+_number = itertools.count()
 
 
 def process(
@@ -62,21 +76,102 @@ def ahead(
         yield waiting.popleft().result()
 
 
-def write_whole(path: str | os.PathLike, content: bytes) -> None:
+def write_whole(path: str | os.PathLike, content: bytes, *, durable: bool = True) -> None:
     """Write a file under another name and rename it: what has the name is complete.
 
     Args:
         path: The file; its folder is made if need be.
         content: What it shall hold.
+        durable: Whether it is complete even after a power failure, which costs about a
+            millisecond; without it, such a failure may leave an empty file.
+
+    Raises:
+        OSError: If it cannot be written; a file that has the name already stays as it is.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Part of the name only, as the file system limits its length.
+    name = f".{path.name[:_SHOWN_NAME]}.{scratch_tag()}-{next(_number)}.part"
+    scratch = path.with_name(name)
     try:
-        scratch.write_bytes(content)
-        os.replace(scratch, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(os.path.abspath(path.parent))
+        try:
+            scratch.write_bytes(content)
+            if durable:
+                _to_disk(scratch)
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+        raise OSError(error.errno, f"cannot write {shown}: {error.strerror}") from error
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
     finally:
-        scratch.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@functools.cache  # once for each folder
+def _remove_parts(folder: str) -> None:
+    remove_leftovers(folder, ".*.part")
+
+
+def scratch_tag() -> str:
+    """Return the part of a scratch file's name that says whose it is: ``MACHINE-PID``.
+
+    :func:`remove_leftovers` looks for it between ``.`` and ``-``, as in ``.export.TAG-``.
+    """
+    return f"{_machine()}-{os.getpid()}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a short name of where process numbers mean the same: a host, or a container on it."""
+    numbers = ""
+    with contextlib.suppress(OSError):
+        numbers = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{platform.node()} {numbers}'.encode()):08x}"
+
+
+def remove_leftovers(folder: str | os.PathLike, pattern: str) -> None:
+    """Remove scratch files and folders of processes that were killed.
+
+    They are those with the tag of a process that has ended. Where that cannot be known (on
+    Windows, or as the folder is shared with another machine), it is those a day old.
+
+    Args:
+        folder: Where to look; not below.
+        pattern: Of the names, as :mod:`fnmatch` has it.
+    """
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            tag = _TAG.search(entry.name)
+            if not tag or not fnmatch.fnmatchcase(entry.name, pattern):
+                continue
+            # Another process may be removing the same.
+            with contextlib.suppress(OSError):
+                if not _is_left(entry, tag["machine"], int(tag["pid"])):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def _is_left(entry: os.DirEntry, machine: str, pid: int) -> bool:
+    if machine != _machine() or os.name == "nt":  # where os.kill ends the process
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_AFTER_SECONDS
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's, or no process number
+        pass
+    return False
 
 
 def cache_folder() -> Path:

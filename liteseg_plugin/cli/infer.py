@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.integration.registry import activate
 
     activate()
+    from liteseg_plugin.inference.images import printable
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.inference.video import is_video
 
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> dict:
     document[f"{unit}_per_second"] = rate = count / (perf_counter() - started)
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms or [float("nan")])
     print(
-        f"{count} {unit} in {args.save_dir}, {rate:.1f} a second; {args.runtime} alone, "
+        f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {args.runtime} alone, "
         f"median: {latency:.1f} ms"
     )
     return {
@@ -61,24 +62,25 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
-    import os
+    from os.path import splitext
 
-    from paddleseg.utils import get_image_list
     from tqdm import tqdm
 
+    from liteseg_plugin.inference.images import find_images
     from liteseg_plugin.visualization.overlay import segment_files
 
-    images, folder = get_image_list(args.image_path)
+    images = find_images(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.
-    names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
-    names = [os.path.splitext(name)[0] for name in names]
-    results = segment_files(predictor, images, names, args.save_dir)
+    names = [splitext(image.name)[0] for image in images]
+    results = segment_files(predictor, [image.path for image in images], names, args.save_dir)
     return {"images": list(tqdm(results, total=len(images), unit="image"))}
 
 
 def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:
+    from liteseg_plugin.inference.images import check_video_paths
     from liteseg_plugin.inference.video import Frames, require_display, segment_video, show, watch
 
+    check_video_paths(args.image_path, args.save_dir)
     if args.show:
         require_display()
     frames = Frames(args.image_path)

@@ -44,9 +44,10 @@ def run(args: argparse.Namespace) -> None:
     import paddle
     from paddleseg.core import predict
     from paddleseg.transforms import Compose
-    from paddleseg.utils import get_image_list, logger
+    from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes, recolored
+    from liteseg_plugin.inference import images as inputs
     from liteseg_plugin.inference.video import is_video
     from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
@@ -61,7 +62,18 @@ def run(args: argparse.Namespace) -> None:
     if is_video(args.image_path):
         _predict_video(args, builder, settings, classes)
         return
-    images, folder = get_image_list(args.image_path)
+    images, folder = inputs.for_paddleseg(
+        inputs.find_images(args.image_path), inputs.folder_of(args.image_path)
+    )
+    legend = os.path.join(args.save_dir, "legend.png")
+    inputs.check_utf8(args.save_dir, *images)
+    inputs.check_results(
+        images,
+        [
+            *inputs.paddleseg_results(images, folder, args.save_dir),
+            inputs.Result(legend, "the legend"),
+        ],
+    )
     logger.info(f"{len(images)} images for {_common.class_name(model)}")
     settings["custom_color"] = [value for entry in classes for value in entry["color"]]
     predict(
@@ -73,7 +85,6 @@ def run(args: argparse.Namespace) -> None:
         save_dir=args.save_dir,
         **settings,
     )
-    legend = os.path.join(args.save_dir, "legend.png")
     write_image(legend, legend_bar(classes, _LEGEND_WIDTH))
     logger.info(f"What the colours mean is in {legend}")
 
@@ -85,9 +96,11 @@ def _predict_video(
     from paddleseg.utils import logger, utils
 
     from liteseg_plugin.evaluation.evaluate import segment_by
+    from liteseg_plugin.inference.images import check_video_paths
     from liteseg_plugin.inference.video import Frames, segment_video, watch
     from liteseg_plugin.integration.patches import local_path
 
+    check_video_paths(args.image_path, args.save_dir)
     frames = Frames(args.image_path)
     utils.load_entire_model(builder.model, local_path(args.model_path))
     transforms = Compose(builder.val_transforms)

@@ -26,15 +26,15 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.integration.registry import activate
 
     activate()
-    from paddleseg.utils import get_image_list
     from tqdm import tqdm
 
     from liteseg_plugin.errors import LitesegError
     from liteseg_plugin.export.quantize import quantize
+    from liteseg_plugin.inference.images import find_images
 
     if args.num_images < 1:
         raise LitesegError(f"--num_images is a number from 1 up, got {args.num_images}")
-    images, _ = get_image_list(args.image_path)
+    images = [image.path for image in find_images(args.image_path)]
     images = images[:: max(1, len(images) // args.num_images)][: args.num_images]
     report = quantize(
         args.exported,

@@ -1,7 +1,7 @@
 """What can be wrong with lists, images and labels, in the words that every command uses.
 
 Training, evaluation and prediction raise these as :class:`DataError` when they meet them (see
-``integration/patches.py``); ``liteseg data check`` collects them.
+``diagnostics.py``); ``liteseg data check`` collects them.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def read_image(path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR) -> np.nda
     """
     check_image_file(path)
     try:
-        image = cv2.imread(str(path), flags)
+        # Not cv2.imread, which ends the process where a name is not UTF-8.
+        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
     except cv2.error:
         image = None
     if image is None:

@@ -1,1 +1,1 @@
-"""From pictures to label maps with an exported model."""
+"""Segmenting images: finding them, and naming what is written for them."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, TypeVar
@@ -15,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.system import ahead
+from liteseg_plugin.inference.images import Result, check_results, printable
+from liteseg_plugin.system import ahead, write_whole
 
 if TYPE_CHECKING:
     from liteseg_plugin.inference.predictor import Predictor
@@ -48,14 +50,27 @@ def segment_files(
         For each image, as soon as it is written, the paths ``image``, ``label`` and ``overlay``.
 
     Raises:
-        DataError: If an image cannot be read; those before it are written.
+        DataError: If a result would overwrite an image or another result, before anything is
+            written; if an image cannot be read, when those before it are written.
+        OSError: If a result cannot be written; no file of it is there incomplete.
     """
+    results = [_result_paths(save_dir, name) for name in names]
+    check_results(
+        image_paths,
+        (Result(path, image) for image, pair in zip(image_paths, results) for path in pair),
+    )
     classes = predictor.exported.named_classes()
     reads = (partial(read_image, path) for path in image_paths)
 
     def write(number: int, image: np.ndarray, label: np.ndarray) -> dict:
-        path, name = image_paths[number], names[number]
-        return _write_result(image, label, classes, path, Path(save_dir), name)
+        label_path, overlay_path = results[number]
+        write_whole(label_path, _png(indexed_image(label, classes)), durable=False)
+        write_image(overlay_path, overlay(image, label, classes))
+        return {
+            "image": str(image_paths[number]),
+            "label": label_path,
+            "overlay": overlay_path,
+        }
 
     yield from overlapped(predictor, reads, write, workers=workers)
 
@@ -85,24 +100,16 @@ def overlapped(
         yield from ahead(writers, lambda result: write(*result), labelled, 2 * workers)
 
 
-def _write_result(
-    image: np.ndarray,
-    label: np.ndarray,
-    classes: Sequence[dict],
-    image_path: str,
-    folder: Path,
-    name: str,
-) -> dict:
-    paths = {
-        "image": str(image_path),
-        "label": str(folder / f"{name}.png"),
-        "overlay": str(folder / "overlay" / f"{name}.jpg"),
-    }
-    for path in (paths["label"], paths["overlay"]):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    indexed_image(label, classes).save(paths["label"])
-    write_image(paths["overlay"], overlay(image, label, classes))
-    return paths
+def _result_paths(save_dir: str | os.PathLike, name: str) -> tuple[str, str]:
+    """Return where the label map and the overlay of an image go."""
+    folder = Path(save_dir)
+    return str(folder / f"{name}.png"), str(folder / "overlay" / f"{name}.jpg")
+
+
+def _png(image: Image.Image) -> bytes:
+    encoded = BytesIO()
+    image.save(encoded, format="PNG")
+    return encoded.getvalue()
 
 
 def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
@@ -115,11 +122,16 @@ def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     """Write an image (H, W, 3) of uint8, BGR, in the format that the path ends in.
 
+    Its folder is made if need be. The file is complete, or not there.
+
     Raises:
-        OSError: If it cannot be written; OpenCV itself only returns False.
+        OSError: If it cannot be written.
     """
-    if not cv2.imwrite(str(path), image):
-        raise OSError(f"cannot write {path}")
+    # Not cv2.imwrite, which leaves half a file on a full disk, and says nothing.
+    encoded, content = cv2.imencode(Path(path).suffix, image)
+    if not encoded:
+        raise OSError(f"cannot write {printable(path)}")
+    write_whole(path, content.tobytes(), durable=False)
 
 
 def overlay(

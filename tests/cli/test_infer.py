@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 
 import cv2
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 from PIL import Image
 
 from liteseg_plugin import Predictor
+from liteseg_plugin.cli import main
+from liteseg_plugin.export.writer import export_model
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,20 @@ def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path)
         )
 
 
-def test_images_before_an_unreadable_one_are_written(run, exported, tmp_path):
+@pytest.fixture(scope="module")
+def tiny(pointwise, tmp_path_factory):
+    """Return a function that runs `liteseg infer`, here and with a small export."""
+    folder = tmp_path_factory.mktemp("tiny")
+    export_model(pointwise(), folder, transforms=[{"type": "Normalize"}])
+
+    def infer(image_path, save_dir):
+        paths = ("--image_path", str(image_path), "--save_dir", str(save_dir))
+        return main(["infer", "--config", str(folder), *paths, "--json"])
+
+    return infer
+
+
+def test_images_before_an_unreadable_one_are_written(tiny, tmp_path, capfd):
     images = tmp_path / "images"
     images.mkdir()
     picture = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
@@ -69,12 +86,46 @@ def test_images_before_an_unreadable_one_are_written(run, exported, tmp_path):
     (images / "6.png").write_text("no picture")
     names = tmp_path / "images" / "list.txt"
     names.write_text("".join(f"{number}.png\n" for number in range(7)))
-    result = run(
-        *("infer", "--config", exported, "--image_path", names),
-        *("--save_dir", tmp_path / "out"),
-        check=False,
-    )
-    assert result.returncode == 1
-    assert "cannot read image" in result.stderr and "6.png" in result.stderr
-    assert "Traceback" not in result.stderr
+    assert tiny(names, tmp_path / "out") == 1
+    message = capfd.readouterr().err
+    assert "cannot read image" in message and "6.png" in message
+    assert "Traceback" not in message
     assert {f"{n}.png" for n in range(6)} <= {p.name for p in (tmp_path / "out").iterdir()}
+
+
+@pytest.mark.parametrize("line", ["{folder}/a.png", "../in/a.png", "a.png"])
+def test_images_are_never_overwritten(tiny, tmp_path, capfd, line):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "a.png"), picture)
+    (folder / "list.txt").write_text(line.format(folder=folder))
+    for image_path in (folder / "list.txt", folder):
+        assert tiny(image_path, folder) == 1
+        message = capfd.readouterr().err
+        assert "would overwrite image" in message and "in/a.png; choose another" in message
+    np.testing.assert_array_equal(cv2.imread(str(folder / "a.png")), picture)
+
+    # Nor those outside of the folder of results.
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "list.txt").write_text(f"{folder}/a.png\n../in/a.png\n")
+    assert tiny(tmp_path / "lists" / "list.txt", tmp_path / "lists" / "out") == 0
+    np.testing.assert_array_equal(cv2.imread(str(folder / "a.png")), picture)
+    assert (tmp_path / "lists" / "out" / "in" / "a.png").is_file()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux")
+def test_names_that_are_not_utf8_are_in_the_json(tiny, tmp_path, capfd):
+    name = os.fsdecode(b"caf\xe9")
+    picture = cv2.imencode(".png", np.zeros((40, 60, 3), np.uint8))[1].tobytes()
+    (tmp_path / f"{name}.png").write_bytes(picture)
+    assert tiny(tmp_path / f"{name}.png", tmp_path / name) == 0
+    output = capfd.readouterr().out  # inside of pytest, other lines are not taken aside
+    [image] = json.loads(output[output.index("{") :])["images"]
+    assert image["label"] == f"{tmp_path}/{name}/{name}.png"
+    assert os.path.isfile(image["label"])
+
+
+def test_image_path_that_does_not_exist_is_named(tiny, tmp_path, capfd):
+    assert tiny(tmp_path / "missing.jpg", tmp_path / "out") == 1
+    assert f"error: image path not found: {tmp_path}/missing.jpg" in capfd.readouterr().err

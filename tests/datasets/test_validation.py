@@ -51,6 +51,25 @@ def test_jpeg_with_data_behind_its_end_is_read(picture):
     np.testing.assert_array_equal(validation.read_image(path), whole)
 
 
+def test_read_image_turns_and_converts_as_opencv(picture, tmp_path):
+    pixels = cv2.imread(str(picture("upright.png")))
+    paths = [tmp_path / name for name in ("sixteen.png", "grey.tif", "transparent.png")]
+    contents = (pixels.astype("uint16") * 257, pixels[..., 0], np.dstack([pixels, pixels[..., 0]]))
+    for path, content in zip(paths, contents):
+        cv2.imwrite(str(path), content)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        paths.append(tmp_path / f"turned_{orientation}.jpg")
+        Image.fromarray(pixels).save(paths[-1], exif=exif)
+    for path in paths:
+        for flags in (cv2.IMREAD_COLOR, cv2.IMREAD_UNCHANGED, cv2.IMREAD_GRAYSCALE):
+            np.testing.assert_array_equal(
+                validation.read_image(path, flags), cv2.imread(str(path), flags)
+            )
+    assert validation.read_image(paths[-1]).shape == (80, 60, 3)
+
+
 def test_files_that_are_no_images(tmp_path, bomb):
     text = tmp_path / "text.png"
     text.write_text("no picture")
@@ -121,7 +140,7 @@ def test_list_names_the_line(tmp_path):
 
 def test_import_brings_no_paddle():
     code = (
-        "import sys; from liteseg_plugin.datasets import check, split, validation;"
+        "import sys; from liteseg_plugin.datasets import check, split, faults;"
         "sys.exit(bool({'paddle', 'paddleseg'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import os
+import sys
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from liteseg_plugin.errors import DataError
 from liteseg_plugin.visualization.overlay import (
     colorize,
     legend_bar,
     overlay,
+    segment_files,
     side_by_side,
     write_image,
 )
@@ -45,5 +53,67 @@ def test_side_by_side_sets_images_in_a_row():
 
 
 def test_write_image_says_what_cannot_be_written(tmp_path):
-    with pytest.raises(OSError, match="nowhere"):
-        write_image(tmp_path / "nowhere" / "a.png", np.zeros((2, 2, 3), np.uint8))
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write .*file/a\.png"):
+        write_image(tmp_path / "file" / "a.png", np.zeros((2, 2, 3), np.uint8))
+
+
+class Darkness:
+    """A predictor of two classes: what is dark, and what is not."""
+
+    exported = SimpleNamespace(named_classes=lambda: CLASSES)
+
+    def __call__(self, image):
+        return (image[..., 0] > 127).astype("int32")
+
+
+@pytest.fixture()
+def noise(tmp_path):
+    path = tmp_path / "noise.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    return path
+
+
+def test_segment_files_writes_nothing_where_it_would_overwrite(noise, tmp_path):
+    before, out = noise.read_bytes(), tmp_path / "out"
+    with pytest.raises(DataError, match=f"would overwrite image {noise}"):
+        list(segment_files(Darkness(), [str(noise)], ["noise"], tmp_path))
+    other = str(tmp_path / "noise.jpg")
+    with pytest.raises(DataError, match=f"{noise} and {other} have the same result file"):
+        list(segment_files(Darkness(), [str(noise), other], ["noise", "noise"], out))
+    assert noise.read_bytes() == before
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("room", [50, 1000], ids=["for neither", "for the label map"])
+def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, room):
+    resource = pytest.importorskip("resource")
+    earlier = {"noise.png": b"label map", "overlay/noise.jpg": b"overlay"}
+    out = tmp_path / "out"
+    for name, content in earlier.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*noise.*: File too large"):
+            list(segment_files(Darkness(), [str(noise)], ["noise"], out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    if room == 1000:
+        assert np.asarray(Image.open(out / "noise.png")).shape == (40, 60)
+        del earlier["noise.png"]
+    for name, content in earlier.items():
+        assert (out / name).read_bytes() == content
+    assert len([path for path in out.rglob("*") if path.is_file()]) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux")
+def test_segment_files_takes_names_that_are_not_utf8(noise, tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    path = noise.rename(tmp_path / f"{name}.png")
+    [result] = segment_files(Darkness(), [str(path)], [name], tmp_path / "out")
+    assert result["overlay"] == f"{tmp_path}/out/overlay/{name}.jpg"
+    expected = Darkness()(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
+    np.testing.assert_array_equal(np.asarray(Image.open(result["label"])), expected)
+    assert Image.open(result["overlay"]).width == 60

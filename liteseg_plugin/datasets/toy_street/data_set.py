@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import tempfile
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from liteseg_plugin.datasets.camvid import CLASS_NAMES
 from liteseg_plugin.datasets.toy_street.scene import checked_resolution, render_scene
+from liteseg_plugin.system import remove_leftovers, scratch_tag
 
 FORMAT_VERSION: int = 1
 RECORD_NAME: str = "toy_street.json"
@@ -109,7 +111,9 @@ def generate(
     dest = Path(dest)
     if not os.path.lexists(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{dest.name}.", dir=dest.parent) as scratch:
+        remove_leftovers(dest.parent, f".{glob.escape(dest.name)}.*")
+        prefix = f".{dest.name}.{scratch_tag()}-"
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=dest.parent) as scratch:
             whole = Path(scratch) / "whole"
             _write(whole, record, progress=progress)
             try:

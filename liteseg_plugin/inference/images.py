@@ -1,0 +1,224 @@
+"""The images that ``--image_path`` names, and checks of where their results go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import PurePath
+from typing import NamedTuple
+
+from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
+from liteseg_plugin.errors import DataError
+
+_HEAD_BYTES = 1 << 16
+_SUFFIXES_TEXT = ", ".join(IMAGE_SUFFIXES)
+
+
+class InputImage(NamedTuple):
+    """An image to segment.
+
+    Attributes:
+        path: Where it is.
+        name: What its results are called: its path below the folder of the search or of the list,
+            with the suffix. It holds neither a root nor ``..``.
+    """
+
+    path: str
+    name: str
+
+
+class Result(NamedTuple):
+    """A file that is going to be written, and for which image (or other thing)."""
+
+    path: str
+    source: str
+
+
+def find_images(image_path: str) -> list[InputImage]:
+    """Find the images that ``--image_path`` names.
+
+    Args:
+        image_path: An image; a folder, which is searched with its subfolders, but for hidden
+            files; or a list with lines ``image [label]``, relative to the list's folder.
+
+    Returns:
+        The images; those of a folder are sorted, those of a list keep its order.
+
+    Raises:
+        DataError: If the path, or an image of the list, does not exist, if there are no images, or
+            if the file is neither an image nor a list of images.
+    """
+    if os.path.isdir(image_path):
+        paths = _search(image_path)
+        if not paths:
+            raise DataError(
+                f"no images in folder {printable(image_path)}; files that end in "
+                f"{_SUFFIXES_TEXT} are images"
+            )
+    elif not os.path.isfile(image_path):
+        raise DataError(f"image path not found: {printable(image_path)}")
+    elif _is_image(image_path):
+        paths = [image_path]
+    else:
+        paths = _read_list(image_path)
+    folder = folder_of(image_path)
+    return [InputImage(path, _name_below(folder, path)) for path in paths]
+
+
+def folder_of(image_path: str) -> str:
+    """Return the folder of the images of ``--image_path``: itself, or where the file lies."""
+    return image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
+
+
+def for_paddleseg(images: Sequence[InputImage], folder: str) -> tuple[list[str], str]:
+    """Return paths and ``image_dir`` for PaddleSeg's ``predict``.
+
+    It calls a result what is left of the path without each occurrence of ``image_dir``: with
+    ``img``, ``img/img1.png`` gives ``1.png``. The absolute folder with its separator hardly ever
+    occurs twice.
+
+    Args:
+        images: What :func:`find_images` gives.
+        folder: What :func:`folder_of` gives.
+    """
+    image_dir = os.path.join(os.getcwd(), folder, "")
+    return [
+        # Outside of the folder: without `..`, which PaddleSeg would keep.
+        os.path.join(image_dir, name)
+        if PurePath(path) == PurePath(folder, name)
+        else os.path.realpath(path)
+        for path, name in images
+    ], image_dir
+
+
+def paddleseg_results(images: Iterable[str], image_dir: str, save_dir: str) -> Iterator[Result]:
+    """Yield the files that PaddleSeg's ``predict`` writes for images.
+
+    Args:
+        images: Their paths.
+        image_dir: What ``predict`` is given.
+        save_dir: Likewise.
+    """
+    for image in images:
+        name = image.replace(image_dir, "")
+        name = name[1:] if name.startswith(("/", "\\")) else name
+        yield Result(os.path.join(save_dir, "added_prediction", name), image)
+        label_map = f"{os.path.splitext(name)[0]}.png"
+        yield Result(os.path.join(save_dir, "pseudo_color_prediction", label_map), image)
+
+
+def check_results(images: Iterable[str], results: Iterable[Result]) -> None:
+    """Check that no result overwrites an image, or the result of another image.
+
+    Args:
+        images: Paths of all images.
+        results: All files that are going to be written.
+
+    Raises:
+        DataError: If one does; nothing should be written then.
+    """
+    inputs = {_identity(path): path for path in images}
+    sources: dict[str, str] = {}
+    for path, source in results:
+        overwritten = inputs.get(_identity(path))
+        if overwritten is not None:
+            raise DataError(
+                f"the result of {printable(source)} would overwrite image "
+                f"{printable(overwritten)}; choose another --save_dir"
+            )
+        other = sources.setdefault(_resolved(path), source)
+        if other != source and _identity(other) != _identity(source):
+            raise DataError(
+                f"{printable(other)} and {printable(source)} have the same result file "
+                f"{printable(path)}; rename one of them, or segment them into two folders"
+            )
+
+
+def check_utf8(*paths: str) -> None:
+    """Refuse paths that OpenCV cannot take: it ends the process where one is not UTF-8.
+
+    Raises:
+        DataError: If a path is not UTF-8.
+    """
+    for path in paths:
+        if printable(path) != path:
+            raise DataError(
+                f"path {printable(path)} is not UTF-8, which OpenCV needs here; rename it"
+            )
+
+
+def check_video_paths(source: str, save_dir: str) -> None:
+    """Check the paths of a video, or a camera, and of its overlay.
+
+    Raises:
+        DataError: If a path is not UTF-8, or the overlay would overwrite the video.
+    """
+    check_utf8(source, save_dir)
+    overlay = os.path.join(save_dir, "overlay", f"{PurePath(source).stem}.mp4")
+    check_results([source], [Result(overlay, source)])
+
+
+def printable(path: str | os.PathLike) -> str:
+    r"""Return a path that any UTF-8 stream takes; bytes that are not UTF-8 become ``\udcXX``."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _search(folder: str) -> list[str]:
+    paths = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name != ".ipynb_checkpoints")
+        names = sorted(name for name in files if _is_image(name) and not name.startswith("."))
+        paths += [os.path.join(parent, name) for name in names]
+    return paths
+
+
+def _read_list(path: str) -> list[str]:
+    folder = os.path.dirname(path)
+    with open(path, "rb") as file:
+        is_text = b"\0" not in file.read(_HEAD_BYTES)
+    images = []
+    if is_text:
+        # Names that are not UTF-8 are kept as Python keeps those of a folder.
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    images.append((number, os.path.join(folder, line.split()[0])))
+        if not images:
+            raise DataError(f"list {printable(path)} is empty")
+    missing = [(number, image) for number, image in images if not os.path.isfile(image)]
+    if len(missing) == len(images) and not any(_is_image(image) for _, image in images):
+        raise DataError(
+            f"{printable(path)} is neither an image, a video, a folder nor a list of images; "
+            f"images end in {_SUFFIXES_TEXT}"
+        )
+    for number, image in missing:
+        raise DataError(
+            f"line {number} of list {printable(path)}: image not found: {printable(image)}"
+        )
+    return [image for _, image in images]
+
+
+def _name_below(folder: str, path: str) -> str:
+    try:
+        relative = os.path.relpath(path, folder or os.curdir)
+    except ValueError:  # another drive of Windows
+        relative = os.path.abspath(path)
+    parts = PurePath(relative).parts[1 if os.path.isabs(relative) else 0 :]
+    return os.path.join(*(part for part in parts if part != os.pardir))
+
+
+def _resolved(path: str) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _identity(path: str) -> tuple[int, int] | str:
+    """Return what two names of one file share, links and letter case aside."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return _resolved(path)
+    return status.st_dev, status.st_ino
