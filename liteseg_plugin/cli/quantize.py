@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.utils import get_image_list
     from tqdm import tqdm
 
-    from liteseg_plugin.errors import LitesegError
+    from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.export.quantize import quantize
 
     if args.num_images < 1:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict:
     for layer in floats:
         shape = "x".join(map(str, layer["weight_shape"]))
         print(
-            f"  {layer['name']} ({shape}) stays in float32: alone it changes "
+            f"  {printable(layer['name'])} ({shape}) stays in float32: alone it changes "
             f"{layer['changed_alone']:.2%} of labels"
         )
     return report
