@@ -3,6 +3,22 @@
 from __future__ import annotations
 
 
+def printable(text: object) -> str:
+    r"""Return a text of a user's file for a terminal: one line, which gives no orders.
+
+    Control characters, and bytes of a file name that are no text, are escaped as ``repr`` does.
+
+    >>> printable("road\x1b[2J")
+    'road\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
+def printable_lines(text: object) -> str:
+    """Return what :func:`printable` does, of each line."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
 class LitesegError(Exception):
     """An error whose message names the thing and the way out; it is shown without a traceback."""
 

@@ -84,7 +84,7 @@ def _output_to_stderr() -> Iterator[None]:
 
 
 def _report(error: Exception, command: str) -> int:
-    from liteseg_plugin.errors import LitesegError
+    from liteseg_plugin.errors import LitesegError, printable_lines
 
     diagnostics = sys.modules.get("liteseg_plugin.integration.patches")
     explained = diagnostics.explain(error) if diagnostics else None
@@ -95,5 +95,5 @@ def _report(error: Exception, command: str) -> int:
     if explained is None and isinstance(error, (OSError, ValueError)):
         explained = error  # these say what they are about
     message = explained or f"{type(error).__name__}: {error}\n(--debug shows the traceback)"
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable_lines(message)}", file=sys.stderr)
     return 1

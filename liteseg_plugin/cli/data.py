@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.errors import LitesegError
+from liteseg_plugin.errors import LitesegError, printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +104,7 @@ def _camvid(args: argparse.Namespace) -> dict:
     if made["left_out"]:
         print(
             f"{len(made['left_out'])} frames are in no split and were left out: "
-            f"{', '.join(made['left_out'][:5])}"
+            f"{', '.join(map(printable, made['left_out'][:5]))}"
         )
     return made
 
@@ -161,5 +161,7 @@ def _split(args: argparse.Namespace) -> dict:
     print(f"{made['root']}: train {made['train']}, val {made['val']}, test {made['test']} pairs")
     for what, names in (("label", "without_label"), ("image", "without_image")):
         if made[names]:
-            print(f"left out, no {what}: {len(made[names])} files, e.g. {made[names][0]}")
+            print(
+                f"left out, no {what}: {len(made[names])} files, e.g. {printable(made[names][0])}"
+            )
     return made

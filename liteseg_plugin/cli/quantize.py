@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> dict:
     activate()
     from tqdm import tqdm
 
-    from liteseg_plugin.errors import LitesegError
+    from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.export.quantize import quantize
     from liteseg_plugin.inference.images import find_images
 
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> dict:
     for layer in floats:
         shape = "x".join(map(str, layer["weight_shape"]))
         print(
-            f"  {layer['name']} ({shape}) stays in float32: alone it changes "
+            f"  {printable(layer['name'])} ({shape}) stays in float32: alone it changes "
             f"{layer['changed_alone']:.2%} of labels"
         )
     return report

@@ -322,7 +322,7 @@ def convert(
 
 
 def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
-    image, label = read_image(pair.image), read_label(pair.label)
+    image, label = read_image(pair.image, labelled=True), read_label(pair.label)
     try:
         label = to_indices(label, void_unknown=void_unknown)
         for fault in label_faults(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX):

@@ -23,19 +23,21 @@ from liteseg_plugin.datasets.validation import (
     Fault,
     Pair,
     about,
+    check_image_file,
     label_faults,
+    orientation_faults,
     read_image,
-    read_label,
+    read_label_and_depth,
     read_list,
 )
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, printable
 from liteseg_plugin.system import process
 
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 PIXELS_PER_KEPT = 16
-"""That of ``losses.ohem``, as a test holds; importing it here would load Paddle."""
+"""That of losses.py, as a test holds; importing it here would load Paddle."""
 WEIGHT_FORMULA = "ENet (arXiv 1606.02147): 1 / ln(1.02 + share of the labelled pixels)"
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -254,7 +256,7 @@ def _look(pair: Pair, num_classes: int, ignore_index: int) -> _Look:
     errors, warnings, size_wh, digest = [], [], None, None
     counts = np.zeros(256, np.int64)
     opened = []
-    for path, read in ((pair.image, read_image), (pair.label, read_label)):
+    for path, read in ((pair.image, read_image), (pair.label, read_label_and_depth)):
         try:
             opened.append(None if path is None else read(path))
         except DataError as error:
@@ -264,7 +266,10 @@ def _look(pair: Pair, num_classes: int, ignore_index: int) -> _Look:
         except Exception as error:  # out of memory, a hostile file: an entry, and on to the next
             errors.append(Fault("unreadable", f"{path}: {type(error).__name__}: {error}"))
             opened.append(None)
-    image, label = opened
+    image, (label, depth) = opened[0], opened[1] or (None, None)
+    if image is not None and pair.label is not None:
+        found = orientation_faults(check_image_file(pair.image))
+        errors += [Fault(f.kind, about(pair.image, None, f.message)) for f in found]
     if image is not None:
         size_wh = (image.shape[1], image.shape[0])
         digest = hashlib.sha1(image, usedforsecurity=False).digest() + repr(size_wh).encode()
@@ -279,12 +284,14 @@ def _look(pair: Pair, num_classes: int, ignore_index: int) -> _Look:
         used = [v for v in np.flatnonzero(counts) if v != ignore_index]
         warnings += [
             Fault(f.kind, about(pair.image, pair.label, f.message))
-            for f in _oddities(used, pair.label, ignore_index)
+            for f in _oddities(used, pair.label, ignore_index, depth)
         ]
     return _Look(errors, warnings, size_wh, digest, counts)
 
 
-def _oddities(used: Sequence[int], label: str, ignore_index: int) -> Iterator[Fault]:
+def _oddities(
+    used: Sequence[int], label: str, ignore_index: int, depth: str | None
+) -> Iterator[Fault]:
     if not used:
         yield Fault("label-empty", f"the label is empty, all of it is {ignore_index}")
     elif len(used) == 1:
@@ -292,6 +299,12 @@ def _oddities(used: Sequence[int], label: str, ignore_index: int) -> Iterator[Fa
     if label.lower().endswith((".jpg", ".jpeg")):
         yield Fault(
             "label-lossy", "the label is a JPEG, whose values are not those that were saved"
+        )
+    if depth:
+        yield Fault(
+            "label-depth",
+            f"the label is a {depth} image; the plugin reads its values, but PaddleSeg without it "
+            "reads others or stops: save 8-bit labels to train elsewhere",
         )
 
 
@@ -414,15 +427,15 @@ def summary(report: dict, *, shown: int = 5) -> str:
     """
     counts = ", ".join(f"{name} {n}" for name, n in report["splits"].items())
     lines = [
-        f"{report['data']}: {report['images']} images ({counts}) in {report['seconds']:.1f} s, "
-        f"{report['images_per_second']:.0f} a second"
+        f"{printable(report['data'])}: {report['images']} images ({counts}) in "
+        f"{report['seconds']:.1f} s, {report['images_per_second']:.0f} a second"
     ]
     sizes = [f"{s['width']}x{s['height']} ({s['images']})" for s in report["sizes"]]
     lines.append(f"sizes: {', '.join(sizes[:6])}{' ...' if len(sizes) > 6 else ''}")
     lines.append(f"{'class':>6} {'name':16}{'share':>9}{'images':>8}{'weight':>8}")
     for entry in report["classes"]:
         lines.append(
-            f"{entry['index']:6} {entry['name'][:16]:16}{entry['share']:9.3%}"
+            f"{entry['index']:6} {printable(entry['name'])[:16]:16}{entry['share']:9.3%}"
             f"{sum(entry['images'].values()):8}{entry['weight']:8.2f}"
         )
     lines.append(f"ignored ({report['ignore_index']}): {report['ignored_share']:.1%} of the pixels")
@@ -441,7 +454,7 @@ def summary(report: dict, *, shown: int = 5) -> str:
         for entry in report[severity]:
             by_kind[entry["kind"]].append(entry["message"])
         for kind, messages in by_kind.items():
-            lines += [f"  {kind}: {message}" for message in messages[:shown]]
+            lines += [f"  {kind}: {printable(message)}" for message in messages[:shown]]
             if len(messages) > shown:
                 lines.append(f"  {kind}: {len(messages) - shown} more (--json or --html: all)")
     return "\n".join(lines)

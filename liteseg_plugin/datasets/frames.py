@@ -59,7 +59,8 @@ class FrameCache:
             kind: Names ``decode``, where one file is decoded in several ways.
         """
         stamp = _stamp(path)
-        name = hashlib.sha256(f"{kind}\0{os.path.abspath(path)}".encode()).hexdigest()
+        file = os.fsencode(os.path.abspath(path))  # whose name may be no text
+        name = hashlib.sha256(f"{kind}\0".encode() + file).hexdigest()
         stored = self._folder / f"{name[:40]}.npy"
         array = _map(stored, stamp) if stamp else None
         if array is None:

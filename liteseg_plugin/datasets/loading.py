@@ -1,5 +1,6 @@
-"""PaddleSeg's data sets with two more keys: the same samples, loaded faster.
+"""PaddleSeg's data sets: the same samples, checked as they are read, and loaded faster on demand.
 
+Lists, images and labels that cannot be used are errors that name the file (:mod:`.faults`).
 ``fast_loading: true`` computes the sample that PaddleSeg's transforms compute from the same random
 numbers, in less time: a picture is scaled only where it is cropped, hues are shifted by tables, and
 normalising is looked up. ``cache_gb`` keeps decoded images and labels (:mod:`.frames`), and loads
@@ -8,9 +9,11 @@ fast too. Transforms that are not known here are PaddleSeg's (or yours), as they
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable
-from functools import cache
+import os
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import cv2
@@ -28,13 +31,15 @@ from paddleseg.transforms import (
 )
 from PIL import Image
 
-from liteseg_plugin.datasets import validation
+from liteseg_plugin.datasets import cityscapes, validation
 from liteseg_plugin.datasets.frames import FrameCache
-from liteseg_plugin.errors import ConfigError
+from liteseg_plugin.errors import ConfigError, DataError, LitesegError
 from liteseg_plugin.system import cache_folder
 
 
-class _FastLoading:
+class _CheckedSamples:
+    """What ``Dataset`` and ``Cityscapes`` share: how they read a sample."""
+
     def __init__(
         self,
         *args: Any,
@@ -43,7 +48,9 @@ class _FastLoading:
         cache_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        self._open(*args, **kwargs)
+        if self.mode != "val":  # which leaves the labels as they are
+            _check_padding(self.transforms.transforms, self.num_classes, self.ignore_index)
         if type(cache_gb) not in (int, float) or not 0 <= cache_gb < math.inf:
             raise ConfigError(f"cache_gb must be a number of gigabytes, got {cache_gb!r}")
         if cache_dir is not None and not cache_gb:
@@ -53,9 +60,73 @@ class _FastLoading:
             frames = FrameCache(folder, int(cache_gb * 1e9)) if cache_gb else None
             self.transforms = FastCompose(self.transforms, frames)
 
+    def _open(self, *args: Any, **kwargs: Any) -> None:
+        """Find the files, as PaddleSeg's class does."""
+        super().__init__(*args, **kwargs)
 
-class Dataset(_FastLoading, datasets.Dataset):
-    """PaddleSeg's ``Dataset`` with faster loading and a cache.
+    def __getitem__(self, index: int) -> dict:
+        """Return the sample that PaddleSeg's class returns.
+
+        Raises:
+            DataError: If image or label cannot be used.
+        """
+        pair = validation.Pair(*self.file_list[index])
+        compose = self.transforms
+        if isinstance(compose, FastCompose):
+            (image, label), transform = compose.read(*pair), compose.transform
+        else:
+            (image, label), transform = _read(*pair, compose.read_flag), compose
+        gt_fields = [] if self.mode == "val" else ["label"]
+        data = {"trans_info": [], "img": image, "label": label, "gt_fields": gt_fields}
+        try:
+            if label is not None:
+                size_hw = image.shape[:2]
+                validation.check_label(label, size_hw, self.num_classes, self.ignore_index)
+            data = transform(data)
+        except Exception as error:
+            what = error if isinstance(error, LitesegError) else f"{type(error).__name__}: {error}"
+            raise DataError(validation.about(*pair, what)) from error
+        if self.mode == "val":
+            data["label"] = data["label"][np.newaxis, :, :]
+        elif self.edge:
+            data["edge"] = functional.mask_to_binary_edge(
+                data["label"], radius=2, num_classes=self.num_classes
+            )
+        return data
+
+
+def _read(
+    image_path: str, label_path: str | None, flag: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    image = validation.read_image(image_path, flag, labelled=label_path is not None)
+    label = None if label_path is None else validation.read_label(label_path)
+    return image.astype(np.float32), label
+
+
+def _check_padding(transforms: Sequence[Any], num_classes: int, ignore_index: int) -> None:
+    """Refuse to pad labels with a value that stops training when the first label is padded."""
+    for operation in transforms:
+        for value in np.ravel(getattr(operation, "label_padding_value", ())).tolist():
+            if 0 <= value < num_classes or (value == ignore_index and 0 <= value <= 255):
+                continue
+            name = type(operation).__name__
+            way_out = f"write label_padding_value: {ignore_index} under {name}"
+            if not 0 <= ignore_index <= 255:
+                way_out = (
+                    f"labels are 8-bit, so choose an ignore_index from {num_classes} to 255, e.g. "
+                    f"255, and the same label_padding_value"
+                )
+            raise ConfigError(
+                f"{name} pads labels with label_padding_value {value}, which is neither a class (0 "
+                f"to {num_classes - 1}) nor the ignore_index {ignore_index}; {way_out}"
+            )
+
+
+class Dataset(_CheckedSamples, datasets.Dataset):
+    """PaddleSeg's ``Dataset`` with checks, faster loading and a cache.
+
+    Without ``train_path``, ``val_path`` or ``test_path``, the list ``train.txt``, ``val.txt`` or
+    ``test.txt`` of the folder is taken, as ``liteseg data split`` leaves it.
 
     Args:
         fast_loading: Whether to load the same samples faster.
@@ -63,11 +134,45 @@ class Dataset(_FastLoading, datasets.Dataset):
             All that are kept in the same folder count, whichever process and data set they are of.
         cache_dir: Where; by default ``frames`` in the plugin's cache (``~/.cache/liteseg``). A
             folder in ``/dev/shm`` keeps them in memory.
+
+    Raises:
+        DataError: If the list is empty, or one of its lines cannot be used.
+        ConfigError: If an argument cannot be used, or labels would be padded with no class.
     """
 
+    def _open(self, *args: Any, **kwargs: Any) -> None:
+        values = inspect.signature(datasets.Dataset).bind(*args, **kwargs)
+        values.apply_defaults()
+        given = values.arguments
+        mode, root = str(given["mode"]).lower(), given["dataset_root"]
+        if given.get(f"{mode}_path") is None and os.path.isfile(os.path.join(root, f"{mode}.txt")):
+            given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
+        listing = given.get(f"{mode}_path")
+        try:
+            super()._open(*values.args, **values.kwargs)
+        except ValueError:
+            if listing is not None and os.path.isfile(listing):
+                _, wrong = validation.read_list(
+                    listing, root, separator=given["separator"], labelled=mode != "test"
+                )
+                for fault in wrong:
+                    raise DataError(fault.message) from None
+            raise
+        if not self.file_list:
+            raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
 
-class Cityscapes(_FastLoading, datasets.Cityscapes):
-    """PaddleSeg's ``Cityscapes``, with the further arguments of :class:`Dataset`."""
+
+class Cityscapes(_CheckedSamples, datasets.Cityscapes):
+    """PaddleSeg's ``Cityscapes``, with the further arguments of :class:`Dataset`.
+
+    Raises:
+        DataError: If an image has no label, or a label no image.
+        ConfigError: As :class:`Dataset`.
+    """
+
+    def _open(self, *args: Any, **kwargs: Any) -> None:
+        super()._open(*args, **kwargs)
+        cityscapes.check_pairs(self.dataset_root, self.mode, self.file_list)
 
 
 class FastCompose(Compose):
@@ -95,16 +200,17 @@ class FastCompose(Compose):
             _colours("HSV", "RGB")
             functional.hue = hue  # where RandomDistort looks it up
 
-    def __call__(self, data: dict) -> dict:
-        """Read the files that ``img`` and ``label`` name, and transform what they hold."""
-        if not isinstance(data["img"], str):
-            return super().__call__(data)
-        kind = f"image {self.read_flag} {self.to_rgb}"
-        data["img"] = self._read(data["img"], self._decode_image, kind)
-        if isinstance(data.get("label"), str):
-            data["label"] = self._read(data["label"], validation.read_label, "label")
-        data.setdefault("trans_info", [])
+    def read(self, image_path: str, label_path: str | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return an image for :meth:`transform`, and its label."""
+        labelled = label_path is not None
+        # One that was kept without a label may be one that must not be turned.
+        kind = f"image {self.read_flag} {self.to_rgb}{' labelled' if labelled else ''}"
+        image = self._read(image_path, partial(self._decode_image, labelled=labelled), kind)
+        label = self._read(label_path, validation.read_label, "indices") if labelled else None
+        return image, label
 
+    def transform(self, data: dict) -> dict:
+        """Do what calling does, for an image of :meth:`read`."""
         remaining = list(self.transforms)
         while remaining:
             operation = remaining.pop(0)
@@ -127,13 +233,12 @@ class FastCompose(Compose):
     def _read(self, path: str, decode: Callable[[str], np.ndarray], kind: str) -> np.ndarray:
         return decode(path) if self._frames is None else self._frames.read(path, decode, kind)
 
-    def _decode_image(self, path: str) -> np.ndarray:
-        image = validation.read_image(path, self.read_flag)
+    def _decode_image(self, path: str, labelled: bool) -> np.ndarray:
+        image = validation.read_image(path, self.read_flag, labelled=labelled)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.to_rgb and image.ndim == 3 else image
 
 
 _TAKE_WHOLE_NUMBERS = (
-    validation.SampleCheck,
     RandomHorizontalFlip,
     RandomVerticalFlip,
     RandomDistort,

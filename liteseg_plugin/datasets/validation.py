@@ -1,15 +1,19 @@
 """What can be wrong with lists, images and labels, in the words that every command uses.
 
 Training, evaluation and prediction raise these as :class:`DataError` when they meet them (see
-``diagnostics.py``); ``liteseg data check`` collects them.
+``loading.py``, and ``integration/patches.py`` for PaddleSeg's own data sets); ``liteseg data check``
+collects them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,6 +25,7 @@ IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _NO_IMAGE = "it is no image, or is cut short"
 _END_OF_JPEG = b"\xff\xd9"
+_ORIENTATION = 0x0112  # the tag of EXIF and of TIFF
 _SHOWN_VALUES = 8
 
 
@@ -39,11 +44,14 @@ class Fault(NamedTuple):
 # --- files ---------------------------------------------------------------------------------------
 
 
-def check_image_file(path: str | os.PathLike) -> None:
+def check_image_file(path: str | os.PathLike) -> int:
     """Find what OpenCV would decode without a word: images cut short, and bombs.
 
     OpenCV fills what is missing of a JPEG with grey. Such a file lacks the end-of-image marker;
     where there is none at the end (some cameras append data), Pillow decodes the file to see.
+
+    Returns:
+        The orientation of EXIF, or of a TIFF: 1 for upright images, and where none is given.
 
     Raises:
         DataError: If there is no file, or it is cut short, or larger than Pillow's limit of about
@@ -58,26 +66,60 @@ def check_image_file(path: str | os.PathLike) -> None:
                 if file.read() != _END_OF_JPEG:
                     file.seek(0)
                     Image.open(file).load()
+            return _orientation(image, file)
     except Image.UnidentifiedImageError:
-        pass  # OpenCV knows formats that Pillow does not, and gives nothing for all others
+        return 1  # OpenCV knows formats that Pillow does not, and gives nothing for all others
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read image {path}: {_reason(error)}") from error
 
 
-def read_image(path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
+def _orientation(image: Image.Image, file: BinaryIO) -> int:
+    """Return what OpenCV turns an image by: not Pillow's ``getexif``, which decodes a PNG first."""
+    if image.format == "TIFF":
+        found = image.tag_v2.get(_ORIENTATION)
+    else:
+        block = _exif_of_png(file) if image.format == "PNG" else image.info.get("exif")
+        if not block:
+            return 1
+        exif = Image.Exif()
+        with contextlib.suppress(Exception):  # OpenCV, too, leaves an image whose EXIF is broken
+            exif.load(block)
+        found = exif.get(_ORIENTATION)
+    return found if found in range(1, 9) else 1
+
+
+def _exif_of_png(file: BinaryIO) -> bytes | None:
+    """Return the chunk eXIf, which may stand before the pixels or behind them."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = 8
+        while start + 8 <= len(content):
+            length, kind = struct.unpack_from(">I4s", content, start)
+            if kind == b"eXIf":
+                return content[start + 8 : start + 8 + length]
+            start += 12 + length
+    return None
+
+
+def read_image(
+    path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR, *, labelled: bool = False
+) -> np.ndarray:
     """Read an image as training does, but whole or not at all.
 
     Args:
         path: The image.
         flags: OpenCV's.
+        labelled: Whether a label belongs to it, so that it must not be turned.
 
     Returns:
         (H, W, 3) of uint8, BGR, by default.
 
     Raises:
-        DataError: If it is not there, no image, cut short, or too large.
+        DataError: If it is not there, no image, cut short, too large, or labelled and not upright.
     """
-    check_image_file(path)
+    orientation = check_image_file(path)
+    if labelled:
+        for fault in orientation_faults(orientation):
+            raise DataError(about(path, None, fault.message))
     try:
         # Not cv2.imread, which ends the process where a name is not UTF-8.
         image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
@@ -89,21 +131,59 @@ def read_image(path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR) -> np.nda
 
 
 def read_label(path: str | os.PathLike) -> np.ndarray:
-    """Read a label as training does: the indices of a palette image, not its colours.
+    """Read a label as training does: the values that are stored, whatever their depth.
+
+    The indices of a palette image, not its colours; samples of 1, 2 or 4 bits as they are, which
+    Pillow scales to 0..255; 16 bits as they are, too, though Paddle takes uint16 for bfloat16.
 
     Returns:
-        (H, W), or (H, W, C) for an image of several channels.
+        (H, W), or (H, W, C) for an image of several channels; uint8, or int32 where the values of
+        one channel are not all 0..255.
 
     Raises:
-        DataError: If it is not there, no image, cut short, or too large.
+        DataError: If it is not there, no image, cut short, too large, or holds fractions.
+    """
+    return read_label_and_depth(path)[0]
+
+
+def read_label_and_depth(path: str | os.PathLike) -> tuple[np.ndarray, str | None]:
+    """Read a label, and say how it is stored if PaddleSeg alone would not read these values.
+
+    Returns:
+        What :func:`read_label` returns, and such as ``16-bit grey``, or None.
+
+    Raises:
+        DataError: As :func:`read_label`.
     """
     if not os.path.isfile(path):
         raise DataError(f"label not found: {path}")
     try:
         with Image.open(path) as image:
-            return np.asarray(image)
+            # How the file's samples are stored, by Pillow's name, is known until they are decoded.
+            details = image.tile[0][3] if image.tile else ""
+            stored = details if isinstance(details, str) else (details or ("",))[0]
+            values = np.asarray(image)
+            return _as_indices(values, str(stored))
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read label {path}: {_reason(error)}") from error
+
+
+def _as_indices(values: np.ndarray, stored: str) -> tuple[np.ndarray, str | None]:
+    if values.dtype == bool:
+        return values.astype(np.uint8), "1-bit"
+    for bits in (2, 4):
+        if stored.startswith(f"L;{bits}"):
+            return values // (255 // (2**bits - 1)), f"{bits}-bit grey"
+    if values.dtype == np.uint8 or values.ndim != 2:
+        return values, None
+    depth = "16-bit grey" if values.dtype.kind == "u" else None
+    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
+        raise ValueError("it holds values that are not whole numbers")
+    for kind in (np.uint8, np.int32):
+        limits = np.iinfo(kind)
+        if limits.min <= values.min() and values.max() <= limits.max:
+            return values.astype(kind), depth
+    raise ValueError(f"it holds values up to {values.max():g}")
 
 
 def _reason(error: Exception) -> str:
@@ -114,6 +194,23 @@ def _reason(error: Exception) -> str:
 
 
 # --- contents ------------------------------------------------------------------------------------
+
+
+def orientation_faults(orientation: int) -> Iterator[Fault]:
+    """Find that OpenCV turns or mirrors an image, after which its label no longer fits.
+
+    Args:
+        orientation: As :func:`check_image_file` returns it.
+
+    Yields:
+        The fault, without the name of the file.
+    """
+    if orientation != 1:
+        yield Fault(
+            "orientation",
+            f"EXIF orientation {orientation} turns or mirrors the image when it is read, but not "
+            "its label; save the image upright, or remove the tag if the label fits without it",
+        )
 
 
 def label_faults(
@@ -165,30 +262,16 @@ def label_faults(
         )
 
 
-class SampleCheck:
-    """A first transform: image and label of one size, label values of the classes.
+def check_label(
+    label: np.ndarray, image_hw: tuple[int, int], num_classes: int, ignore_index: int
+) -> None:
+    """Refuse what :func:`label_faults` finds, with the same arguments.
 
-    Args:
-        num_classes: Number of classes.
-        ignore_index: Label of pixels that do not count.
+    Raises:
+        DataError: With the first fault, without the names of the files.
     """
-
-    def __init__(self, num_classes: int, ignore_index: int) -> None:
-        self._num_classes = num_classes
-        self._ignore_index = ignore_index
-
-    def __call__(self, data: dict) -> dict:
-        """Return the sample as it is.
-
-        Raises:
-            DataError: If its label does not fit its image or the classes.
-        """
-        label = data.get("label")
-        if isinstance(label, np.ndarray):
-            size_hw = data["img"].shape[:2]
-            for fault in label_faults(label, size_hw, self._num_classes, self._ignore_index):
-                raise DataError(fault.message)
-        return data
+    for fault in label_faults(label, image_hw, num_classes, ignore_index):
+        raise DataError(fault.message)
 
 
 def about(image: str | os.PathLike, label: str | os.PathLike | None, what: object) -> str:

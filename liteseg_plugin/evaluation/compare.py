@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, printable
 from liteseg_plugin.evaluation.report import HEADLINE, read
 from liteseg_plugin.visualization import figures, html
 
@@ -77,12 +77,15 @@ def table(comparison: dict) -> str:
         "mIoU of images that got worse": worse[:5],
         "mIoU of images that got better": better[:5],
     }
-    width = max(len(row["name"]) for rows in sections.values() for row in rows)
-    lines = [f"{name}: {r['path']}" for name, r in zip(("before", "after"), comparison["reports"])]
+    width = max(len(printable(row["name"])) for rows in sections.values() for row in rows)
+    lines = [
+        f"{name}: {printable(r['path'])}"
+        for name, r in zip(("before", "after"), comparison["reports"])
+    ]
     for title, rows in sections.items():
         lines += ["", f"{title:{width}}    before     after    change"] if rows else []
         lines += [
-            f"{row['name']:{width}}{html.percent(row['before']):>10}{html.percent(row['after']):>10}"
+            f"{printable(row['name']):{width}}{html.percent(row['before']):>10}{html.percent(row['after']):>10}"
             f"{html.signed_percent(row['difference']):>10}"
             for row in rows
         ]
@@ -116,7 +119,7 @@ def write_page(comparison: dict, path: str | os.PathLike) -> None:
         images=[("Images that got worse", worse), ("Images that got better", better)],
         counts=_counts(comparison),
     )
-    Path(path).write_text(text, encoding="utf-8")
+    Path(path).write_text(text, encoding="utf-8", errors="replace")
 
 
 def _pair(name: str, before: float | None, after: float | None) -> dict:

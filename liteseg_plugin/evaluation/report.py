@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, printable
 from liteseg_plugin.evaluation.evaluate import Evaluated, worst_images
 from liteseg_plugin.metrics.confusion import areas
 from liteseg_plugin.visualization import figures, html
@@ -140,7 +140,8 @@ def write(
             )
         },
     )
-    (folder / PAGE_FILE).write_text(text, encoding="utf-8")
+    # File names may hold bytes that are no text.
+    (folder / PAGE_FILE).write_text(text, encoding="utf-8", errors="replace")
     return folder / PAGE_FILE
 
 
@@ -189,11 +190,12 @@ def table(numbers: dict) -> str:
     rows = _class_rows(numbers)
     columns = ("iou", "precision", "recall", "dice", "boundary_f1", "share")
     titles = ("IoU", "precision", "recall", "Dice", "boundary F1", "of pixels")
-    width = max(len(row["name"]) for row in rows)
+    names = [printable(row["name"]) for row in rows]
+    width = max(map(len, names))
     lines = [" " * width + "".join(f"{title:>13}" for title in titles)]
-    for row in rows:
+    for name, row in zip(names, rows):
         cells = (html.percent(row[c]) if row["occurs"] else "-" for c in columns)
-        lines.append(f"{row['name']:{width}}" + "".join(f"{cell:>13}" for cell in cells))
+        lines.append(f"{name:{width}}" + "".join(f"{cell:>13}" for cell in cells))
     return "\n".join(lines)
 
 

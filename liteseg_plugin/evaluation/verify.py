@@ -11,7 +11,7 @@ from paddle import nn
 from paddleseg.core import infer
 from paddleseg.transforms import Compose
 
-from liteseg_plugin.datasets.validation import read_image, read_label
+from liteseg_plugin.datasets.validation import about, check_label, read_image, read_label
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.export.writer import evaluation_scale
@@ -50,7 +50,7 @@ def verify(
         test_config: The config's settings of evaluation.
         ignore_index: Label of pixels that do not count.
         runtimes: Names of runtimes; by default all that are installed and have the precision.
-        precision: One of ``runtimes.base.PRECISIONS``.
+        precision: One of ``engine.PRECISIONS``.
 
     Returns:
         ``ok``, ``precision``, ``required``, ``images``, ``miou`` of the network, and for each
@@ -68,14 +68,17 @@ def verify(
     network.eval()
     for image_path, label_path in pairs:
         images += 1
+        image, truth = read_image(image_path, labelled=True), read_label(label_path)
+        try:
+            check_label(truth, image.shape[:2], num_classes, ignore_index)
+        except DataError as error:
+            raise DataError(about(image_path, label_path, error)) from None
         data = transforms({"img": str(image_path)})
         batch = paddle.to_tensor(data["img"][np.newaxis])
         with paddle.no_grad():
             labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)
         labels = labels.numpy()[0, 0]
-        truth = read_label(label_path)
         counts["trained"] += count_pixels(labels, truth, num_classes, ignore_index)
-        image = read_image(image_path)
         for name, predictor in predictors.items():
             output = predictor.run(predictor.transform(image))
             guess = predictor.labels(output, image.shape[:2])

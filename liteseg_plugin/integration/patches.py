@@ -1,23 +1,24 @@
 """PaddleSeg's silent or obscure failures, said in one sentence that names the thing.
 
 :func:`install` wraps the places of PaddleSeg where a user's mistake first shows (config, builder,
-data set, weights, download), so that every route (a PaddleSeg script, ``liteseg train``) says the
+samples, weights, download), so that every route (a PaddleSeg script, ``liteseg train``) says the
 same. The wrapped code decides; nothing that works is refused, but what would go on silently wrong.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import inspect
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import paddle
 import requests
 import yaml
@@ -28,14 +29,19 @@ from paddle.io.dataloader.dataloader_iter import (
 from paddleseg import core as _  # noqa: F401 - loads the modules wrapped below
 from paddleseg.cvlibs import Config
 from paddleseg.cvlibs.builder import Builder
-from paddleseg.datasets import Cityscapes, Dataset
+from paddleseg.datasets import Dataset
 from paddleseg.optimizers.optimizer import BaseOptimizer
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger, utils
 
-from liteseg_plugin.datasets import cityscapes, validation
-from liteseg_plugin.datasets.loading import FastCompose
-from liteseg_plugin.errors import ConfigError, DataError, LitesegError, WeightsError
+from liteseg_plugin.datasets import validation
+from liteseg_plugin.errors import (
+    ConfigError,
+    DataError,
+    LitesegError,
+    WeightsError,
+    printable_lines,
+)
 from liteseg_plugin.integration.compat import replace_in_utils
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
 from liteseg_plugin.training import checkpoint
@@ -55,11 +61,10 @@ def install() -> None:
     _wrap(Builder, "load_component_class", _find_component)
     _wrap(Builder, "build_component", _build)
     _wrap(BaseOptimizer, "_collect_params", _group_parameters)
-    _wrap(Dataset, "__init__", _open_dataset)
-    _wrap(Cityscapes, "__init__", _open_cityscapes)
+    # For prediction, and data sets of PaddleSeg's such as OpticDiscSeg: the plugin's own Dataset
+    # and Cityscapes read and check by themselves.
     _wrap(Dataset, "__getitem__", _read_sample)
-    _wrap(Compose, "__call__", _check_and_transform)
-    _wrap(FastCompose, "__call__", _transform)  # it checks what it decodes
+    _wrap(Compose, "__call__", _read_and_transform)
     loop = sys.modules["paddleseg.core.train"]  # paddleseg.core.train itself is the function
     for module in (loop, sys.modules["paddleseg.core"]):
         _wrap(module, "train", _train)
@@ -167,57 +172,32 @@ def _group_parameters(original: Callable[..., list], self: BaseOptimizer, model:
     return original(self, model)
 
 
-def _open_dataset(original: Callable[..., None], self: Dataset, *args: Any, **kw: Any):
-    values = inspect.signature(original).bind(self, *args, **kw)
-    values.apply_defaults()
-    given = values.arguments
-    mode, root = str(given["mode"]).lower(), given["dataset_root"]
-    if given.get(f"{mode}_path") is None and os.path.isfile(os.path.join(root, f"{mode}.txt")):
-        # As `liteseg data split` leaves it; PaddleSeg itself has no default.
-        given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
-    listing = given.get(f"{mode}_path")
-    try:
-        original(*values.args, **values.kwargs)
-    except ValueError:
-        if listing is not None and os.path.isfile(listing):
-            _, wrong = validation.read_list(
-                listing, root, separator=given["separator"], labelled=mode != "test"
-            )
-            for fault in wrong:
-                raise DataError(fault.message) from None
-        raise
-    if not self.file_list:
-        raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
-
-
-def _open_cityscapes(original: Callable[..., None], self: Cityscapes, *args: Any, **kw: Any):
-    original(self, *args, **kw)
-    cityscapes.check_pairs(self.dataset_root, self.mode, self.file_list)
-
-
 def _read_sample(original: Callable[..., dict], self: Dataset, index: int):
-    operations = self.transforms.transforms
-    if not operations or not isinstance(operations[0], validation.SampleCheck):
-        operations.insert(0, validation.SampleCheck(self.num_classes, self.ignore_index))
-    return original(self, index)
+    def check(data: dict) -> dict:
+        label = data.get("label")
+        if isinstance(label, np.ndarray):
+            validation.check_label(
+                label, data["img"].shape[:2], self.num_classes, self.ignore_index
+            )
+        return data
+
+    checked = copy.copy(self)  # others may use its transforms at the same time
+    checked.transforms = copy.copy(self.transforms)
+    checked.transforms.transforms = [check, *self.transforms.transforms]
+    return original(checked, index)
 
 
-def _check_and_transform(original: Callable[..., dict], self: Compose, data: dict):
-    if isinstance(data.get("img"), str):
-        validation.check_image_file(data["img"])
-    return _transform(original, self, data)
-
-
-def _transform(original: Callable[..., dict], self: Compose, data: dict):
+def _read_and_transform(original: Callable[..., dict], self: Compose, data: dict):
     image, label = data.get("img"), data.get("label")
+    if not isinstance(image, str):
+        return original(self, data)
+    flag, labelled = self.read_flag, label is not None
+    data["img"] = validation.read_image(image, flag, labelled=labelled).astype(np.float32)
+    if isinstance(label, str):
+        data["label"] = validation.read_label(label)
     try:
         return original(self, data)
     except Exception as error:
-        if not isinstance(image, str):
-            raise
-        validation.read_image(image)
-        if isinstance(label, str):
-            validation.read_label(label)
         what = error if isinstance(error, LitesegError) else f"{type(error).__name__}: {error}"
         raise DataError(
             validation.about(image, label if isinstance(label, str) else None, what)
@@ -311,7 +291,7 @@ def _excepthook(original: Callable[..., None], kind: type, error: BaseException,
     if explained is None:
         original(kind, error, trace)
     else:
-        print(f"error: {explained}", file=sys.stderr)
+        print(f"error: {printable_lines(explained)}", file=sys.stderr)
 
 
 def _wrapped(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ def table(runs: Sequence[dict]) -> str:
     """Return how each run ended, a line a run."""
     lines = []
     for run in runs:
-        parts = [run["name"]]
+        parts = [printable(run["name"])]
         for curve in ("loss", "miou"):
             points = [(value, at) for at, value in run[curve] if value is not None]
             if points and curve == "loss":

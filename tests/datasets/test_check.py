@@ -12,8 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from liteseg_plugin import cli
 from liteseg_plugin.datasets import toy_street
-from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, check, from_folder, summary
+from liteseg_plugin.datasets.check import (
+    PIXELS_PER_KEPT,
+    DataSet,
+    Split,
+    check,
+    from_folder,
+    summary,
+)
+from liteseg_plugin.datasets.validation import Pair
 from liteseg_plugin.errors import DataError
 
 
@@ -241,3 +250,73 @@ def test_config_is_checked_in_the_words_of_training(run, street, tmp_path):
     assert report["ok"] and report["splits"] == {"train": 4, "val": 2}
     assert report["min_kept"]["value"] == 8 * 512 * 512 // 16
     assert report["classes"][0]["name"] == "sky"
+
+
+def test_label_of_another_depth_is_a_warning(street, deep_label):
+    depth, write = deep_label
+    write(street / "annot/train_0000.png", np.eye(48, 64, dtype=np.uint8))
+    report = look(street)
+    assert report["ok"]
+    assert [e["message"].partition("the label is a ")[2] for e in report["warnings"]] == (
+        []
+        if depth in ("4-bit palette", "32-bit", "float")
+        else [
+            f"{depth} image; the plugin reads its values, but PaddleSeg without it reads others or "
+            "stops: save 8-bit labels to train elsewhere"
+        ]
+    )
+
+
+def test_turned_image_is_an_error(street):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for name in ("train_0000", "test_0000"):
+        path = street / f"images/{name}.png"
+        Image.open(path).save(path, exif=exif)
+    (street / "test.txt").write_text("images/test_0000.png\n")  # without a label it does no harm
+    (error,) = look(street)["errors"]
+    assert (
+        error["kind"] == "orientation" and "train_0000.png: EXIF orientation 3" in error["message"]
+    )
+
+
+def test_nothing_in_files_gives_the_terminal_orders(street, capsys):
+    orders = "\x1b]0;title\x07\x1b[2J"
+    names = (street / "labels.txt").read_text().replace("sky", f"sky{orders}")
+    (street / "labels.txt").write_text(names)
+    (street / "train.txt").write_text(f"images/{orders}.png annot/train_0000.png\n")
+    assert cli.main(["data", "check", str(street)]) == 1
+    written = "".join(capsys.readouterr())
+    assert r"sky\x1b]0;title" in written and r"images/\x1b]0;title\x07\x1b[2J.png" in written
+    assert not set(written) & {"\x1b", "\x07"}
+
+
+def test_names_that_are_no_text(street, capsys):
+    """Cityscapes' folders are searched, so no list has to hold such a name."""
+    from liteseg_plugin.visualization.check_page import write_page
+
+    pairs = []
+    for kind in ("images", "annot"):
+        for number, content in enumerate(((street / f"{kind}/train_0000.png").read_bytes(), b"")):
+            path = street / kind / os.fsdecode(b"stra\xdfe_%d.png" % number)
+            path.write_bytes(content)
+            pairs.append(str(path))
+    data = DataSet(str(street), [Split("train", [Pair(*pairs[::2]), Pair(*pairs[1::2])])], 255, 11)
+    report = check(data, progress=False)
+    assert len(report["errors"]) >= 2  # of the empty files
+    json.dumps(report).encode()
+    print(summary(report))
+    assert r"stra\udcdfe_1.png" in capsys.readouterr().out
+    assert write_page(report, street / "page.html").is_file()
+
+
+def test_config_whose_padding_stops_training(toy, tmp_path, capsys):
+    crop = {"type": "RandomPaddingCrop", "crop_size": [64, 64]}
+    config = toy.config(
+        tmp_path,
+        **{f"{name}_dataset__ignore_index": 254 for name in ("train", "val")},
+        train_dataset__transforms=[crop],
+        loss__types=[{"type": "CrossEntropyLoss", "ignore_index": 254}] * 3,
+    )
+    assert cli.main(["data", "check", "--config", str(config)]) == 1
+    assert "write label_padding_value: 254 under RandomPaddingCrop" in capsys.readouterr().err

@@ -155,8 +155,9 @@ def test_data_set_refuses_pairs_that_are_none(tree):
     import liteseg_plugin
 
     liteseg_plugin.activate()
-    from paddleseg.datasets import Cityscapes
     from paddleseg.transforms import Normalize
+
+    from liteseg_plugin.datasets.loading import Cityscapes
 
     cityscapes.prepare(tree, progress=False)
     assert len(Cityscapes([Normalize()], str(tree), mode="train")) == 2

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 from PIL import Image
 
@@ -103,6 +104,9 @@ def stock_hue(monkeypatch):
     spec = importlib.util.spec_from_file_location("stock_functional", functional.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    # Neither is what PaddleSeg's own data set reads by the plugin's.
+    for owner, name in ((Compose, "__call__"), (datasets.Dataset, "__getitem__")):
+        monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
     return lambda: monkeypatch.setattr(functional, "hue", module.hue)
 
 
@@ -133,10 +137,12 @@ def assert_same_samples(stock, fast, stock_hue, seeds):
         assert apart <= (1e-4 if cv2.ipp.useIPP() else 0.01)
 
 
-def both(root, transforms, mode="train", **more):
+def both(root, transforms, mode="train", fast_loading=True, **more):
     arguments = {"mode": mode, "dataset_root": str(root), "num_classes": 11, **more}
+    arguments.setdefault(f"{mode}_path", str(root / f"{mode}.txt"))
     stock = datasets.Dataset(transforms=list(transforms), **arguments)
-    return stock, loading.Dataset(transforms=list(transforms), fast_loading=True, **arguments)
+    arguments["fast_loading"] = fast_loading
+    return stock, loading.Dataset(transforms=list(transforms), **arguments)
 
 
 @pytest.mark.parametrize("transforms", RECIPES.values(), ids=RECIPES)
@@ -150,6 +156,28 @@ def test_sample_is_paddlesegs_with_other_keys(pictures, stock_hue, more):
     if more.get("mode") == "val":
         transforms = [Normalize()]
     assert_same_samples(*both(pictures, transforms, **more), stock_hue, seeds=24)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"edge": True}, {"img_channels": 1}, {"mode": "val"}], ids=str
+)
+def test_sample_without_fast_loading_is_paddlesegs(pictures, stock_hue, more):
+    transforms = [Normalize()] if more.get("mode") == "val" else RECIPES["released, camvid"]
+    assert_same_samples(
+        *both(pictures, transforms, fast_loading=False, **more), stock_hue, seeds=24
+    )
+
+
+def test_sample_without_label_is_paddlesegs(pictures, stock_hue, tmp_path):
+    listing = tmp_path / "test.txt"
+    listing.write_text("0.png\n")
+    given = {"mode": "test", "test_path": str(listing)}
+    stock, own = both(pictures, [Normalize()], fast_loading=False, **given)
+    _, fast = both(pictures, [Normalize()], **given)
+    wanted = stock[0]
+    for got in (own[0], fast[0]):
+        assert got["label"] is wanted["label"] is None
+        np.testing.assert_array_equal(got["img"], wanted["img"])
 
 
 def test_sample_of_real_frames_is_paddlesegs(stock_hue):
@@ -250,7 +278,7 @@ def test_error_is_the_one_without(pictures, tmp_path, spoilt, how):
     root = tmp_path / "copy"
     shutil.copytree(pictures, root)
     sets = (
-        datasets.Dataset("train", str(root), [Normalize()], 11),
+        loading.Dataset("train", str(root), [Normalize()], 11),
         loading.Dataset("train", str(root), [Normalize()], 11, fast_loading=True),
         loading.Dataset("train", str(root), [Normalize()], 11, cache_gb=1, cache_dir=tmp_path),
     )
@@ -269,6 +297,35 @@ def test_error_is_the_one_without(pictures, tmp_path, spoilt, how):
     assert spoilt in said[0]
 
 
+@pytest.mark.parametrize("mode", ["train", "val"])
+def test_label_is_its_values_whatever_its_depth(deep_label, tmp_path, mode):
+    ones = np.eye(48, 64, dtype=np.uint8)
+    depth, write = deep_label
+    write(tmp_path / "label.png", ones)
+    cv2.imwrite(str(tmp_path / "0.png"), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / f"{mode}.txt").write_text("0.png label.png\n")
+    # Some of OpenCV's functions take no bool, and others no int32.
+    transforms = released(1.5, 1.5, 0, (96, 72)) if mode == "train" else [Normalize()]
+    listing = {f"{mode}_path": str(tmp_path / f"{mode}.txt")}
+    given = (mode, str(tmp_path), transforms, 2)
+    cache = {"cache_gb": 1, "cache_dir": tmp_path / "c"}
+    sets = {
+        "of PaddleSeg": datasets.Dataset(*given, **listing),
+        "own": loading.Dataset(*given),
+        "fast": loading.Dataset(*given, fast_loading=True),
+        "cached": loading.Dataset(*given, **cache),
+        "from the cache": loading.Dataset(*given, **cache),
+    }
+    for name, dataset in sets.items():
+        label = draw(dataset, 0, 0)[0]["label"]
+        assert label.dtype == np.uint8, name
+        tensor = paddle.to_tensor(label).astype("int64").numpy()
+        if mode == "val":
+            np.testing.assert_array_equal(tensor[0], ones, err_msg=f"{depth}, {name}")
+        else:
+            assert np.unique(tensor).tolist() == [0, 1], f"{depth}, {name}"
+
+
 def test_label_out_of_range_is_said_with_fast_loading(pictures):
     dataset = loading.Dataset("train", str(pictures), [Normalize()], 3, fast_loading=True)
     with pytest.raises(DataError, match=r"0_label\.png of image .*values out of range: 10"):
@@ -278,7 +335,9 @@ def test_label_out_of_range_is_said_with_fast_loading(pictures):
 def test_worker_processes_share_the_cache(pictures, tmp_path):
     transforms = released(0.5, 1.5, 0.25, (64, 48))
     cached = loading.Dataset("train", str(pictures), transforms, 11, cache_gb=1, cache_dir=tmp_path)
-    stock = datasets.Dataset("train", str(pictures), transforms, 11)
+    stock = datasets.Dataset(
+        "train", str(pictures), transforms, 11, train_path=str(pictures / "train.txt")
+    )
 
     def first(dataset):  # two epochs of three batches; the second finds everything
         stream = Batches(dataset, 2, num_workers=2, seed=3).start(0)

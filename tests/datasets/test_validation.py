@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import itertools
+import struct
 import subprocess
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -92,6 +95,82 @@ def test_label_of_a_palette_image_is_its_indices(tmp_path):
     indexed.save(tmp_path / "palette.png")
     assert Image.open(tmp_path / "palette.png").mode == "P"
     assert validation.read_label(tmp_path / "palette.png").tolist() == [[0, 1], [2, 255]]
+
+
+def test_label_is_read_as_stored(deep_label, tmp_path):
+    depth, write = deep_label
+    ones = np.eye(5, 7, dtype=np.uint8)
+    write(tmp_path / "label.png", ones)
+    label, unusual = validation.read_label_and_depth(tmp_path / "label.png")
+    assert label.dtype == np.uint8 and label.tolist() == ones.tolist()
+    with Image.open(tmp_path / "label.png") as image:
+        stock = paddle_takes(np.asarray(image))
+    assert unusual == (None if np.array_equal(stock, ones) else depth)
+
+
+def paddle_takes(label):
+    """Return what training computes with for an array of Pillow's; OpenCV refuses bool."""
+    return None if label.dtype == bool else np.zeros_like(label) if label.dtype == "u2" else label
+
+
+def test_label_beyond_eight_bits(tmp_path):
+    path = tmp_path / "label.png"
+    cv2.imwrite(str(path), np.uint16([[0, 1], [2, 65535]]))
+    label = validation.read_label(path)
+    assert label.dtype == np.int32 and label.tolist() == [[0, 1], [2, 65535]]
+    (fault,) = validation.label_faults(label, (2, 2), 3, 255)
+    assert "65535 (1 pixels)" in fault.message
+    for value, message in ((0.5, "not whole numbers"), (np.nan, "not whole"), (1e20, r"to 1e\+20")):
+        Image.fromarray(np.float32([[0, value]])).save(path, format="TIFF")
+        with pytest.raises(DataError, match=rf"cannot read label .*label\.png: .*{message}"):
+            validation.read_label(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "orientation"),
+    [
+        *itertools.product([".jpg", ".png", ".tif", ".webp"], [None, 1, 2, 3, 6, 8]),
+        *itertools.product([".jpg", ".png"], [0, 99]),  # nothing writes such a TIFF
+    ],
+)
+def test_labelled_image_must_be_upright(picture, suffix, orientation):
+    path = picture(f"camera{suffix}")
+    if orientation is not None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.open(path).save(path, exif=exif)
+    assert validation.read_image(path) is not None  # nothing else depends on where it is turned to
+    if orientation in (None, 0, 1, 99):
+        np.testing.assert_array_equal(
+            validation.read_image(path, labelled=True),
+            cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION),
+        )
+        return
+    with pytest.raises(DataError, match=rf"camera{suffix}: EXIF orientation {orientation} turns"):
+        validation.read_image(path, labelled=True)
+
+
+def test_orientation_behind_the_pixels_of_a_png(picture):
+    path = picture("edited.png")
+    before = cv2.imread(str(path))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    body = b"eXIf" + exif.tobytes()[len(b"Exif\0\0") :]
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    content = path.read_bytes()
+    end = content.index(b"IEND") - 4
+    path.write_bytes(content[:end] + chunk + content[end:])
+    assert (cv2.imread(str(path)) == before[::-1, ::-1]).all()
+    assert validation.check_image_file(path) == 3
+
+
+def test_broken_exif_is_no_orientation(picture):
+    path = picture("camera.jpg")
+    content = path.read_bytes()
+    body = b"Exif\0\0II*\0\xff\xff\xff\xff"
+    marker = b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+    path.write_bytes(content[:2] + marker + content[2:])
+    assert validation.check_image_file(path) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -16,11 +18,20 @@ import liteseg_plugin
 
 liteseg_plugin.activate()
 
+from paddleseg import core  # noqa: E402
 from paddleseg.datasets import Dataset  # noqa: E402
+from paddleseg.transforms import Compose, Normalize  # noqa: E402
 from paddleseg.utils import metrics  # noqa: E402
 
+from liteseg_plugin.datasets import loading  # noqa: E402
 from liteseg_plugin.errors import DataError  # noqa: E402
-from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, worst_images  # noqa: E402
+from liteseg_plugin.evaluation import report  # noqa: E402
+from liteseg_plugin.evaluation.evaluate import (  # noqa: E402
+    Evaluated,
+    evaluate,
+    trained,
+    worst_images,
+)
 from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
@@ -156,3 +167,36 @@ def test_evaluate_equals_paddleseg_on_real_frames():
         np.testing.assert_allclose(numbers[name], value, atol=1e-4, err_msg=name)
     assert 0.5 < numbers["miou"] < 0.99
     assert 0.3 < numbers["boundary_f1"] < 1
+
+
+def test_labels_of_any_depth_give_the_same_scores(tmp_path, pointwise):
+    """PaddleSeg's evaluation, ours, and that of an export's transforms read the same label."""
+    rng = np.random.default_rng(0)
+    label = rng.integers(0, 5, (24, 32))
+    cv2.imwrite(str(tmp_path / "0.png"), rng.integers(0, 256, (24, 32, 3), np.uint8))
+    (tmp_path / "val.txt").write_text("0.png label.png\n")
+    network, scores = pointwise(), {}
+    for kind in (np.uint8, np.uint16):
+        cv2.imwrite(str(tmp_path / "label.png"), label.astype(kind))
+        for cls in (loading.Dataset, Dataset):
+            dataset = cls(
+                "val", str(tmp_path), [Normalize()], 5, val_path=str(tmp_path / "val.txt")
+            )
+            scores[kind, cls, "theirs"] = core.evaluate(network, dataset, print_detail=False)[0]
+            scores[kind, cls, "ours"] = evaluate(trained(network, dataset, {}))["miou"]
+            # As for an export: its transforms are not the data set's, and serve others, too.
+            copied, compose = copy.copy(dataset), Compose([Normalize()])
+            copied.transforms = compose
+            scores[kind, cls, "export"] = evaluate(trained(network, copied, {}))["miou"]
+            assert len(compose.transforms) == 1
+    assert len(scores) == 12 and 0 < max(scores.values())
+    np.testing.assert_allclose(list(scores.values()), scores[np.uint8, Dataset, "theirs"])
+
+
+def test_tables_give_the_terminal_no_orders():
+    numbers = evaluate(Evaluated(FakeDataset(2), first_pixels_wrong))
+    classes = [{"name": name, "color": [0, 0, 0]} for name in ("a\x1b[2J", "b\nmIoU 100")]
+    numbers = {**numbers, "classes": classes}
+    header, *rows = report.table(numbers).split("\n")
+    assert [row.split("  ")[0] for row in rows] == [r"a\x1b[2J", r"b\nmIoU 100"]
+    assert len({len(line) for line in (header, *rows)}) == 1
