@@ -64,8 +64,8 @@ def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
     import os
 
     from paddleseg.utils import get_image_list
-    from tqdm import tqdm
 
+    from liteseg_plugin.system import progress_bar
     from liteseg_plugin.visualization.overlay import segment_files
 
     images, folder = get_image_list(args.image_path)
@@ -73,7 +73,7 @@ def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
     names = [os.path.relpath(i, folder) if folder else os.path.basename(i) for i in images]
     names = [os.path.splitext(name)[0] for name in names]
     results = segment_files(predictor, images, names, args.save_dir)
-    return {"images": list(tqdm(results, total=len(images), unit="image"))}
+    return {"images": list(progress_bar(results, total=len(images), unit="image"))}
 
 
 def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:

@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> dict:
 
     activate()
     from paddleseg.utils import get_image_list
-    from tqdm import tqdm
 
     from liteseg_plugin.errors import LitesegError
     from liteseg_plugin.export.quantize import quantize
+    from liteseg_plugin.system import progress_bar
 
     if args.num_images < 1:
         raise LitesegError(f"--num_images is a number from 1 up, got {args.num_images}")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict:
         args.exported,
         images,
         tolerance=args.tolerance,
-        progress=lambda layers: tqdm(layers, unit="layer"),
+        progress=lambda layers: progress_bar(layers, unit="layer"),
     )
     layers = report["layers"]
     floats = [layer for layer in layers if layer["precision"] == "fp32"]
