@@ -269,7 +269,8 @@ def plugin():  # noqa: D103
     import liteseg_plugin
 
     liteseg_plugin.activate()
-    from liteseg_plugin.training.loop import Settings, train
+    from liteseg_plugin.training.settings import Settings
+    from liteseg_plugin.training.trainer import train
 
     def run(builder: object, **settings: object) -> None:
         parts = (builder.model, builder.optimizer, builder.loss, builder.train_dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
     from paddle import nn
     from paddleseg.cvlibs import SegBuilder
 
-# The keys of runtimes.catalog.RUNTIMES, which a test holds; importing it here would load Paddle.
+# The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
-# runtimes.base.PRECISIONS, likewise.
+# deploy.engine.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
@@ -95,6 +96,12 @@ def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
     compat.skip_backbone_download(any(given))
 
     from paddleseg.cvlibs import Config, SegBuilder
+    from paddleseg.utils import progbar
+
+    if sys.stderr is not None and not sys.stderr.isatty():
+        from liteseg_plugin.system import ProgressBar
+
+        progbar.Progbar = ProgressBar  # of evaluate and predict
 
     return SegBuilder(Config(args.config, opts=args.opts, **overrides))
 

@@ -68,12 +68,11 @@ def run(args: argparse.Namespace) -> dict:
     import tempfile
     from pathlib import Path
 
-    from tqdm import tqdm
-
     from liteseg_plugin.evaluation import benchmark
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.runtimes.base import usable_cpus
+    from liteseg_plugin.system import progress_bar
 
     shape = [args.batch_size, 3, args.height, args.width]
     wanted = args.runtime or [
@@ -111,7 +110,7 @@ def run(args: argparse.Namespace) -> dict:
                 timed=args.timed,
                 warmup=args.warmup,
                 repeats=args.repeats,
-                progress=tqdm,
+                progress=progress_bar,
             )
             for runtime in wanted
         ]

@@ -11,7 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         metavar="RUN",
         nargs="+",
-        help="a log of training (standard output, workerlog.0), VisualDL records, or a folder",
+        help="a folder of training (--save_dir), metrics.csv, a log of it (standard output, "
+        "workerlog.0), or VisualDL records",
     )
     parser.add_argument(
         "--save", metavar="FILE", required=True, help="the figure (.png, .svg, .pdf)"

@@ -64,16 +64,15 @@ def run(args: argparse.Namespace) -> dict:
 def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
     from os.path import splitext
 
-    from tqdm import tqdm
-
     from liteseg_plugin.inference.images import find_images
+    from liteseg_plugin.system import progress_bar
     from liteseg_plugin.visualization.overlay import segment_files
 
     images = find_images(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.
     names = [splitext(image.name)[0] for image in images]
     results = segment_files(predictor, [image.path for image in images], names, args.save_dir)
-    return {"images": list(tqdm(results, total=len(images), unit="image"))}
+    return {"images": list(progress_bar(results, total=len(images), unit="image"))}
 
 
 def _segment_video(args: argparse.Namespace, predictor: Predictor) -> dict:

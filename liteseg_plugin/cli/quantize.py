@@ -26,11 +26,11 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.integration.registry import activate
 
     activate()
-    from tqdm import tqdm
 
     from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.export.quantize import quantize
     from liteseg_plugin.inference.images import find_images
+    from liteseg_plugin.system import progress_bar
 
     if args.num_images < 1:
         raise LitesegError(f"--num_images is a number from 1 up, got {args.num_images}")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> dict:
         args.exported,
         images,
         tolerance=args.tolerance,
-        progress=lambda layers: tqdm(layers, unit="layer"),
+        progress=lambda layers: progress_bar(layers, unit="layer"),
     )
     layers = report["layers"]
     floats = [layer for layer in layers if layer["precision"] == "fp32"]

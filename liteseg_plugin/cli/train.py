@@ -47,20 +47,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
+    import contextlib
+    from pathlib import Path
+
+    from liteseg_plugin.training import lock, processes
+
+    # One lock for all processes of `paddle.distributed.launch`.
+    main = processes.is_main()
+    with lock.hold(Path(args.save_dir)) if main else contextlib.nullcontext():
+        _train(args)
+
+
+def _train(args: argparse.Namespace) -> None:
     import shlex
     import sys
     from pathlib import Path
 
-    from liteseg_plugin.training import checkpoint
+    from liteseg_plugin.training import checkpoint, processes
 
     wanted = args.resume_model
-    args.resume_model = checkpoint.prepare(Path(args.save_dir), wanted)
+    args.resume_model = checkpoint.prepare(Path(args.save_dir), wanted, is_main=processes.is_main())
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
 
     from paddleseg.utils import logger, utils
 
-    from liteseg_plugin.training.loop import Interrupted, Settings, train
+    from liteseg_plugin.training.settings import Settings
+    from liteseg_plugin.training.signals import Interrupted
+    from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
     _common.show(builder, args.device)

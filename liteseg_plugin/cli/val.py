@@ -98,11 +98,11 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
 
     import paddle
     from paddleseg.utils import logger
-    from tqdm import tqdm
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.system import progress_bar
 
     if args.report:
         report.prepare(args.report)
@@ -134,7 +134,7 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
             "runtime": _common.class_name(model),
             "test_config": test_config,
         }
-    numbers = evaluate.evaluate(evaluated, threads=max(2, args.num_workers), progress=tqdm)
+    numbers = evaluate.evaluate(evaluated, threads=max(2, args.num_workers), progress=progress_bar)
     numbers = {**conditions, "config": args.config, "classes": classes, **numbers}
     # The line that tools/val.py logs.
     logger.info(
@@ -146,7 +146,11 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     print(report.table(numbers))
     if args.report:
         page = report.write(
-            args.report, numbers, evaluated, worst=args.worst, progress=partial(tqdm, desc="report")
+            args.report,
+            numbers,
+            evaluated,
+            worst=args.worst,
+            progress=partial(progress_bar, desc="report"),
         )
         logger.info(f"Report: {page}")
     return numbers

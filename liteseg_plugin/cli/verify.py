@@ -24,17 +24,17 @@ def run(args: argparse.Namespace) -> dict:
 
     from paddleseg.transforms import Compose
     from paddleseg.utils import utils
-    from tqdm import tqdm
 
     from liteseg_plugin.evaluation.verify import verify
     from liteseg_plugin.integration.patches import local_path
+    from liteseg_plugin.system import progress_bar
 
     model, dataset = builder.model, builder.val_dataset
     utils.load_entire_model(model, local_path(args.model_path))
     report = verify(
         model,
         args.exported,
-        tqdm(dataset.file_list[: args.images], unit="image"),
+        progress_bar(dataset.file_list[: args.images], unit="image"),
         Compose(builder.val_transforms),
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,

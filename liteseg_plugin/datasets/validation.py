@@ -1,8 +1,7 @@
 """What can be wrong with lists, images and labels, in the words that every command uses.
 
-Training, evaluation and prediction raise these as :class:`DataError` when they meet them (see
-``loading.py``, and ``integration/patches.py`` for PaddleSeg's own data sets); ``liteseg data check``
-collects them.
+Training, evaluation and prediction raise these as :class:`DataError` when they meet them;
+``liteseg data check`` collects them.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from liteseg_plugin.errors import DataError, LitesegError
+from liteseg_plugin.system import progress_bar
 from liteseg_plugin.visualization.overlay import indexed_image, legend_bar, overlapped, overlay
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -170,7 +170,7 @@ def watch(
     count, path = 0, None
     until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
     with until, contextlib.closing(results):
-        for result in tqdm(results, total=frames.stated, unit="frame"):
+        for result in progress_bar(results, total=frames.stated, unit="frame"):
             count, path = count + 1, result["overlay"]
             if not see(result):
                 break

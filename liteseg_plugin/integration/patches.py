@@ -11,7 +11,6 @@ import copy
 import difflib
 import functools
 import inspect
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +43,7 @@ from liteseg_plugin.errors import (
 )
 from liteseg_plugin.integration.compat import replace_in_utils
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
-from liteseg_plugin.training import checkpoint
+from liteseg_plugin.training import checkpoint, processes
 from liteseg_plugin.weights import load_matching_weights, load_weights
 
 _installed = False
@@ -207,24 +206,10 @@ def _read_and_transform(original: Callable[..., dict], self: Compose, data: dict
 def _train(original: Callable[..., None], *args: Any, **kw: Any):
     values = inspect.signature(original).bind(*args, **kw)
     values.apply_defaults()
-    check_batch_is_filled(values.arguments["train_dataset"], values.arguments["batch_size"])
+    processes.check_batch_is_filled(
+        values.arguments["train_dataset"], values.arguments["batch_size"]
+    )
     return original(*args, **kw)
-
-
-def check_batch_is_filled(dataset: paddle.io.Dataset, batch_size: int) -> None:
-    """Refuse to wait for ever for the first batch.
-
-    PaddleSeg drops the last batch of an epoch if it is not complete.
-
-    Raises:
-        DataError: If the images of one process do not fill a batch.
-    """
-    processes = paddle.distributed.ParallelEnv().nranks
-    if math.ceil(len(dataset) / processes) < batch_size:
-        raise DataError(
-            f"{len(dataset)} training images do not fill one batch of {batch_size} in each of "
-            f"{processes} process(es); lower --batch_size or add images"
-        )
 
 
 def _evaluate(original: Callable[..., Any], model: Any, eval_dataset: Any, *a: Any, **kw):

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,41 @@ class Best(NamedTuple):
     iteration: int = -1
 
 
+@dataclass(frozen=True)
+class State:
+    """What ``training.json`` holds: all that goes on after a resume, but weights and optimiser.
+
+    Attributes:
+        iteration: Optimiser steps so far.
+        best: The best evaluation of the network.
+        best_ema: The best evaluation of its exponential moving average.
+        evaluations_below_best: How many in a row were below the best.
+        window: Losses since the last log line: of each step the sum, then those of each output.
+        scaler: The state of the loss scale of fp16.
+        random: The random state of each process.
+    """
+
+    iteration: int = 0
+    best: Best = field(default_factory=Best)
+    best_ema: Best = field(default_factory=Best)
+    evaluations_below_best: int = 0
+    window: list[list[float]] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
+    random: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> State:
+        """Read what :meth:`to_json` returned, or a part of it."""
+        known = {entry.name: content[entry.name] for entry in fields(cls) if entry.name in content}
+        for name in {"best", "best_ema"} & known.keys():
+            known[name] = Best(*known[name])
+        return cls(**known)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``training.json``."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
+
 def iteration_of(folder: str | os.PathLike) -> int:
     """Return N of a checkpoint ``iter_N``.
 
@@ -64,19 +100,50 @@ def list_checkpoints(save_dir: Path) -> list[Path]:
     return sorted((path for path in folders if path.is_dir()), key=iteration_of)
 
 
-def prepare(save_dir: Path, resume_model: str | None = None) -> Path | None:
+def prepare(
+    save_dir: Path, resume_model: str | None = None, *, is_main: bool = True
+) -> Path | None:
     """Clean the folder of a run, and return the checkpoint that it goes on from.
+
+    Call it with the folder's lock held (:func:`lock.hold`): what it cleans would otherwise be what
+    another training is writing.
 
     Args:
         save_dir: Where the run's checkpoints go. What a kill during a save left there is removed.
         resume_model: A folder ``iter_N``; the folder of a run, for its newest checkpoint;
             ``auto`` for that of ``save_dir``, and for a new start where there is none; or None.
+        is_main: Whether this is the main process, which cleans. The other processes of the run
+            return the same, whether it has done so or not.
 
     Raises:
         WeightsError: If there is no such checkpoint.
         TrainingError: If ``save_dir`` holds checkpoints that the run would overwrite.
     """
-    # Every process does this, so another one may have done it.
+    if is_main:
+        _clean(save_dir)
+    resumed = None
+    if resume_model is not None:
+        run = save_dir if resume_model == "auto" else Path(resume_model)
+        [*_, resumed] = [None, *_cleaned_checkpoints(run)]
+        if resumed is None and resume_model != "auto":
+            if run not in _cleaned_checkpoints(run.parent):
+                iteration_of(run)
+            resumed = run
+    known = [*_cleaned_checkpoints(save_dir), *save_dir.glob("best_model")]
+    # With auto, a best_model alone is of this run: killed before its first checkpoint.
+    goes_on = resume_model == "auto" or (
+        resumed is not None and resumed.resolve().parent == save_dir.resolve()
+    )
+    if known and not goes_on:
+        raise TrainingError(
+            f"--save_dir {save_dir} holds an earlier run ({known[-1].name}), which this one would "
+            "overwrite. Go on with it by --resume_model auto, or give another --save_dir"
+        )
+    return resumed
+
+
+def _clean(save_dir: Path) -> None:
+    """Remove what a kill during a save left, and take back a half-done replacement."""
     for old in save_dir.glob(f"{_REPLACED}*"):
         name = save_dir / old.name[len(_REPLACED) :]
         if not name.exists():  # killed between the two renames of _publish
@@ -89,24 +156,13 @@ def prepare(save_dir: Path, resume_model: str | None = None) -> Path | None:
             else:
                 leftover.unlink(missing_ok=True)
 
-    resumed = None
-    if resume_model is not None:
-        run = save_dir if resume_model == "auto" else Path(resume_model)
-        [*_, resumed] = [None, *list_checkpoints(run)]
-        if resumed is None and resume_model != "auto":
-            iteration_of(run)
-            resumed = run
-    known = [*list_checkpoints(save_dir), *save_dir.glob("best_model")]
-    # With auto, a best_model alone is of this run: killed before its first checkpoint.
-    goes_on = resume_model == "auto" or (
-        resumed is not None and resumed.resolve().parent == save_dir.resolve()
-    )
-    if known and not goes_on:
-        raise TrainingError(
-            f"--save_dir {save_dir} holds an earlier run ({known[-1].name}), which this one would "
-            "overwrite. Go on with it by --resume_model auto, or give another --save_dir"
-        )
-    return resumed
+
+def _cleaned_checkpoints(run: Path) -> list[Path]:
+    """Return the checkpoints that are in a folder once it is cleaned, from old to new."""
+    # Before the others: renamed in between, a checkpoint is found twice rather than never.
+    replaced = [path.name[len(_REPLACED) :] for path in run.glob(f"{_REPLACED}iter_*")]
+    names = {*replaced, *(path.name for path in list_checkpoints(run))}
+    return [run / name for name in sorted(names, key=lambda name: int(name.rpartition("_")[2]))]
 
 
 def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:

@@ -1,7 +1,8 @@
-"""Training curves from what PaddleSeg's loop leaves behind."""
+"""Training curves from what training leaves behind: ``metrics.csv``, logs, VisualDL records."""
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
@@ -21,17 +22,19 @@ _BEST = re.compile(
 )
 _CURVES = {"loss": "Train/loss", "lr": "Train/lr", "miou": "Evaluate/mIoU"}
 """The curves, and the tags that PaddleSeg gives them in VisualDL's records."""
+_METRICS = "metrics.csv"
 
 
 def read(path: str | os.PathLike) -> dict:
     """Read the curves of one run.
 
-    Of a folder are read, in this order: its ``workerlog.0`` (or ``log/workerlog.0``), its ``*.log``
-    and ``*.txt``, or VisualDL's records in it. Where a run was resumed from before its end, the
+    Of a folder are read, in this order: its ``metrics.csv``, which ``liteseg train`` writes, its
+    ``workerlog.0`` (or ``log/workerlog.0``), its ``*.log`` and ``*.txt``, or VisualDL's records in
+    it. Where a run was resumed from before its end, the
     later lines replace the earlier.
 
     Args:
-        path: A log, a file of VisualDL's records, or a folder.
+        path: ``metrics.csv``, a log, a file of VisualDL's records, or a folder.
 
     Returns:
         ``name``, ``files``, and ``loss``, ``lr`` and ``miou``: lists of (iteration, value), the
@@ -46,15 +49,14 @@ def read(path: str | os.PathLike) -> dict:
     for files in _candidates(path):
         curves: dict[str, list] = {name: [] for name in _CURVES}
         for file in files:
-            found = _read_records(file) if "vdlrecords" in file.name else _read_log(file)
-            for name, points in found.items():
+            for name, points in _reader_of(file)(file).items():
                 _append(curves[name], points)
         if any(curves.values()):
             return {"name": str(path), "files": [str(file) for file in files], **curves}
     raise DataError(
         f"no line of PaddleSeg's training in {path}: there is neither '[TRAIN] epoch: ..., iter: "
-        "...' nor '[EVAL] #Images: ...', nor records of --use_vdl. Keep the output of `liteseg "
-        "train` in a file (| tee train.log), or train with --use_vdl"
+        "...' nor '[EVAL] #Images: ...', nor metrics.csv of `liteseg train`, nor records of "
+        "--use_vdl. Give the --save_dir of a training, or a file that holds its output"
     )
 
 
@@ -107,15 +109,33 @@ def _candidates(path: Path) -> list[list[Path]]:
     """Return the files that may hold a run, in the order in which they are tried."""
     if path.is_file():
         return [[path]]
-    logs = [path / "workerlog.0", path / "log" / "workerlog.0"]
+    alone = [path / _METRICS, path / "workerlog.0", path / "log" / "workerlog.0"]
     texts = sorted([*path.glob("*.log"), *path.glob("*.txt")], key=_time)
     records = sorted(path.glob("vdlrecords*"), key=_time)
     texts = [file for file in texts if file not in records]
-    return [*([log] for log in logs if log.is_file()), texts, records]
+    return [*([file] for file in alone if file.is_file()), texts, records]
 
 
 def _time(path: Path) -> tuple[float, str]:
     return path.stat().st_mtime, path.name
+
+
+def _reader_of(path: Path) -> Callable[[Path], dict[str, list]]:
+    if path.suffix == ".csv":
+        return _read_metrics
+    return _read_records if "vdlrecords" in path.name else _read_log
+
+
+def _read_metrics(path: Path) -> dict[str, list]:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        if missing := {"iteration", *_CURVES} - {*(reader.fieldnames or ())}:
+            raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+        rows = [row for row in reader if row["iteration"].isdecimal()]
+    return {
+        name: [(int(row["iteration"]), _number(row[name])) for row in rows if row[name]]
+        for name in _CURVES
+    }
 
 
 def _read_log(path: Path) -> dict[str, list]:
@@ -163,7 +183,7 @@ def _append(points: list, more: list) -> None:
         points.append((iteration, value))
 
 
-def _number(value: bytes | float) -> float | None:
+def _number(value: bytes | str | float) -> float | None:
     try:
         number = float(value)
     except ValueError:

@@ -9,7 +9,8 @@ from paddleseg.core import train
 from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.utils import utils
 
-from liteseg_plugin.training import loop
+from liteseg_plugin.training import trainer
+from liteseg_plugin.training.settings import Settings
 
 config, save_dir = sys.argv[1:3]
 liteseg_plugin.activate()
@@ -23,7 +24,7 @@ for which in ("paddleseg", "ours"):
     if which == "paddleseg":
         train(model, builder.train_dataset, optimizer=optimizer, losses=losses, **options)
     else:
-        loop.train(model, optimizer, losses, builder.train_dataset, loop.Settings(**options))
+        trainer.train(model, optimizer, losses, builder.train_dataset, Settings(**options))
     weights.append({name: tensor.numpy() for name, tensor in model.state_dict().items()})
 theirs, ours = weights
 assert all((ours[name] == theirs[name]).all() for name in ours)

@@ -219,7 +219,7 @@ def test_list_names_the_line(tmp_path):
 
 def test_import_brings_no_paddle():
     code = (
-        "import sys; from liteseg_plugin.datasets import check, split, faults;"
+        "import sys; from liteseg_plugin.datasets import check, split, validation;"
         "sys.exit(bool({'paddle', 'paddleseg'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

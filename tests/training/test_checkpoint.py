@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pickle
 import resource
 import shutil
@@ -68,6 +69,23 @@ def test_kill_after_the_renames_is_cleaned_up(tmp_path, content):
     assert files(tmp_path) == {"iter_1/model.pdparams", "iter_1/training.json"}
 
 
+def test_other_processes_only_look_and_find_the_same(tmp_path, content):
+    """Before the main process has cleaned the folder, and after."""
+    checkpoint.save(tmp_path / "iter_1", content, {})
+    checkpoint.save(tmp_path / "iter_12", content, {})
+    (tmp_path / "iter_12").rename(tmp_path / ".replaced-iter_12")
+    (tmp_path / ".partial-iter_12").mkdir()
+    before = files(tmp_path)
+    for wanted in ("auto", str(tmp_path), str(tmp_path / "iter_12")):
+        assert checkpoint.prepare(tmp_path, wanted, is_main=False) == tmp_path / "iter_12"
+    assert files(tmp_path) == before
+    assert (tmp_path / ".partial-iter_12").is_dir()
+    with pytest.raises(TrainingError, match="holds an earlier run"):
+        checkpoint.prepare(tmp_path, is_main=False)
+    assert checkpoint.prepare(tmp_path, "auto") == tmp_path / "iter_12"
+    assert checkpoint.prepare(tmp_path, "auto", is_main=False) == tmp_path / "iter_12"
+
+
 @pytest.mark.parametrize(
     ("keep", "left"), [(0, {2, 4, 10}), (1, {4, 10}), (2, {2, 4, 10}), (9, {2, 4, 10})]
 )
@@ -110,6 +128,36 @@ def test_best_weights_are_noted_with_their_score(tmp_path, content):
     checkpoint.save_best(path, content["model.pdparams"], Best(0.25, 7))
     assert checkpoint.read_best(path.parent) == Best(0.25, 7)
     assert files(tmp_path) == {"best_model/model.pdparams", "best_model/best.json"}
+
+
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, content, monkeypatch):
+    """After a power cut a name must not stand for a file that was not written yet."""
+    synced, renamed = set(), []
+
+    def fsync(descriptor, original=os.fsync):
+        synced.add(os.fstat(descriptor).st_ino)
+        original(descriptor)
+
+    def checked(original):
+        def rename(path, target):
+            inside = [path, *path.rglob("*")]
+            missing = [entry.name for entry in inside if entry.stat().st_ino not in synced]
+            renamed.append((Path(target).name, missing))
+            synced.discard(path.parent.stat().st_ino)
+            return original(path, target)
+
+        return rename
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(Path, name, checked(getattr(Path, name)))
+    checkpoint.save(tmp_path / "iter_1", {**content, "model.pdopt": {"lr": 0.1}}, {"iteration": 1})
+    assert renamed == [("iter_1", [])]
+    assert tmp_path.stat().st_ino in synced  # the name, too
+    best = tmp_path / "best_model" / "model.pdparams"
+    checkpoint.save_best(best, content["model.pdparams"], Best(0.5, 1))
+    assert renamed[1:] == [("model.pdparams", []), ("best.json", [])]
+    assert best.parent.stat().st_ino in synced
 
 
 def test_disk_without_room_is_told_before_writing(tmp_path, content, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import re
 import shutil
@@ -10,17 +11,20 @@ import signal
 import threading
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import pytest
+from paddle.distributed import fleet
 from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.utils import utils
 
 from liteseg_plugin import activate
 from liteseg_plugin.errors import DataError, TrainingError
-from liteseg_plugin.training import checkpoint, loop
-from liteseg_plugin.training.loop import Interrupted, Settings
+from liteseg_plugin.training import checkpoint, trainer
+from liteseg_plugin.training.settings import Settings
+from liteseg_plugin.training.signals import Interrupted
 from liteseg_plugin.weights import read_state_dict
 
 
@@ -63,7 +67,7 @@ def train(config):
                 **common,
             )
         else:
-            loop.train(
+            trainer.train(
                 model,
                 builder.optimizer,
                 builder.loss,
@@ -88,7 +92,7 @@ def tree(folder: Path) -> set[str]:
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in (".json", ".pdstates")
+        if path.is_file() and path.suffix not in (".json", ".pdstates", ".csv")
     }
 
 
@@ -202,7 +206,7 @@ def small(tmp_path):
 
             patch.setattr(import_module("paddleseg.core"), "evaluate", evaluate)
         try:
-            loop.train(
+            trainer.train(
                 net,
                 optimizer,
                 {"types": [paddle.nn.CrossEntropyLoss(axis=1)], "coef": [1]},
@@ -324,7 +328,7 @@ def test_weights_that_are_no_numbers_are_not_saved(small):
     net.conv.weight.register_hook(lambda gradient: gradient * np.nan)
     with pytest.raises(TrainingError, match=r"weights are no numbers at iteration 1, on image_"):
         small(net=net, save_interval=1)
-    assert [path.name for path in small.out.iterdir()] == ["nan_iter_1.json"]
+    assert {path.name for path in small.out.iterdir()} == {"nan_iter_1.json", "metrics.csv"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -381,6 +385,39 @@ def _seeded(net):
     return net
 
 
+def test_gradients_are_exchanged_once_a_step(small, monkeypatch):
+    """Between processes, with the last of the passes that a step accumulates."""
+    alone = []
+
+    class Distributed(paddle.nn.Layer):
+        """Notes which passes keep their gradients to themselves."""
+
+        def __init__(self, net):
+            super().__init__()
+            self.net, self.is_alone = net, False
+
+        def forward(self, x):
+            alone.append(self.is_alone)
+            return self.net(x)
+
+        @contextlib.contextmanager
+        def no_sync(self):
+            self.is_alone = True
+            yield
+            self.is_alone = False
+
+    environment = SimpleNamespace(nranks=2, world_size=2, local_rank=0, rank=0)
+    monkeypatch.setattr(paddle.distributed, "ParallelEnv", lambda: environment)
+    monkeypatch.setattr(
+        paddle.distributed, "all_gather_object", lambda values, value: values.extend([value] * 2)
+    )
+    monkeypatch.setattr(fleet, "init", lambda **kw: None)
+    monkeypatch.setattr(fleet, "distributed_optimizer", lambda optimizer: optimizer)
+    monkeypatch.setattr(fleet, "distributed_model", Distributed)
+    small(iters=2, gradient_accumulation_steps=3)
+    assert alone == [True, True, False] * 2
+
+
 def test_resume_between_accumulated_epochs_is_exact(small, tmp_path):
     """Three passes a step, four batches an epoch: steps straddle epochs."""
     flags = {"gradient_accumulation_steps": 3, "iters": 5}
@@ -412,7 +449,7 @@ def test_precision_that_the_device_lacks_is_refused(small, precision):
 @pytest.mark.filterwarnings("ignore")
 def test_low_precision_takes_the_arguments_of_paddle(small, precision, level, monkeypatch):
     """As far as a CPU goes: Paddle computes in float32 there, but takes the same calls."""
-    monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
+    monkeypatch.setattr(trainer, "check_precision", lambda precision: None)
     contexts, cast = [], paddle.amp.auto_cast
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **kw: contexts.append(kw) or cast(**kw))
     if level == "O2":
@@ -453,7 +490,7 @@ def test_state_of_the_loss_scale_is_kept(small, monkeypatch):
             states.append(state)
             self.count = state["incr_count"]
 
-    monkeypatch.setattr(loop, "_check_precision", lambda precision: None)
+    monkeypatch.setattr(trainer, "check_precision", lambda precision: None)
     monkeypatch.setattr(paddle.amp, "GradScaler", Scaler)
     monkeypatch.setattr(paddle.amp, "auto_cast", lambda **kw: contextlib.nullcontext())
     small(precision="fp16", iters=2)
@@ -473,7 +510,7 @@ def test_ema_starts_from_the_weights_where_a_checkpoint_has_none(small, capfd):
 def test_keeps_the_newest_checkpoints_of_the_whole_run(small):
     small(iters=4, save_interval=1, keep_checkpoint_max=2)
     small(iters=6, save_interval=1, keep_checkpoint_max=2, resume_model="auto")
-    assert {path.name for path in small.out.iterdir()} == {"iter_5", "iter_6"}
+    assert {path.name for path in small.out.glob("iter_*")} == {"iter_5", "iter_6"}
 
 
 def test_visualdl_gets_the_scalars_of_paddleseg(small, monkeypatch):
@@ -491,6 +528,36 @@ def test_visualdl_gets_the_scalars_of_paddleseg(small, monkeypatch):
     tags = ["Evaluate/mIoU", "Evaluate/Acc", "Evaluate/Ema_mIoU", "Evaluate/Ema_Acc"]
     assert scalars == [(t, 1) for t in train_tags] + [(t, 2) for t in train_tags + tags]
     assert any(path.name.startswith("vdlrecords") for path in small.out.iterdir())
+
+
+def test_metrics_of_a_resumed_run_are_those_of_the_whole(small, tmp_path):
+    def table(folder):
+        with (folder / "metrics.csv").open() as file:
+            rows = [*csv.DictReader(file)]
+        costs = ("batch_cost", "reader_cost", "ips")
+        assert all(float(row[name]) > 0 for row in rows if row["loss"] for name in costs)
+        return [{k: v for k, v in row.items() if k not in costs} for row in rows]
+
+    scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    flags = {"iters": 6, "log_iters": 3, "use_ema": True}
+    small(tmp_path / "whole", scores=scores, **flags)
+    whole = table(tmp_path / "whole")
+    assert [row["iteration"] for row in whole] == ["2", "3", "4", "6", "6"]
+    assert [row["ema_miou"] for row in whole] == ["0.2", "", "0.4", "", "0.6"]
+    shutil.copytree(tmp_path / "whole", small.out)
+    small(scores=scores[2:], **flags, resume_model=str(small.out / "iter_2"))
+    assert table(small.out) == whole
+
+
+def test_best_ema_of_paddleseg_is_evaluated_first(small):
+    small(scores=[0.4, 0.5, 0.3, 0.35], use_ema=True)
+    for path in (*small.out.glob("*/training.json"), *small.out.glob("*/best.json")):
+        path.unlink()
+    shutil.rmtree(small.out / "iter_4")
+    best = small.out / "ema_best_model" / "ema_model.pdparams"
+    kept = best.read_bytes()
+    small(scores=[0.4, 0.5, 0.45, 0.45], use_ema=True, resume_model="auto")
+    assert best.read_bytes() == kept
 
 
 def test_fewer_images_than_a_batch_are_refused(small):

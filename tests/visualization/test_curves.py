@@ -8,6 +8,7 @@ import cv2
 import pytest
 
 from liteseg_plugin.cli import main
+from liteseg_plugin.visualization import curves as curves_module
 
 TRAIN = (
     "2026-11-20 08:35:30 [INFO]\t[TRAIN] epoch: 1, iter: {}/60, loss: {}, lr: 0.002838, "
@@ -77,6 +78,33 @@ def test_curves_of_a_real_run(run, trained, tmp_path):
     assert "at iteration 2" in result.text
     assert "best mIoU" in result.text
     assert figure.read_text().startswith("<?xml")
+
+
+def test_curves_of_a_folder_come_from_its_metrics(trained, tmp_path):
+    """With all digits, where the log rounds."""
+    points = curves_module.read(trained.folder)
+    assert points["files"] == [str(trained.folder / "metrics.csv")]
+    (tmp_path / "train.log").write_text(trained.log)
+    logged = curves_module.read(tmp_path)
+    assert [at for at, _ in points["loss"]] == [1, 2]
+    assert [at for at, _ in points["miou"]] == [2]
+    for curve, digits in (("loss", 4), ("lr", 6), ("miou", 4)):
+        rounded = [(at, round(value, digits)) for at, value in points[curve]]
+        assert rounded == logged[curve]
+
+
+def test_curves_of_another_table(capsys, tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("iteration,loss,lr\n1,2,3\n")
+    assert main(["curves", str(path), "--save", str(tmp_path / "curves.png")]) == 1
+    assert f"{path} lacks the columns miou" in capsys.readouterr().err
+
+
+def test_log_of_a_run_holds_no_moving_bar(trained):
+    """PaddleSeg's evaluation draws one over itself, which fills a log."""
+    assert "[EVAL] #Images: 3" in trained.log
+    assert "\r" not in trained.log
+    assert "\b" not in trained.log
 
 
 def test_curves_of_visualdl_records(curves, tmp_path):

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from liteseg_plugin.datasets.camvid import CLASS_NAMES
 from liteseg_plugin.datasets.toy_street.scene import checked_resolution, render_scene
-from liteseg_plugin.system import remove_leftovers, scratch_tag
+from liteseg_plugin.system import progress_bar, remove_leftovers, scratch_tag
 
 FORMAT_VERSION: int = 1
 RECORD_NAME: str = "toy_street.json"
@@ -44,7 +43,7 @@ def _write(root: Path, record: dict, *, progress: bool) -> None:
         (root / folder).mkdir(parents=True)
     scenes = [(split, index) for split in _SPLITS for index in range(record[split])]
     lines = {split: [] for split in _SPLITS}
-    for split, index in tqdm(scenes, desc="Toy Street", unit="scene", disable=not progress):
+    for split, index in progress_bar(scenes, desc="Toy Street", unit="scene", disable=not progress):
         # A seed of its own for each scene: splits share none, and counts change none.
         rng = np.random.default_rng((record["seed"], _SPLITS.index(split), index))
         image, label = render_scene(rng, record["resolution_wh"])

@@ -1,0 +1,86 @@
+"""Losses and weights that are not finite numbers stop training before they are saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+from paddle import nn
+
+from liteseg_plugin.errors import TrainingError
+from liteseg_plugin.training import checkpoint, processes
+from liteseg_plugin.training.step import Step
+
+
+@dataclass(frozen=True)
+class BadStep:
+    """A step that is not finite, as ``nan_iter_N.json`` holds it.
+
+    Attributes:
+        iteration: Its number.
+        losses: The sum, then that of each output, as text: JSON has no NaN.
+        files: The images.
+    """
+
+    iteration: int
+    losses: list[str]
+    files: list[str]
+
+
+def read_losses(steps: Sequence[Step]) -> tuple[list[list[float]], BadStep | None]:
+    """Read the losses of steps from the device, which on a GPU waits for it.
+
+    Returns:
+        The losses of each step, and the first step of which one is not finite.
+    """
+    values = paddle.concat([loss.reshape([1]) for step in steps for loss in step.losses])
+    rows = values.numpy().reshape(len(steps), -1).tolist()
+    for step, row in zip(steps, rows):
+        if not all(map(math.isfinite, row)):
+            return rows, BadStep(step.iteration, [str(value) for value in row], step.files)
+    return rows, None
+
+
+def refuse(bad_steps: Sequence[BadStep], save_dir: Path) -> None:
+    """Stop if a process has seen a loss that is not finite.
+
+    Raises:
+        TrainingError: If there are such steps.
+    """
+    if not bad_steps:
+        return
+    # A process that is wrong spoils the others' weights: theirs come later.
+    iteration = min(bad.iteration for bad in bad_steps)
+    first = [bad for bad in bad_steps if bad.iteration == iteration]
+    files = [file for bad in first for file in bad.files]
+    losses = first[0].losses
+    _stop(f"the loss is {losses[0]}", BadStep(iteration, losses, files), save_dir)
+
+
+def check_weights(model: nn.Layer, step: Step, save_dir: Path) -> None:
+    """Refuse to save weights that a step made NaN, though its loss was still a number.
+
+    Raises:
+        TrainingError: If a weight is not finite.
+    """
+    finite = [paddle.isfinite(parameter).all() for parameter in model.parameters()]
+    if not bool(paddle.stack(finite).all()):
+        _stop("weights are no numbers", BadStep(step.iteration, [], step.files), save_dir)
+
+
+def _stop(what: str, bad: BadStep, save_dir: Path) -> None:
+    path = save_dir / f"nan_iter_{bad.iteration}.json"
+    if processes.is_main():
+        path.write_text(json.dumps(dataclasses.asdict(bad), indent=2), encoding="utf-8")
+    shown = ", ".join(bad.files[:4]) + (", ..." if len(bad.files) > 4 else "")
+    known = checkpoint.list_checkpoints(save_dir)
+    stays = f"the last checkpoint is {known[-1]}" if known else "no checkpoint was written yet"
+    raise TrainingError(
+        f"{what} at iteration {bad.iteration}, on {shown} (listed in {path}); {stays}. Look at "
+        "these images and labels, or lower the learning rate"
+    )

@@ -1,0 +1,97 @@
+"""How to train."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import paddle
+
+from liteseg_plugin.errors import TrainingError
+
+# As in PaddleSeg's loop.
+_AMP_LISTS = {
+    "custom_white_list": {"elementwise_add", "batch_norm", "sync_batch_norm"},
+    "custom_black_list": {"bilinear_interp_v2"},
+}
+_DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; names and meanings are those of PaddleSeg's ``tools/train.py``.
+
+    Attributes:
+        iters: Optimiser steps.
+        batch_size: Images of one forward pass in one process.
+        save_dir: Where checkpoints go.
+        resume_model: The checkpoint to go on from, as :func:`checkpoint.prepare` gives it.
+        save_interval: Steps between checkpoints, each evaluated if there is a validation set.
+        log_iters: Steps between log lines.
+        num_workers: Worker processes of the data loader.
+        use_vdl: Whether to write VisualDL scalars.
+        use_ema: Whether to keep an exponential moving average of the weights.
+        keep_checkpoint_max: How many checkpoints stay; 0 for all.
+        early_stop_intervals: Stop after so many evaluations below the best in a row.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        amp_level: ``O1`` (chosen operators in low precision) or ``O2`` (nearly all).
+        gradient_accumulation_steps: Forward passes of one step.
+        profiler_options: Of PaddleSeg's profiler.
+        to_static_training: Whether to compile the network.
+        seed: What samples are seeded by where worker processes read them.
+    """
+
+    iters: int
+    batch_size: int
+    save_dir: str = "output"
+    resume_model: Path | None = None
+    save_interval: int = 1000
+    log_iters: int = 10
+    num_workers: int = 0
+    use_vdl: bool = False
+    use_ema: bool = False
+    keep_checkpoint_max: int = 5
+    early_stop_intervals: int | None = None
+    precision: str = "fp32"
+    amp_level: str = "O1"
+    gradient_accumulation_steps: int = 1
+    profiler_options: str | None = None
+    to_static_training: bool = False
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would never end, or never begin."""
+        names = ("iters", "batch_size", "save_interval", "log_iters", "gradient_accumulation_steps")
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    @property
+    def amp_dtype(self) -> str:
+        """Return Paddle's name of a low precision."""
+        return _DTYPES[self.precision]
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Return the context in which the network computes in the chosen precision."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return paddle.amp.auto_cast(level=self.amp_level, dtype=self.amp_dtype, **_AMP_LISTS)
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision that Paddle would ignore with a warning.
+
+    Raises:
+        TrainingError: If the chosen device does not support it.
+    """
+    if precision == "fp32":
+        return
+    device = paddle.get_device()
+    supported = {
+        "fp16": paddle.amp.is_float16_supported,
+        "bf16": paddle.amp.is_bfloat16_supported,
+    }
+    # Paddle says that a CPU knows bfloat16, but trains in float32 there.
+    if device.startswith("cpu") or not supported[precision]():
+        raise TrainingError(f"--precision {precision} does not work on {device}; use fp32")
