@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> dict:
     activate()
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.inference.video import is_video
+    from liteseg_plugin.system import per_second
 
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     video = is_video(args.image_path)
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> dict:
     document = (_segment_video if video else _segment_images)(args, predictor)
     unit = "frames" if video else "images"
     count = document["frames"] if video else len(document["images"])
-    document[f"{unit}_per_second"] = rate = count / (perf_counter() - started)
+    document[f"{unit}_per_second"] = rate = per_second(count, perf_counter() - started)
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms or [float("nan")])
     print(
         f"{count} {unit} in {args.save_dir}, {rate:.1f} a second; {args.runtime} alone, "

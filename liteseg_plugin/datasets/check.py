@@ -29,13 +29,13 @@ from liteseg_plugin.datasets.validation import (
     read_list,
 )
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system import process
+from liteseg_plugin.system import per_second, process
 
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
 PIXELS_PER_KEPT = 16
-"""That of ``losses.ohem``, as a test holds; importing it here would load Paddle."""
+"""That of losses.py, as a test holds; importing it here would load Paddle."""
 WEIGHT_FORMULA = "ENet (arXiv 1606.02147): 1 / ln(1.02 + share of the labelled pixels)"
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -235,7 +235,7 @@ def check(
         "data": data.root,
         "images": len(todo),
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(todo) / seconds, 1),
+        "images_per_second": round(per_second(len(todo), seconds), 1),
         "splits": {split.name: len(split.pairs) for split in data.splits},
         "num_classes": num_classes,
         "ignore_index": data.ignore_index,
@@ -363,7 +363,8 @@ def _classes(
         valued[data.ignore_index] = 0
     shares = valued / max(valued.sum(), 1)
     weights = 1 / np.log(1.02 + shares)
-    described = describe_classes({"dataset_root": data.root, "type": data.kind}, num_classes)
+    config = {"dataset_root": data.root, "type": data.kind, "ignore_index": data.ignore_index}
+    described = describe_classes(config, num_classes)
     classes = [
         {
             "index": index,
