@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
 from paddleseg.utils.visualize import get_color_map_list
 
-from liteseg_plugin.errors import ExportError
-from liteseg_plugin.export.writer import DEPLOY_FILE, OUTPUT_OPS, file_sha256
+from liteseg_plugin.errors import ConfigError, ExportError
+from liteseg_plugin.export.writer import DEPLOY_FILE, MOST_CLASSES, OUTPUT_OPS, file_sha256
+from liteseg_plugin.system import read_yaml
 
 
 class ExportedModel:
@@ -41,7 +43,7 @@ class ExportedModel:
         path = Path(path)
         path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = read_yaml(path)
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             self.model, self.params = (_beside(path, deploy[key]) for key in ("model", "params"))
             self.onnx, self.onnx_int8 = (
@@ -53,14 +55,20 @@ class ExportedModel:
             self.output_op = deploy["output_op"]
             if self.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {self.output_op!r}")
-            self.scale = float(own.get("evaluation_scale", 1.0))
-            self.classes = list(own.get("classes", []))
-            checksums = dict(own.get("sha256", {}))
+            self.scale = _scale(own.get("evaluation_scale", 1.0))
+            self.classes = [_described(entry) for entry in own.get("classes") or []]
+            if len(self.classes) > MOST_CLASSES:
+                raise ValueError(f"{len(self.classes)} classes; 8-bit labels hold {MOST_CLASSES}")
+            checksums = own.get("sha256") or {}
+            if not isinstance(checksums, dict):
+                raise ValueError(f"sha256 {checksums!r} is not checksums by file name")
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is no exported folder: {error.filename} is missing"
             ) from None
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except ConfigError as error:
+            raise ExportError(f"{path} is no deploy.yaml of an export: {error}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
         for file in filter(None, (self.model, self.params, self.onnx, self.onnx_int8)):
             # Paddle loads weights that lack their last bytes, and computes nonsense with them.
@@ -83,6 +91,28 @@ def _input_shape(written: list | None) -> tuple[int | None, ...]:
     if len(shape) != 4 or shape[1] != 3 or any(n is not None and n < 1 for n in shape):
         raise ValueError(f"input_shape {written}")
     return shape
+
+
+def _scale(written: Any) -> float:
+    scale = float(written)
+    if not math.isfinite(scale) or scale <= 0:
+        raise ValueError(f"evaluation_scale {written!r} is not a positive number")
+    return scale
+
+
+def _described(entry: Any) -> dict:
+    """Check a class's name and colour."""
+    name, color = entry["name"], entry["color"]
+    if (
+        not isinstance(name, str)
+        or not isinstance(color, list)
+        or len(color) != 3
+        or not all(type(value) is int and 0 <= value <= 255 for value in color)
+    ):
+        raise ValueError(
+            f"class {entry!r}: name is a string, color three whole numbers from 0 to 255"
+        )
+    return dict(entry)
 
 
 def _beside(deploy: Path, name: str) -> Path:

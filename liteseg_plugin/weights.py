@@ -138,8 +138,8 @@ def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
         path: A ``.pdparams`` file.
 
     Raises:
-        WeightsError: If the file cannot be read, or names and shapes are not the network's; the
-            message names them.
+        WeightsError: If the file cannot be read, names and shapes are not the network's, or a
+            value is not finite; the message names them.
     """
     arrays = read_state_dict(path)
     target = model.state_dict()
@@ -173,6 +173,7 @@ def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
             + "\n".join(filter(None, problems))
             + "\nGive the config that they were trained with (backbone, num_classes, arm_type)."
         )
+    _require_finite(arrays, path)
     model.set_state_dict(arrays)
 
 
@@ -189,7 +190,8 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
         How many arrays were loaded.
 
     Raises:
-        WeightsError: If the file cannot be read, or nothing in it fits.
+        WeightsError: If the file cannot be read, nothing in it fits, or a value that fits is not
+            finite.
     """
     from paddleseg.utils import logger
 
@@ -219,13 +221,25 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
             f"{path} has {len(fitting)} of the {len(target)} arrays of {type(model).__name__}; "
             "the others start from random weights:\n" + "\n".join(filter(None, left))
         )
+    _require_finite(fitting, path)
     model.set_state_dict({**target, **fitting})
     return len(fitting)
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
     """Return weights in the type of the network: some tools store halves or doubles."""
-    return array.astype("float32") if array.dtype.kind == "f" else array
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
+        return array.astype("float32") if array.dtype.kind == "f" else array
+
+
+def _require_finite(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
+    """Refuse NaN and infinity, with which a network gives class 0 everywhere."""
+    spoilt = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if spoilt:
+        raise WeightsError(
+            f"weights {path} hold NaN or infinity:\n{_listing('not finite', spoilt)}\n"
+            "Take an earlier checkpoint, and train from it with a lower learning rate."
+        )
 
 
 def _listing(title: str, names: list[str], shown: int = 4) -> str:

@@ -295,3 +295,16 @@ def test_load_weights_takes_halves_and_refuses_integers(tmp_path):
     path.write_bytes(pickle.dumps({**half, "bias": np.zeros(1, "int64")}))
     with pytest.raises(WeightsError, match="1 of another type: bias int64"):
         load_weights(net, path)
+
+
+@pytest.mark.parametrize("load", [load_weights, load_matching_weights])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])  # the last overflows in float32
+def test_weights_that_are_not_finite_are_named(pointwise, tmp_path, load, value):
+    net = pointwise()
+    before = values(net)
+    state = {name: array.astype("float64") for name, array in before.items()}
+    state["conv.bias"][2] = value
+    path = saved(state, tmp_path)
+    with pytest.raises(WeightsError, match=r"hold NaN or infinity:\n  1 not finite: conv\.bias"):
+        load(net, path)
+    assert_values(net, before)

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.inference.images import printable
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.inference.video import is_video
+    from liteseg_plugin.system import per_second
 
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     video = is_video(args.image_path)
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> dict:
     document = (_segment_video if video else _segment_images)(args, predictor)
     unit = "frames" if video else "images"
     count = document["frames"] if video else len(document["images"])
-    document[f"{unit}_per_second"] = rate = count / (perf_counter() - started)
+    document[f"{unit}_per_second"] = rate = per_second(count, perf_counter() - started)
     latency = median(predictor.engine_ms[1:] or predictor.engine_ms or [float("nan")])
     print(
         f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {args.runtime} alone, "

@@ -31,7 +31,7 @@ from liteseg_plugin.datasets.validation import (
     read_list,
 )
 from liteseg_plugin.errors import DataError, printable
-from liteseg_plugin.system import process
+from liteseg_plugin.system import per_second, process
 
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
@@ -237,7 +237,7 @@ def check(
         "data": data.root,
         "images": len(todo),
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(todo) / seconds, 1),
+        "images_per_second": round(per_second(len(todo), seconds), 1),
         "splits": {split.name: len(split.pairs) for split in data.splits},
         "num_classes": num_classes,
         "ignore_index": data.ignore_index,
@@ -376,7 +376,8 @@ def _classes(
         valued[data.ignore_index] = 0
     shares = valued / max(valued.sum(), 1)
     weights = 1 / np.log(1.02 + shares)
-    described = describe_classes({"dataset_root": data.root, "type": data.kind}, num_classes)
+    config = {"dataset_root": data.root, "type": data.kind, "ignore_index": data.ignore_index}
+    described = describe_classes(config, num_classes)
     classes = [
         {
             "index": index,

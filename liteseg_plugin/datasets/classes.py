@@ -9,6 +9,10 @@ from pathlib import Path
 
 from liteseg_plugin.datasets import camvid, cityscapes
 from liteseg_plugin.errors import ConfigError
+from liteseg_plugin.system import read_text
+
+IGNORE_INDEX = 255
+"""PaddleSeg's default label of pixels that do not count."""
 
 # Class names that have colours of their own.
 _PALETTES = {
@@ -18,9 +22,13 @@ _PALETTES = {
 
 
 def read_names(root: str | os.PathLike) -> list[str]:
-    """Return the lines of `labels.txt` in a data set's folder, or nothing if there is none."""
+    """Return the lines of `labels.txt` in a data set's folder, or nothing if there is none.
+
+    Raises:
+        ConfigError: If it is not UTF-8.
+    """
     labels = Path(root, "labels.txt")
-    lines = labels.read_text(encoding="utf-8").splitlines() if labels.is_file() else []
+    lines = read_text(labels).splitlines() if labels.is_file() else []
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -37,7 +45,19 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
 
     Returns:
         `{"name": "road", "color": [128, 64, 128]}` of each class, in index order.
+
+    Raises:
+        ConfigError: If there are more classes than 8-bit label maps hold, or `labels.txt` is not
+            UTF-8.
     """
+    ignore_index = dataset_config.get("ignore_index", IGNORE_INDEX)
+    # In a label map 255 would be both the last of 256 classes and a pixel that does not count.
+    most = 255 if ignore_index == 255 else 256
+    if num_classes > most:
+        raise ConfigError(
+            f"num_classes {num_classes}: label maps are 8-bit and hold up to {most} classes "
+            f"(ignore_index is {ignore_index}); merge classes"
+        )
     root = dataset_config.get("dataset_root", ".")
     names = read_names(root)
     if dataset_config.get("type") == "Cityscapes":

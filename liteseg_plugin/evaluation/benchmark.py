@@ -176,7 +176,10 @@ def benchmark(
         },
     }
     if others:
-        report["ratio"] = float(np.median(np.divide(times[others[0]], times[first])))
+        report["ratio"] = float(
+            # A clock that stood still makes no ratio of nothing to nothing.
+            np.median(np.maximum(times[others[0]], 1e-3) / np.maximum(times[first], 1e-3))
+        )
     return report
 
 

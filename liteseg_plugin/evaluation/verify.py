@@ -122,7 +122,8 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
         the share of labels that are the network's.
 
     Raises:
-        ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them.
+        ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them, or scores of the
+            network or of the export are not finite.
     """
     exported = ExportedModel(path)
     batch, channels, height, width = exported.input_shape
@@ -137,8 +138,12 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
         for shape in shapes:
             noise = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")
             with paddle.no_grad():
-                labels, _ = infer.aug_inference(network, paddle.to_tensor(noise), [], scales=scale)
+                labels, logits = infer.aug_inference(
+                    network, paddle.to_tensor(noise), [], scales=scale
+                )
+            _require_finite(logits.numpy(), "the trained network")
             output = predictor.run(noise)
+            _require_finite(output, f"the export in {exported.model.parent}, in {name},")
             guess = output if exported.output_op == "argmax" else output.argmax(axis=1)
             equal.append(float((guess == labels.numpy()[:, 0]).mean()))
         agreement[name] = min(equal)
@@ -148,6 +153,16 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
                 f"in {name}: {agreement[name]:.4%} agree on noise; do not use it there"
             )
     return {"input_shapes": [list(shape) for shape in shapes], "agreement": agreement}
+
+
+def _require_finite(scores: np.ndarray, what: str) -> None:
+    """Refuse NaN and infinity, of which an argmax makes labels that look right."""
+    wrong = int(scores.size - np.isfinite(scores).sum())
+    if wrong:
+        raise ExportError(
+            f"{what} gives NaN or infinity on noise ({wrong} of {scores.size} values); do not use "
+            "it: take an earlier checkpoint"
+        )
 
 
 def _able(exported: ExportedModel, precision: str) -> list[str]:

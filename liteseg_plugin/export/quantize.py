@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
-from liteseg_plugin.export.writer import DEPLOY_FILE, INT8_FILE, file_sha256
+from liteseg_plugin.export.folder import DEPLOY_FILE, file_sha256, replace_files
+from liteseg_plugin.export.writer import INT8_FILE
 from liteseg_plugin.inference.predictor import Predictor
-from liteseg_plugin.system import write_whole
+from liteseg_plugin.system import read_yaml
 
 if TYPE_CHECKING:
     import onnx
@@ -218,19 +218,16 @@ def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
 
 
 def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
-    """Put model and report in place; deploy.yaml does not mention them while they change."""
-    _mention(folder, None)
-    write_whole(folder / INT8_FILE, model.SerializeToString())
-    write_whole(folder / REPORT_FILE, json.dumps(report, indent=1).encode())
-    _mention(folder, file_sha256(folder / INT8_FILE))
-
-
-def _mention(folder: Path, checksum: str | None) -> None:
-    deploy = yaml.safe_load((folder / DEPLOY_FILE).read_text(encoding="utf-8"))
-    own = deploy.setdefault("liteseg", {})
-    own["onnx_int8"] = INT8_FILE if checksum else None
-    own.setdefault("sha256", {})[INT8_FILE] = checksum
-    write_whole(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
+    """Put model and report in place; an INT8 model that is there works until then."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as complete:
+        Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
+        Path(complete, REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
+        deploy = read_yaml(folder / DEPLOY_FILE)
+        own = deploy["liteseg"]  # which names the ONNX file
+        own["onnx_int8"] = INT8_FILE
+        checksums = own["sha256"] = own.get("sha256") or {}
+        checksums[INT8_FILE] = file_sha256(Path(complete, INT8_FILE))
+        replace_files(folder, Path(complete), deploy)
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.writer import DEPLOY_FILE
 from liteseg_plugin.runtimes.base import last_words
 from liteseg_plugin.runtimes.catalog import PaddleInference
+from liteseg_plugin.system import read_yaml
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label that Paddle Inference gives them."""
@@ -119,15 +120,18 @@ def fix_shape(
         shutil.copyfile(files.params, Path(complete, fixed.params.name))
         deploy = files.model.with_name(DEPLOY_FILE)
         if deploy.is_file():
-            Path(complete, DEPLOY_FILE).write_text(_fixed_deploy(deploy, fixed, shapes))
-        for file in Path(complete).iterdir():
+            Path(complete, DEPLOY_FILE).write_text(
+                _fixed_deploy(deploy, fixed, shapes), encoding="utf-8"
+            )
+        # deploy.yaml last: what it names is then there.
+        for file in sorted(Path(complete).iterdir(), key=lambda file: file.name == DEPLOY_FILE):
             os.replace(file, save_dir / file.name)
     return fixed
 
 
 def _fixed_deploy(deploy: Path, fixed: ModelFiles, shapes: dict[str, Sequence[int]]) -> str:
     """Return a ``deploy.yaml`` that is true of the fixed model."""
-    content = yaml.safe_load(deploy.read_text(encoding="utf-8"))
+    content = read_yaml(deploy)
     [shape] = shapes.values()
     content["Deploy"].update(
         model=fixed.model.name, params=fixed.params.name, input_shape=list(shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Sequence
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-import yaml
 from paddle import nn
 
 from liteseg_plugin import __version__
 from liteseg_plugin.errors import ExportError
+from liteseg_plugin.export.folder import DEPLOY_FILE, file_sha256, replace_files
 from liteseg_plugin.export.onnx import convert
 from liteseg_plugin.models.resize import (
     Extent,
@@ -30,7 +29,8 @@ MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
-DEPLOY_FILE = "deploy.yaml"
+MOST_CLASSES = 256
+"""That label images, which are 8-bit, hold; with 255 as the label that does not count, 255."""
 
 # Strips of rows that labels are computed in; see _labels_in_strips.
 STRIPS = 8
@@ -131,8 +131,8 @@ def export_model(
 ) -> Path:
     """Write the inference model, its weights, and a ``deploy.yaml`` that is true.
 
-    The files appear in ``save_dir`` together, when all of them are complete. The network itself
-    is left as it was.
+    The files appear in ``save_dir`` when all of them are complete; an export that is there works
+    until then. Other files stay. The network itself is left as it was.
 
     Args:
         network: The trained network.
@@ -149,13 +149,18 @@ def export_model(
         The path of ``deploy.yaml``.
 
     Raises:
-        ExportError: If the shape or the output op cannot be, or Paddle cannot trace the network.
+        ExportError: If the shape, the output op or the number of classes cannot be, or Paddle
+            cannot trace the network.
     """
     if output_op not in OUTPUT_OPS:
         raise ExportError(f"unknown output_op {output_op!r}; choose one of {OUTPUT_OPS}")
     shape = [None, 3, None, None] if input_shape is None else list(input_shape)
     if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != 3:
         raise ExportError(f"input_shape is N 3 H W, each at least 1, got {shape}")
+    if len(classes) > MOST_CLASSES:
+        raise ExportError(
+            f"{len(classes)} classes; label images are 8-bit and hold up to {MOST_CLASSES}"
+        )
     save_dir = Path(save_dir)
     save_dir.mkdir(parents=True, exist_ok=True)
 
@@ -194,12 +199,9 @@ def export_model(
                     },
                 },
             }
-            text = yaml.safe_dump(deploy, sort_keys=False)
-            Path(complete, DEPLOY_FILE).write_text(text, encoding="utf-8")
-            for stale in (*MODEL_FILES, ONNX_FILE, INT8_FILE):
+            replace_files(save_dir, Path(complete), deploy)
+            for stale in {*MODEL_FILES, ONNX_FILE, INT8_FILE}.difference(files):
                 (save_dir / stale).unlink(missing_ok=True)
-            for file in sorted(Path(complete).iterdir()):
-                os.replace(file, save_dir / file.name)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ExportError(
             f"Paddle {paddle.__version__} cannot trace the network: {error}"
@@ -232,15 +234,6 @@ def evaluation_scale(test_config: dict) -> float:
             "one. Give a single scale and no flips, e.g. --opts test_config.scales=1.0"
         )
     return scales[0]
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _scaled(extent: Extent, scale: float) -> Extent:

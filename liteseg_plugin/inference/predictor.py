@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, usable_cpus, written_shape
@@ -18,13 +17,16 @@ from liteseg_plugin.runtimes.base import Runtime, usable_cpus, written_shape
 class Predictor:
     """An exported model in a runtime.
 
+    Threads may share one: the engine runs one batch at a time. Processes cannot: each needs its
+    own.
+
     Args:
         path: The exported folder, or the ``deploy.yaml`` in it; or what was read of it, whose files
             are not checked again.
         runtime: One of ``catalog.RUNTIMES``.
         device: ``cpu``, or ``gpu`` where the runtime has one.
         threads: CPU threads; by default as many as this process may use.
-        precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
+        precision: One of ``engine.PRECISIONS``, as far as the runtime has it on that device.
 
     Attributes:
         exported: What was exported.
@@ -121,12 +123,36 @@ class Predictor:
 
         Raises:
             DataError: If the export does not take batches of that shape.
+            ExportError: If the output does not fit ``deploy.yaml``, or this process is a fork of
+                the one that loaded the model.
         """
         self.require_shape(batch)
-        started = time.perf_counter()
-        output = self._engine.run(batch)
-        self.engine_ms.append((time.perf_counter() - started) * 1000 / len(batch))
+        output, seconds = self._engine.run_timed(batch)
+        self._require_output(output)
+        self.engine_ms.append(seconds * 1000 / len(batch))
         return output
+
+    def _require_output(self, output: np.ndarray) -> None:
+        """Refuse an output that is not what ``deploy.yaml`` says of the graph."""
+        exported = self.exported
+        if exported.output_op == "argmax":
+            wanted = "labels (N, H, W) of integers"
+            fits = output.ndim == 3 and output.dtype.kind in "iu"
+        else:
+            wanted = "scores (N, C, H, W) of floats"
+            fits = output.ndim == 4 and output.dtype.kind == "f"
+        if not fits:
+            raise ExportError(
+                f"deploy.yaml says output_op {exported.output_op!r}, which gives {wanted}; the "
+                f"model in {exported.model.parent} gives {output.shape} of {output.dtype}; export "
+                "again, or correct output_op"
+            )
+        classes = len(exported.classes)
+        if output.ndim == 4 and classes not in (0, output.shape[1]):
+            raise ExportError(
+                f"deploy.yaml names {classes} classes, the model in {exported.model.parent} gives "
+                f"scores of {output.shape[1]}; export again, or correct the classes"
+            )
 
     def require_shape(self, batch: np.ndarray) -> None:
         """Refuse a transformed batch of a shape that the export does not take.

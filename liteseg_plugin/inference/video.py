@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.errors import DataError, LitesegError
-from liteseg_plugin.system import progress_bar
+from liteseg_plugin.system import per_second, progress_bar
 from liteseg_plugin.visualization.overlay import indexed_image, legend_bar, overlapped, overlay
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -221,7 +221,7 @@ class _OverlayVideo:
         self._times.append(time.perf_counter())
         picture = overlay(image, label, self._classes, legend=False)
         if len(self._times) > 1:
-            rate = (len(self._times) - 1) / (self._times[-1] - self._times[0])
+            rate = per_second(len(self._times) - 1, self._times[-1] - self._times[0])
             _write_corner(picture, f"{rate:.1f} frames/s")
         if self._legend:
             # Every class, so that the size stays as it is.

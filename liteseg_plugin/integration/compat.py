@@ -342,7 +342,9 @@ def repair_deploy_yaml(folder: Path) -> None:
     path = folder / "deploy.yaml"
     if not path.is_file():
         return
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    from liteseg_plugin.system import read_yaml
+
+    content = read_yaml(path)
     model = folder / content["Deploy"]["model"]
     if not model.exists() and model.with_suffix(".json").exists():
         content["Deploy"]["model"] = model.with_suffix(".json").name

@@ -43,6 +43,7 @@ from liteseg_plugin.errors import (
 )
 from liteseg_plugin.integration.compat import replace_in_utils
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
+from liteseg_plugin.system import read_yaml
 from liteseg_plugin.training import checkpoint, processes
 from liteseg_plugin.weights import load_matching_weights, load_weights
 
@@ -103,6 +104,7 @@ def _read_config(original: Callable[..., None], self: Config, path: str, *args: 
         close = difflib.get_close_matches(str(path), known, n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ConfigError(f"config not found: {path}{hint}")
+    _check_config_file(Path(path))
     try:
         original(self, path, *args, **kw)
     except yaml.YAMLError as error:
@@ -112,6 +114,26 @@ def _read_config(original: Callable[..., None], self: Config, path: str, *args: 
     except (AssertionError, RuntimeError, TypeError, AttributeError) as error:
         reason = error.__context__ or error
         raise ConfigError(f"config {path}: {reason}") from error
+
+
+def _check_config_file(path: Path, above: tuple[Path, ...] = ()) -> None:
+    """Refuse a config that YAML's aliases make too large, or that is its own ``_base_``.
+
+    Raises:
+        ConfigError: If it, or a ``_base_`` of it, is such a file or is no YAML.
+    """
+    if path.resolve() in above:
+        raise ConfigError(f"config {path} is its own _base_")
+    try:
+        content = read_yaml(path, yaml.FullLoader)
+    except ConfigError as error:
+        raise ConfigError(f"config {error}") from error
+    except OSError:
+        return  # PaddleSeg's own reading says which
+    bases = content.get("_base_") if isinstance(content, dict) else None
+    for base in [bases] if isinstance(bases, str) else bases or ():
+        if isinstance(base, str):
+            _check_config_file(path.parent / base, (*above, path.resolve()))
 
 
 def _find_component(original: Callable[..., Any], self: Builder, class_type: str):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -25,6 +27,9 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 class Runtime(ABC):
     """An engine that holds one model.
 
+    :meth:`run` may be called from several threads, which take turns. An engine does not survive a
+    fork: its threads stay behind in the parent process.
+
     Attributes:
         precisions: What it computes in, by device.
         input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
@@ -32,6 +37,11 @@ class Runtime(ABC):
 
     precisions: ClassVar[dict[str, tuple[str, ...]]]
     input_shape: tuple[int | None, ...]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Runtime:  # noqa: D102
+        runtime = super().__new__(cls)
+        runtime._turn, runtime._process = threading.Lock(), os.getpid()
+        return runtime
 
     @abstractmethod
     def __init__(
@@ -56,10 +66,28 @@ class Runtime(ABC):
         """Return a copy of the output."""
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map images (N, 3, H, W) to labels (N, H, W) or scores (N, C, H, W)."""
-        self.feed(batch)
-        self.compute()
-        return self.fetch()
+        """Map images (N, 3, H, W) to labels (N, H, W) or scores (N, C, H, W).
+
+        Raises:
+            ExportError: If this process is a fork of the one that loaded the model.
+        """
+        return self.run_timed(batch)[0]
+
+    def run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
+        """Do as :meth:`run`; return also the seconds that it took, without waiting for a turn."""
+        if os.getpid() != self._process:
+            # Before the lock: another thread of the parent process may have held it at the fork.
+            raise ExportError(
+                f"this engine was loaded in process {self._process} and cannot run in its fork "
+                f"{os.getpid()}: create the Predictor in each worker process, or use the spawn "
+                'start method (multiprocessing.get_context("spawn"))'
+            )
+        with self._turn:
+            started = time.perf_counter()
+            self.feed(batch)
+            self.compute()
+            output = self.fetch()
+            return output, time.perf_counter() - started
 
 
 class PaddleRuntime(Runtime):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image, read_label
 from liteseg_plugin.system import process, write_whole
@@ -55,6 +56,8 @@ def _overlay(sample: dict, classes: list[dict]) -> bytes:
     width = min(_WIDEST, image.shape[1])
     size_wh = (width, max(1, round(image.shape[0] * width / image.shape[1])))
     image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-    label = cv2.resize(label.astype("uint8"), size_wh, interpolation=cv2.INTER_NEAREST)
+    label = cv2.resize(
+        np.clip(label, 0, 255).astype("uint8"), size_wh, interpolation=cv2.INTER_NEAREST
+    )
     blended = overlay(image, label, classes, legend=False)
     return cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import Result, check_results, printable
 from liteseg_plugin.system import ahead, write_whole
 
@@ -113,7 +114,14 @@ def _png(image: Image.Image) -> bytes:
 
 
 def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
-    """Return class indices (H, W) as an image that holds them, with the classes' palette."""
+    """Return class indices (H, W) as an image that holds them, with the classes' palette.
+
+    Raises:
+        DataError: If an index does not fit 8 bits.
+    """
+    highest = int(label.max())
+    if highest > 255:
+        raise DataError(f"class {highest} does not fit a label image, which is 8-bit: 0 to 255")
     indexed = Image.fromarray(label.astype(np.uint8))
     indexed.putpalette([value for entry in classes for value in entry["color"]])
     return indexed

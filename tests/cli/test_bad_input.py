@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from liteseg_plugin.errors import ConfigError
+
 
 @pytest.fixture()
 def street(toy, tmp_path):
@@ -39,6 +41,43 @@ def test_config_that_is_no_yaml(fails, tmp_path):
     path = tmp_path / "broken.yml"
     path.write_text("model: [")
     assert f"config {path} is no valid YAML" in fails.train(path)
+
+
+@pytest.fixture(scope="module")
+def read_config():
+    """Return PaddleSeg's reading of configs, in this process, with the plugin's checks."""
+    from liteseg_plugin.integration.registry import activate
+
+    activate()
+    from paddleseg.cvlibs import Config
+
+    return Config
+
+
+@pytest.mark.parametrize("name", ["child.yml", "parent.yml"])
+def test_config_whose_merges_explode(read_config, tmp_path, name):
+    (tmp_path / "child.yml").write_text("_base_: parent.yml\n")
+    (tmp_path / "parent.yml").write_text("batch_size: 2\n")
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    with (tmp_path / name).open("a") as file:
+        file.write("\n".join(lines))
+    with pytest.raises(ConfigError, match=rf"config .*{name} .* aliases .* expand to more than"):
+        read_config(str(tmp_path / "child.yml"))
+
+
+def test_config_that_is_not_utf8(read_config, tmp_path):
+    path = tmp_path / "latin.yml"
+    path.write_bytes("batch_size: 2  # Größe\n".encode("cp1252"))
+    with pytest.raises(ConfigError, match=r"latin\.yml is not UTF-8: byte 0xf6 at line 1, .*save"):
+        read_config(str(path))
+
+
+def test_config_that_is_its_own_base(read_config, tmp_path):
+    (tmp_path / "a.yml").write_text("_base_: b.yml\n")
+    (tmp_path / "b.yml").write_text("_base_: a.yml\n")
+    with pytest.raises(ConfigError, match=r"config .*a\.yml is its own _base_"):
+        read_config(str(tmp_path / "a.yml"))
 
 
 def test_config_without_a_section(fails, tmp_path):

@@ -23,9 +23,31 @@ def test_describe_classes_by_number_or_name(tmp_path):
 
 
 def test_numbered_classes_have_paddlesegs_colours(tmp_path):
-    classes = describe_classes({"dataset_root": str(tmp_path)}, 256)
+    classes = describe_classes({"dataset_root": str(tmp_path), "ignore_index": 0}, 256)
     expected = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
     assert [c["color"] for c in classes] == expected
+
+
+@pytest.mark.parametrize(("ignore_index", "most"), [(255, 255), (0, 256)])
+def test_more_classes_than_label_maps_hold_are_refused(tmp_path, ignore_index, most):
+    data_set = {"dataset_root": str(tmp_path), "ignore_index": ignore_index}
+    assert len(describe_classes(data_set, most)) == most
+    with pytest.raises(ConfigError, match=rf"num_classes {most + 1}: .* up to {most} classes"):
+        describe_classes(data_set, most + 1)
+
+
+def test_names_that_are_not_utf8_are_located(tmp_path):
+    (tmp_path / "labels.txt").write_bytes("road\nStraßenbahn\n".encode("cp1252"))
+    with pytest.raises(
+        ConfigError, match=r"labels\.txt is not UTF-8: byte 0xdf at line 2, column 5; save as UTF"
+    ):
+        describe_classes({"dataset_root": str(tmp_path)}, 2)
+
+
+def test_names_may_follow_a_byte_order_mark(tmp_path):
+    (tmp_path / "labels.txt").write_bytes("\ufeffroad\nsky\n".encode())
+    classes = describe_classes({"dataset_root": str(tmp_path)}, 2)
+    assert [c["name"] for c in classes] == ["road", "sky"]
 
 
 def test_camvid_and_cityscapes_have_their_own_colours(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import time
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -14,7 +17,9 @@ from paddleseg.core.infer import aug_inference
 from paddleseg.deploy.infer import DeployConfig
 from paddleseg.transforms import Compose, Normalize
 
+from liteseg_plugin.cli import main
 from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.evaluation.verify import spot_check
 from liteseg_plugin.export.writer import (
     MODEL_FILES,
     PARAMS_FILE,
@@ -22,6 +27,7 @@ from liteseg_plugin.export.writer import (
     export_model,
     file_sha256,
 )
+from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 
 TRANSFORMS = [{"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]
@@ -113,10 +119,17 @@ def logits_of_other_process(folder, images):
     return [results[str(i)] for i in range(len(images))]
 
 
-def spoil(folder, **changes):
+@pytest.fixture
+def small(pointwise, tmp_path):
+    """Return a folder with a small export that a test may spoil."""
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
+    return tmp_path
+
+
+def spoil(folder, section="Deploy", **changes):
     path = folder / "deploy.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    content["Deploy"].update(changes)
+    content[section].update(changes)
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
@@ -515,3 +528,103 @@ def test_predictor_refuses_wrong_values(exported, tmp_path, section, key, value)
     (folder / "deploy.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(ExportError):
         Predictor(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("classes", ["road"], "TypeError"),
+        ("classes", [{"name": 3, "color": [0, 0, 0]}], "name is a string"),
+        ("classes", [{"name": "road"}], "color"),
+        ("classes", [{"name": "road", "color": [0, 0]}], "three whole numbers"),
+        ("classes", [{"name": "road", "color": [0, 0, 256]}], "three whole numbers"),
+        ("classes", [{"name": "road", "color": [0.5, 0, 0]}], "three whole numbers"),
+        ("classes", [{"name": "road", "color": [0, 0, 0]}] * 257, "257 classes"),
+        ("evaluation_scale", float("nan"), "not a positive number"),
+        ("evaluation_scale", float("inf"), "not a positive number"),
+        ("evaluation_scale", 0, "not a positive number"),
+        ("evaluation_scale", -0.5, "not a positive number"),
+        ("sha256", [["model.json", "0"]], "not checksums by file name"),
+    ],
+)
+def test_predictor_refuses_values_of_the_plugins_section(small, key, value, reason):
+    spoil(small, "liteseg", **{key: value})
+    with pytest.raises(ExportError, match=rf"is no deploy\.yaml of an export.*{reason}"):
+        ExportedModel(small)
+
+
+def test_predictor_refuses_aliases_that_expand(small):
+    lines = ["a0: &a0 {k: v}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 9)]
+    with (small / "deploy.yaml").open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    with pytest.raises(ExportError, match=r"deploy\.yaml.* aliases .* expand to more than"):
+        ExportedModel(small)
+
+
+def test_predictor_says_where_deploy_yaml_is_not_utf8(small):
+    path = small / "deploy.yaml"
+    path.write_bytes(path.read_bytes() + "# Größe\n".encode("cp1252"))
+    with pytest.raises(ExportError, match=r"deploy\.yaml is not UTF-8: byte 0xf6 .*save as UTF-8"):
+        ExportedModel(small)
+
+
+@pytest.mark.parametrize("output_op", ["softmax", "none", "argmax"])
+def test_predictor_refuses_an_output_that_is_not_the_graphs(pointwise, tmp_path, output_op):
+    made = "argmax" if output_op != "argmax" else "none"
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, output_op=made)
+    spoil(tmp_path, output_op=output_op)
+    wanted = "labels" if output_op == "argmax" else "scores"
+    with pytest.raises(
+        ExportError, match=rf"says output_op '{output_op}', which gives {wanted} .* gives \(1, "
+    ):
+        Predictor(tmp_path)(photo((24, 32)))
+
+
+def test_predictor_refuses_scores_of_other_classes(pointwise, tmp_path):
+    classes = [{"name": str(i), "color": [i, i, i]} for i in range(5)]
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS, output_op="softmax", classes=classes)
+    Predictor(tmp_path)(photo((24, 32)))
+    spoil(tmp_path, "liteseg", classes=classes[:4])
+    with pytest.raises(ExportError, match=r"names 4 classes, the model in .* gives scores of 5"):
+        Predictor(tmp_path)(photo((24, 32)))
+
+
+def test_export_refuses_more_classes_than_label_images_hold(pointwise, tmp_path):
+    classes = [{"name": str(i), "color": [0, 0, 0]} for i in range(257)]
+    with pytest.raises(ExportError, match="257 classes; label images are 8-bit"):
+        export_model(pointwise(), tmp_path, transforms=TRANSFORMS, classes=classes)
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75])
+@pytest.mark.parametrize("fixed", [True, False])
+def test_evaluation_scale_rounds_odd_sizes_as_paddleseg_does(pointwise, tmp_path, scale, fixed):
+    size_hw = (33, 47)  # half of each, and three quarters of each, round up
+    net = pointwise()
+    net.eval()
+    shape = [1, 3, *size_hw] if fixed else None
+    export_model(net, tmp_path, transforms=TRANSFORMS, scale=scale, input_shape=shape)
+    image = photo(size_hw)
+    with paddle.no_grad():
+        expected, _ = aug_inference(net, paddle.to_tensor(normalised(image)), [], scales=scale)
+    assert_same_labels(Predictor(tmp_path)(image), expected.numpy()[0, 0])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_spot_check_refuses_scores_that_are_not_finite(pointwise, tmp_path, value):
+    net = pointwise()
+    net.conv.bias.set_value(np.full(5, value, "float32"))
+    export_model(net, tmp_path, transforms=TRANSFORMS)
+    with pytest.raises(ExportError, match="the trained network gives NaN or infinity on noise"):
+        spot_check(net, tmp_path, {})
+
+
+def test_infer_gives_a_rate_when_the_clock_stands_still(small, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "photo.png"
+    cv2.imwrite(str(path), photo((24, 32)))
+    monkeypatch.setattr(time, "perf_counter", lambda: 7.0)
+    command = ["infer", "--config", str(small), "--image_path", str(path), "--json"]
+    assert main([*command, "--save_dir", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    rate = json.loads(printed[printed.index("{\n") :])["images_per_second"]
+    assert 0 < rate < float("inf")

@@ -12,6 +12,7 @@ from PIL import Image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.visualization.overlay import (
     colorize,
+    indexed_image,
     legend_bar,
     overlay,
     segment_files,
@@ -25,6 +26,13 @@ CLASSES = [{"name": "road", "color": [128, 64, 32]}, {"name": "sky", "color": [0
 def test_colorize_gives_bgr_and_black_without_a_class():
     label = np.array([[0, 1, 255]])
     assert colorize(label, CLASSES).tolist() == [[[32, 64, 128], [255, 0, 0], [0, 0, 0]]]
+
+
+def test_label_image_holds_up_to_8_bits():
+    label = np.array([[0, 255]], np.int32)
+    assert np.array(indexed_image(label, CLASSES)).tolist() == [[0, 255]]
+    with pytest.raises(DataError, match="class 256 does not fit a label image, which is 8-bit"):
+        indexed_image(label + 1, CLASSES)
 
 
 def test_overlay_blends_classes_and_leaves_other_pixels():
