@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 
 def printable(text: object) -> str:
     r"""Return a text of a user's file for a terminal: one line, which gives no orders.
@@ -17,6 +19,19 @@ def printable(text: object) -> str:
 def printable_lines(text: object) -> str:
     """Return what :func:`printable` does, of each line."""
     return "\n".join(map(printable, str(text).split("\n")))
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of what a library said, which tells the most."""
+    return str(error).strip().splitlines()[-1]
+
+
+def last_words(process: subprocess.CompletedProcess) -> str:
+    """Return the line that tells the most of what a failed process said, and its exit code."""
+    lines = [line for line in (process.stderr + process.stdout).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line or "not support" in line]
+    said = (telling or lines or ["it said nothing"])[-1].strip()
+    return f"{said} (exit code {process.returncode})"
 
 
 class LitesegError(Exception):

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from liteseg_plugin.datasets.classes import read_names
-from liteseg_plugin.system import write_whole
+from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.visualization import curves
 
 LITESEG = str(Path(sys.executable).with_name("liteseg"))
@@ -39,7 +39,7 @@ def main() -> None:
         for seed in args.seeds:
             path = args.records / f"{config.stem}_seed{seed}.json"
             if not path.is_file():
-                write_whole(path, json.dumps(run(config, seed, args), indent=1).encode())
+                atomic_write(path, json.dumps(run(config, seed, args), indent=1).encode())
             record = json.loads(path.read_text(encoding="utf-8"))
             recipes.setdefault(config.stem, []).append(record)
     print(table(recipes))

@@ -99,7 +99,7 @@ def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
     from paddleseg.utils import progbar
 
     if sys.stderr is not None and not sys.stderr.isatty():
-        from liteseg_plugin.system import ProgressBar
+        from liteseg_plugin.system.progress import ProgressBar
 
         progbar.Progbar = ProgressBar  # of evaluate and predict
 

@@ -71,8 +71,8 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.evaluation import benchmark
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.runtimes import catalog
-    from liteseg_plugin.runtimes.base import usable_cpus
-    from liteseg_plugin.system import progress_bar
+    from liteseg_plugin.system.parallel import usable_cpus
+    from liteseg_plugin.system.progress import progress_bar
 
     shape = [args.batch_size, 3, args.height, args.width]
     wanted = args.runtime or [

@@ -37,10 +37,10 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.integration.registry import activate
 
     activate()
-    from liteseg_plugin.inference.images import printable
+    from liteseg_plugin.errors import printable
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.inference.video import is_video
-    from liteseg_plugin.system import per_second
+    from liteseg_plugin.system.parallel import per_second
 
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     video = is_video(args.image_path)
@@ -66,8 +66,8 @@ def _segment_images(args: argparse.Namespace, predictor: Predictor) -> dict:
     from os.path import splitext
 
     from liteseg_plugin.inference.images import find_images
-    from liteseg_plugin.system import progress_bar
-    from liteseg_plugin.visualization.overlay import segment_files
+    from liteseg_plugin.inference.pipeline import segment_files
+    from liteseg_plugin.system.progress import progress_bar
 
     images = find_images(args.image_path)
     # Folders below the one that was named are kept: two of them may hold files of one name.

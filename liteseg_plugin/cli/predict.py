@@ -95,8 +95,8 @@ def _predict_video(
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger, utils
 
-    from liteseg_plugin.evaluation.evaluate import segment_by
     from liteseg_plugin.inference.images import check_video_paths
+    from liteseg_plugin.inference.network import segment_by
     from liteseg_plugin.inference.video import Frames, segment_video, watch
     from liteseg_plugin.integration.patches import local_path
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.export.quantize import quantize
     from liteseg_plugin.inference.images import find_images
-    from liteseg_plugin.system import progress_bar
+    from liteseg_plugin.system.progress import progress_bar
 
     if args.num_images < 1:
         raise LitesegError(f"--num_images is a number from 1 up, got {args.num_images}")

@@ -102,7 +102,7 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.system import progress_bar
+    from liteseg_plugin.system.progress import progress_bar
 
     if args.report:
         report.prepare(args.report)

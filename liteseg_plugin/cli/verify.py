@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> dict:
 
     from liteseg_plugin.evaluation.verify import verify
     from liteseg_plugin.integration.patches import local_path
-    from liteseg_plugin.system import progress_bar
+    from liteseg_plugin.system.progress import progress_bar
 
     model, dataset = builder.model, builder.val_dataset
     utils.load_entire_model(model, local_path(args.model_path))

@@ -25,7 +25,8 @@ from liteseg_plugin.datasets.validation import (
     read_label,
 )
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system import process, write_whole
+from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.system.parallel import process
 
 
 class CamVidClass(NamedTuple):
@@ -305,17 +306,17 @@ def convert(
             encoded = Path(pairs[name].image).read_bytes()
         else:
             encoded = _png(image if keep else _resized(image, resolution_wh))
-        write_whole(dest / "images" / f"{name}.png", encoded)
+        atomic_write(dest / "images" / f"{name}.png", encoded)
         if not keep:
             label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
-        write_whole(dest / "annot" / f"{name}.png", _png(label))
+        atomic_write(dest / "annot" / f"{name}.png", _png(label))
 
     process(convert_one, names, description="CamVid", workers=workers, progress=progress)
-    write_whole(dest / "labels.txt", ("\n".join(CLASS_NAMES) + "\n").encode())
+    atomic_write(dest / "labels.txt", ("\n".join(CLASS_NAMES) + "\n").encode())
     counts = {}
     for split in SPLIT_NAMES:
         lines = [f"images/{n}.png annot/{n}.png\n" for n in names if split_of[n] == split]
-        write_whole(dest / f"{split}.txt", "".join(lines).encode())
+        atomic_write(dest / f"{split}.txt", "".join(lines).encode())
         counts[split] = len(lines)
     published = {split: list(split_of.values()).count(split) for split in SPLIT_NAMES}
     return {"dest": str(dest), **counts, "published": published, "left_out": left_out}

@@ -31,7 +31,7 @@ from liteseg_plugin.datasets.validation import (
     read_list,
 )
 from liteseg_plugin.errors import DataError, printable
-from liteseg_plugin.system import per_second, process
+from liteseg_plugin.system.parallel import per_second, process
 
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder

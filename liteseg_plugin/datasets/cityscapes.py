@@ -18,7 +18,8 @@ from PIL import Image, ImageDraw
 
 from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system import process, write_whole
+from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.system.parallel import process
 
 IGNORE_INDEX: int = 255
 
@@ -210,7 +211,7 @@ def prepare(
         "infer": [line.split(" ")[0] for line in lines["test"]],
     }
     for name, content in lists.items():
-        write_whole(root / f"{name}.list", "".join(f"{line}\n" for line in content).encode())
+        atomic_write(root / f"{name}.list", "".join(f"{line}\n" for line in content).encode())
     return {
         "root": str(root),
         **{split: len(images[split]) for split in SPLIT_NAMES},
@@ -279,4 +280,4 @@ def _make_train_ids(stem: Path) -> None:
     except (DataError, ValueError) as error:
         reason = str(error)
         raise DataError(reason if str(source) in reason else f"{source}: {reason}") from error
-    write_whole(f"{stem}{_TRAIN_IDS}", cv2.imencode(".png", label)[1].tobytes())
+    atomic_write(f"{stem}{_TRAIN_IDS}", cv2.imencode(".png", label)[1].tobytes())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from liteseg_plugin.datasets import camvid, cityscapes
 from liteseg_plugin.errors import ConfigError
-from liteseg_plugin.system import read_text
+from liteseg_plugin.system.text import read_text
 
 IGNORE_INDEX = 255
 """PaddleSeg's default label of pixels that do not count."""

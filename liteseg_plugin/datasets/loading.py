@@ -34,7 +34,7 @@ from PIL import Image
 from liteseg_plugin.datasets import cityscapes, validation
 from liteseg_plugin.datasets.frames import FrameCache
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError
-from liteseg_plugin.system import cache_folder
+from liteseg_plugin.system.files import cache_folder
 
 
 class _CheckedSamples:

@@ -11,7 +11,7 @@ import numpy as np
 
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system import write_whole
+from liteseg_plugin.system.files import atomic_write
 
 NAMES: tuple[str, ...] = ("train", "val", "test")
 
@@ -98,7 +98,7 @@ def split_folder(
     for split, share in zip(NAMES, ratio):
         if share:
             content = "".join(f"{lines[name]}\n" for name in sorted(members[split]))
-            write_whole(lists[split], content.encode())
+            atomic_write(lists[split], content.encode())
         else:
             lists[split].unlink(missing_ok=True)
     return {

@@ -23,8 +23,7 @@ from paddleseg.deploy.export import WrappedModel
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
-from liteseg_plugin.export.writer import MODEL_FILES, ONNX_FILE, PARAMS_FILE, file_sha256
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.exported import MODEL_FILES, ONNX_FILE, PARAMS_FILE, ExportedModel, file_sha256
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime

@@ -16,17 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import paddle
 from paddle import nn
-from paddleseg.core import infer
 from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.inference.network import segment_by
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
 from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
-from liteseg_plugin.runtimes.base import usable_cpus
-from liteseg_plugin.system import ahead
+from liteseg_plugin.system.parallel import prefetch, usable_cpus
 
 
 class Evaluated(NamedTuple):
@@ -56,35 +55,6 @@ def trained(network: nn.Layer, dataset: Dataset, test_config: dict) -> Evaluated
         test_config: Scales, flips and sliding window, as in a config.
     """
     return Evaluated(dataset, segment_by(network, test_config))
-
-
-def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
-    """Return what labels a sample (``img`` and ``trans_info``) by a network of Paddle.
-
-    Args:
-        network: The trained network; put into evaluation.
-        test_config: Scales, flips and sliding window, as in a config.
-    """
-    sliding = {k: test_config[k] for k in ("is_slide", "stride", "crop_size") if k in test_config}
-    averaging = {
-        k: test_config[k]
-        for k in ("scales", "flip_horizontal", "flip_vertical")
-        if k in test_config
-    }
-    network.eval()
-
-    def segment(sample: dict) -> np.ndarray:
-        image = paddle.to_tensor(sample["img"][np.newaxis])
-        with paddle.no_grad():
-            if test_config.get("aug_eval"):
-                labels, _ = infer.aug_inference(
-                    network, image, sample["trans_info"], **averaging, **sliding
-                )
-            else:
-                labels, _ = infer.inference(network, image, sample["trans_info"], **sliding)
-        return labels.numpy()[0, 0]
-
-    return segment
 
 
 def exported(
@@ -189,12 +159,12 @@ def evaluate(
     image_scores = []
     pool, engines = ThreadPoolExecutor(threads), ThreadPoolExecutor(parallel)
     try:
-        samples = ahead(pool, dataset.__getitem__, range(images), threads)
+        samples = prefetch(pool, dataset.__getitem__, range(images), threads)
         if parallel > 1:
-            labelled = ahead(engines, label, samples, parallel)
+            labelled = prefetch(engines, label, samples, parallel)
         else:  # in this thread, whose device Paddle's network is on
             labelled = map(label, samples)
-        counted = ahead(pool, count, labelled, threads)
+        counted = prefetch(pool, count, labelled, threads)
         for (counts, boundary), paths in zip(
             progress(counted, total=images, unit="image"), dataset.file_list
         ):

@@ -14,8 +14,8 @@ from paddleseg.transforms import Compose
 from liteseg_plugin.datasets.validation import about, check_label, read_image, read_label
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
-from liteseg_plugin.export.writer import evaluation_scale
 from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.confusion import count_pixels
 from liteseg_plugin.runtimes.catalog import installed

@@ -7,8 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from liteseg_plugin.errors import ExportError
-from liteseg_plugin.runtimes.base import last_words
+from liteseg_plugin.errors import ExportError, last_words
 
 DEFAULT_OPSET = 13
 """Read by ONNX Runtime, OpenVINO and TensorRT 8 to 11."""

@@ -15,10 +15,10 @@ import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
-from liteseg_plugin.export.folder import DEPLOY_FILE, file_sha256, replace_files
-from liteseg_plugin.export.writer import INT8_FILE
+from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, file_sha256, replace_files
 from liteseg_plugin.inference.predictor import Predictor
-from liteseg_plugin.system import read_yaml
+from liteseg_plugin.system.files import scratch_folder
+from liteseg_plugin.system.text import read_yaml
 
 if TYPE_CHECKING:
     import onnx
@@ -219,7 +219,7 @@ def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
 
 def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
     """Put model and report in place; an INT8 model that is there works until then."""
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as complete:
+    with scratch_folder(folder, "quantize") as complete:
         Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
         Path(complete, REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
         deploy = read_yaml(folder / DEPLOY_FILE)
@@ -227,7 +227,7 @@ def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None
         own["onnx_int8"] = INT8_FILE
         checksums = own["sha256"] = own.get("sha256") or {}
         checksums[INT8_FILE] = file_sha256(Path(complete, INT8_FILE))
-        replace_files(folder, Path(complete), deploy)
+        replace_files(folder, complete, deploy)
 
 
 @contextlib.contextmanager

@@ -22,12 +22,12 @@ import paddle
 import yaml
 from paddle import static
 
-from liteseg_plugin.errors import ExportError
+from liteseg_plugin.errors import ExportError, last_words
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
-from liteseg_plugin.export.writer import DEPLOY_FILE
-from liteseg_plugin.runtimes.base import last_words
-from liteseg_plugin.runtimes.catalog import PaddleInference
-from liteseg_plugin.system import read_yaml
+from liteseg_plugin.exported import DEPLOY_FILE
+from liteseg_plugin.runtimes.paddle import PaddleInference
+from liteseg_plugin.system.files import scratch_folder
+from liteseg_plugin.system.text import read_yaml
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label that Paddle Inference gives them."""
@@ -115,7 +115,7 @@ def fix_shape(
             ) from None
     save_dir.mkdir(parents=True, exist_ok=True)
     fixed = ModelFiles(save_dir / files.model.name, save_dir / files.params.name)
-    with tempfile.TemporaryDirectory(dir=save_dir, prefix=".fix-") as complete:
+    with scratch_folder(save_dir, "fix") as complete:
         Path(complete, fixed.model.name).write_bytes(content)
         shutil.copyfile(files.params, Path(complete, fixed.params.name))
         deploy = files.model.with_name(DEPLOY_FILE)
@@ -124,7 +124,7 @@ def fix_shape(
                 _fixed_deploy(deploy, fixed, shapes), encoding="utf-8"
             )
         # deploy.yaml last: what it names is then there.
-        for file in sorted(Path(complete).iterdir(), key=lambda file: file.name == DEPLOY_FILE):
+        for file in sorted(complete.iterdir(), key=lambda file: file.name == DEPLOY_FILE):
             os.replace(file, save_dir / file.name)
     return fixed
 
@@ -161,7 +161,7 @@ def convert_and_compare(
     """
     save_file = Path(save_file)
     save_file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=save_file.parent, prefix=".convert-") as folder:
+    with scratch_folder(save_file.parent, "convert") as folder:
         target = Path(folder, "model.onnx")
         try:
             convert(files.model, files.params, target, opset)

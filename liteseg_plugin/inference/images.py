@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, printable
 
 _HEAD_BYTES = 1 << 16
 _SUFFIXES_TEXT = ", ".join(IMAGE_SUFFIXES)
@@ -141,10 +141,12 @@ def check_utf8(*paths: str) -> None:
         DataError: If a path is not UTF-8.
     """
     for path in paths:
-        if printable(path) != path:
+        try:
+            path.encode("utf-8")
+        except UnicodeEncodeError:
             raise DataError(
                 f"path {printable(path)} is not UTF-8, which OpenCV needs here; rename it"
-            )
+            ) from None
 
 
 def check_video_paths(source: str, save_dir: str) -> None:
@@ -156,11 +158,6 @@ def check_video_paths(source: str, save_dir: str) -> None:
     check_utf8(source, save_dir)
     overlay = os.path.join(save_dir, "overlay", f"{PurePath(source).stem}.mp4")
     check_results([source], [Result(overlay, source)])
-
-
-def printable(path: str | os.PathLike) -> str:
-    r"""Return a path that any UTF-8 stream takes; bytes that are not UTF-8 become ``\udcXX``."""
-    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _is_image(path: str) -> bool:

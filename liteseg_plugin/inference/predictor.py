@@ -11,7 +11,8 @@ import numpy as np
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.runtimes import catalog
-from liteseg_plugin.runtimes.base import Runtime, usable_cpus, written_shape
+from liteseg_plugin.runtimes.base import Runtime, written_shape
+from liteseg_plugin.system.parallel import usable_cpus
 
 
 class Predictor:

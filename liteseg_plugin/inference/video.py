@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.errors import DataError, LitesegError
-from liteseg_plugin.system import per_second, progress_bar
-from liteseg_plugin.visualization.overlay import indexed_image, legend_bar, overlapped, overlay
+from liteseg_plugin.inference.pipeline import overlapped
+from liteseg_plugin.system.parallel import per_second
+from liteseg_plugin.system.progress import progress_bar
+from liteseg_plugin.visualization.overlay import indexed_image, legend_bar, overlay
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 CAMERA = "camera:"

@@ -342,7 +342,7 @@ def repair_deploy_yaml(folder: Path) -> None:
     path = folder / "deploy.yaml"
     if not path.is_file():
         return
-    from liteseg_plugin.system import read_yaml
+    from liteseg_plugin.system.text import read_yaml
 
     content = read_yaml(path)
     model = folder / content["Deploy"]["model"]

@@ -43,7 +43,7 @@ from liteseg_plugin.errors import (
 )
 from liteseg_plugin.integration.compat import replace_in_utils
 from liteseg_plugin.models.pp_liteseg import PPLiteSeg
-from liteseg_plugin.system import read_yaml
+from liteseg_plugin.system.text import read_yaml
 from liteseg_plugin.training import checkpoint, processes
 from liteseg_plugin.weights import load_matching_weights, load_weights
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -130,25 +129,6 @@ def missing(package: str, extra: str) -> ExportError:
     return ExportError(f"{package} is not installed: pip install 'liteseg_plugin[{extra}]'")
 
 
-def last_line(error: Exception) -> str:
-    """Return the last line of what a library said, which tells the most."""
-    return str(error).strip().splitlines()[-1]
-
-
-def last_words(process: subprocess.CompletedProcess) -> str:
-    """Return the line that tells the most of what a failed process said, and its exit code."""
-    lines = [line for line in (process.stderr + process.stdout).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line or "not support" in line]
-    said = (telling or lines or ["it said nothing"])[-1].strip()
-    return f"{said} (exit code {process.returncode})"
-
-
 def written_shape(shape: Sequence[int | None]) -> str:
     """Write an input shape, with ? for what may be any."""
     return "x".join("?" if n is None else str(n) for n in shape)
-
-
-def usable_cpus() -> int:
-    """Return the CPUs that this process may use, which in a container are fewer than there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from liteseg_plugin.errors import ExportError
+from liteseg_plugin.errors import ExportError, last_line, last_words
 from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.runtimes.base import PaddleRuntime, feed_paddle, last_line, last_words
+from liteseg_plugin.runtimes.base import PaddleRuntime, feed_paddle
 
 if TYPE_CHECKING:
     from paddle import inference

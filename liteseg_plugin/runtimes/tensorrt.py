@@ -21,11 +21,10 @@ import numpy as np
 
 from liteseg_plugin import __version__
 from liteseg_plugin.errors import ExportError
-from liteseg_plugin.export.writer import file_sha256
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.exported import ExportedModel, file_sha256
 from liteseg_plugin.runtimes.base import Runtime, onnx_file
 from liteseg_plugin.runtimes.float16 import graphsurgeon, half_precision
-from liteseg_plugin.system import cache_folder, write_whole
+from liteseg_plugin.system.files import atomic_write, cache_folder
 
 if TYPE_CHECKING:
     import onnx
@@ -282,8 +281,8 @@ class EngineCache:
 
         record = json.dumps(self._record(engine), indent=2).encode()
         try:
-            write_whole(self.path, engine)
-            write_whole(self.path.with_suffix(".json"), record)
+            atomic_write(self.path, engine)
+            atomic_write(self.path.with_suffix(".json"), record)
         except OSError as error:
             logger.warning(
                 f"the TensorRT engine is not kept: {error}; LITESEG_CACHE names a folder"

@@ -16,8 +16,8 @@ from typing import TextIO
 import paddle
 from paddleseg.utils import TimeAverager, calculate_eta, logger
 
-from liteseg_plugin.runtimes.base import usable_cpus
-from liteseg_plugin.system import write_whole
+from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.system.parallel import usable_cpus
 from liteseg_plugin.training import processes
 from liteseg_plugin.training.batches import Batch
 from liteseg_plugin.training.best import Score
@@ -70,7 +70,7 @@ class MetricsFile:
         self._file: TextIO | None = None
         kept = [",".join(self._columns), *self._rows_until(iteration)]
         try:
-            write_whole(self._path, "".join(f"{row}\n" for row in kept).encode())
+            atomic_write(self._path, "".join(f"{row}\n" for row in kept).encode())
             self._file = self._path.open("a", encoding="utf-8", newline="")
         except OSError as error:
             self._give_up(error)

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image, read_label
-from liteseg_plugin.system import process, write_whole
+from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.system.parallel import process
 from liteseg_plugin.visualization.html import data_uri, render
 from liteseg_plugin.visualization.overlay import overlay
 
@@ -46,7 +47,7 @@ def write_page(report: dict, path: str | os.PathLike, *, progress: bool = True) 
         findings.append((severity.capitalize(), groups))
     page = render("check.html", report=report, findings=findings, pictures=pictures, listed=_LISTED)
     # File names may hold bytes that are no text.
-    write_whole(path, page.encode("utf-8", errors="replace"))
+    atomic_write(path, page.encode("utf-8", errors="replace"))
     return Path(path)
 
 

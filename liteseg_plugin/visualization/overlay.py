@@ -3,114 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from io import BytesIO
-from itertools import takewhile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.errors import DataError
-from liteseg_plugin.inference.images import Result, check_results, printable
-from liteseg_plugin.system import ahead, write_whole
+from liteseg_plugin.errors import DataError, printable
+from liteseg_plugin.system.files import atomic_write
 
 if TYPE_CHECKING:
-    from liteseg_plugin.inference.predictor import Predictor
+    pass
 
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _Written = TypeVar("_Written")
-
-
-def segment_files(
-    predictor: Predictor,
-    image_paths: Sequence[str],
-    names: Sequence[str],
-    save_dir: str | os.PathLike,
-    *,
-    workers: int = 2,
-) -> Iterator[dict]:
-    """Segment image files and write what people look at.
-
-    Reading the next images and writing the last ones goes on while the model runs.
-
-    Args:
-        predictor: An exported model.
-        image_paths: The images.
-        names: One for each, without extension; they may hold folders.
-        save_dir: Where ``NAME.png`` (class indices with a palette) and ``overlay/NAME.jpg`` go.
-        workers: Threads that read, and as many that write.
-
-    Yields:
-        For each image, as soon as it is written, the paths ``image``, ``label`` and ``overlay``.
-
-    Raises:
-        DataError: If a result would overwrite an image or another result, before anything is
-            written; if an image cannot be read, when those before it are written.
-        OSError: If a result cannot be written; no file of it is there incomplete.
-    """
-    results = [_result_paths(save_dir, name) for name in names]
-    check_results(
-        image_paths,
-        (Result(path, image) for image, pair in zip(image_paths, results) for path in pair),
-    )
-    classes = predictor.exported.named_classes()
-    reads = (partial(read_image, path) for path in image_paths)
-
-    def write(number: int, image: np.ndarray, label: np.ndarray) -> dict:
-        label_path, overlay_path = results[number]
-        write_whole(label_path, _png(indexed_image(label, classes)), durable=False)
-        write_image(overlay_path, overlay(image, label, classes))
-        return {
-            "image": str(image_paths[number]),
-            "label": label_path,
-            "overlay": overlay_path,
-        }
-
-    yield from overlapped(predictor, reads, write, workers=workers)
-
-
-def overlapped(
-    segment: Callable[[np.ndarray], np.ndarray],
-    reads: Iterable[Callable[[], np.ndarray | None]],
-    write: Callable[[int, np.ndarray, np.ndarray], _Written],
-    *,
-    workers: int,
-) -> Iterator[_Written]:
-    """Segment images, while the next are read and the last are written.
-
-    Args:
-        segment: Maps an image to its class indices; a :class:`Predictor`, for one.
-        reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
-        write: Takes the number of an image, the image, and its class indices (H, W).
-        workers: Threads that read, and as many that write; with one, each keeps the order.
-
-    Yields:
-        For each image, in order, what ``write`` returned.
-    """
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
-        read = ahead(readers, lambda task: task(), reads, 2 * workers)
-        images = takewhile(lambda image: image is not None, read)
-        labelled = ((number, image, segment(image)) for number, image in enumerate(images))
-        yield from ahead(writers, lambda result: write(*result), labelled, 2 * workers)
-
-
-def _result_paths(save_dir: str | os.PathLike, name: str) -> tuple[str, str]:
-    """Return where the label map and the overlay of an image go."""
-    folder = Path(save_dir)
-    return str(folder / f"{name}.png"), str(folder / "overlay" / f"{name}.jpg")
-
-
-def _png(image: Image.Image) -> bytes:
-    encoded = BytesIO()
-    image.save(encoded, format="PNG")
-    return encoded.getvalue()
 
 
 def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
@@ -139,7 +48,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     encoded, content = cv2.imencode(Path(path).suffix, image)
     if not encoded:
         raise OSError(f"cannot write {printable(path)}")
-    write_whole(path, content.tobytes(), durable=False)
+    atomic_write(path, content.tobytes(), durable=False)
 
 
 def overlay(

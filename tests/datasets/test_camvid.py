@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liteseg_plugin import system
 from liteseg_plugin.datasets import camvid
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system import files
 
 SHARED = Path(__file__).parents[3] / "shared"
 needs_frames = pytest.mark.skipif(
@@ -183,7 +183,7 @@ def test_stopped_in_the_middle_leaves_no_list_and_no_half_file(original, tmp_pat
     def full_disk(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(system.os, "replace", full_disk)
+    monkeypatch.setattr(files.os, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
         camvid.convert(original, tmp_path / "out", progress=False)
     assert not list((tmp_path / "out").glob("t*.txt"))

@@ -26,12 +26,7 @@ from paddleseg.utils import metrics  # noqa: E402
 from liteseg_plugin.datasets import loading  # noqa: E402
 from liteseg_plugin.errors import DataError  # noqa: E402
 from liteseg_plugin.evaluation import report  # noqa: E402
-from liteseg_plugin.evaluation.evaluate import (  # noqa: E402
-    Evaluated,
-    evaluate,
-    trained,
-    worst_images,
-)
+from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained, worst_images  # noqa: E402
 from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"

@@ -13,8 +13,8 @@ import yaml
 
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.quantize import REPORT_FILE, quantize
-from liteseg_plugin.export.writer import DEPLOY_FILE, INT8_FILE, export_model
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 
 pytestmark = pytest.mark.skipif(

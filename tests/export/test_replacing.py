@@ -14,8 +14,8 @@ import paddle
 import pytest
 import yaml
 
-from liteseg_plugin.export.folder import replace_files
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import replace_files
 from liteseg_plugin.inference.predictor import Predictor
 
 WITH_ONNX = all(find_spec(name) for name in ("paddle2onnx", "onnxruntime"))
@@ -96,7 +96,8 @@ def test_export_over_what_a_killed_export_left(pointwise, tmp_path):
     left = max(states.values(), key=lambda state: len([*state.iterdir()]))
     assert {path.name for path in left.iterdir()} > names
     export_model(other(pointwise), left, transforms=TRANSFORMS)
-    assert {path.name for path in left.iterdir()} == names
+    # Hidden files bear the number of this process, which has not ended: these stay.
+    assert {path.name for path in left.iterdir() if not path.name.startswith(".")} == names
     assert Predictor(left)(IMAGE).tolist() == new
 
 

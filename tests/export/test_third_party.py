@@ -19,7 +19,7 @@ from liteseg_plugin.errors import ExportError
 from liteseg_plugin.evaluation.benchmark import export_as_paddleseg
 from liteseg_plugin.export import third_party
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
-from liteseg_plugin.runtimes.catalog import PaddleInference
+from liteseg_plugin.runtimes.paddle import PaddleInference
 
 installed = pytest.mark.skipif(
     any(package not in {d.metadata["Name"] for d in metadata.distributions()}

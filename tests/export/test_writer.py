@@ -20,14 +20,9 @@ from paddleseg.transforms import Compose, Normalize
 from liteseg_plugin.cli import main
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.verify import spot_check
-from liteseg_plugin.export.writer import (
-    MODEL_FILES,
-    PARAMS_FILE,
-    evaluation_scale,
-    export_model,
-    file_sha256,
-)
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import MODEL_FILES, PARAMS_FILE, ExportedModel, file_sha256
+from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 
 TRANSFORMS = [{"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]

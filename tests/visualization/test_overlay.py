@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.inference.pipeline import segment_files
 from liteseg_plugin.visualization.overlay import (
     colorize,
     indexed_image,
     legend_bar,
     overlay,
-    segment_files,
     side_by_side,
     write_image,
 )

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -13,7 +11,8 @@ import numpy as np
 
 from liteseg_plugin.datasets.camvid import CLASS_NAMES
 from liteseg_plugin.datasets.toy_street.scene import checked_resolution, render_scene
-from liteseg_plugin.system import progress_bar, remove_leftovers, scratch_tag
+from liteseg_plugin.system.files import scratch_folder
+from liteseg_plugin.system.progress import progress_bar
 
 FORMAT_VERSION: int = 1
 RECORD_NAME: str = "toy_street.json"
@@ -110,10 +109,8 @@ def generate(
     dest = Path(dest)
     if not os.path.lexists(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(dest.parent, f".{glob.escape(dest.name)}.*")
-        prefix = f".{dest.name}.{scratch_tag()}-"
-        with tempfile.TemporaryDirectory(prefix=prefix, dir=dest.parent) as scratch:
-            whole = Path(scratch) / "whole"
+        with scratch_folder(dest.parent, dest.name) as scratch:
+            whole = scratch / "whole"
             _write(whole, record, progress=progress)
             try:
                 whole.rename(dest)

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from liteseg_plugin.errors import ConfigError
-from liteseg_plugin.system import per_second, read_yaml
+from liteseg_plugin.system.parallel import per_second
+from liteseg_plugin.system.text import read_yaml
 
 ALIASES = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]

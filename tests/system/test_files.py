@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from liteseg_plugin import system
 from liteseg_plugin.datasets import toy_street
+from liteseg_plugin.system import files
 
 
 @pytest.fixture()
@@ -31,9 +31,9 @@ def ended_process():
 
 def test_file_that_cannot_be_written_stays_as_it_was(no_space, tmp_path):
     path = tmp_path / "file"
-    system.write_whole(path, b"before")
+    files.atomic_write(path, b"before")
     with pytest.raises(OSError, match=f"cannot write {path}: ") as caught:
-        system.write_whole(path, bytes(1000))
+        files.atomic_write(path, bytes(1000))
     assert caught.value.errno == errno.EFBIG
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]
@@ -46,19 +46,19 @@ def test_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
         monkeypatch.setattr(
             os, name, lambda *a, name=name, original=original: (events.append(name), original(*a))
         )
-    system.write_whole(tmp_path / "file", b"content")
-    system.write_whole(tmp_path / "file", b"content", durable=False)
+    files.atomic_write(tmp_path / "file", b"content")
+    files.atomic_write(tmp_path / "file", b"content", durable=False)
     assert events == ["fsync", "replace", "replace"]
 
 
 def test_name_of_any_length_is_written(tmp_path):
     path = tmp_path / ("ä" * 125 + ".png")
-    system.write_whole(path, b"content")
+    files.atomic_write(path, b"content")
     assert path.read_bytes() == b"content"
 
 
 def test_only_what_ended_processes_left_is_removed(tmp_path):
-    gone, here = ended_process(), system._machine()
+    gone, here = ended_process(), files._machine()
     left = [f".a.{here}-{gone}-0.part", f".b.{here}-{gone}-xyz", f".old.00000000-{os.getpid()}-0"]
     kept = [
         f".c.{here}-{os.getpid()}-0.part",  # being written
@@ -72,9 +72,9 @@ def test_only_what_ended_processes_left_is_removed(tmp_path):
         (tmp_path / name / "sub").mkdir(parents=True)
         (tmp_path / name / "sub" / "file").touch()
     os.utime(tmp_path / left[2], (0, time.time() - 2 * 24 * 3600))
-    system.remove_leftovers(tmp_path, ".*")
+    files.remove_leftovers(tmp_path, ".*")
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
-    system.remove_leftovers(tmp_path / "nowhere", ".*")
+    files.remove_leftovers(tmp_path / "nowhere", ".*")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot ask for a process; it goes by age")
@@ -82,13 +82,13 @@ def test_next_run_removes_what_a_killed_one_left(tmp_path):
     killed = """if 1:
         import os, signal
         from liteseg_plugin.datasets import toy_street
-        from liteseg_plugin import system
+        from liteseg_plugin.system import files
         def kill(*_): os.kill(os.getpid(), signal.SIGKILL)
         if {toy}:
             toy_street.data_set._write_png = kill
             toy_street.generate({path!r}, train=1, resolution_wh=(32, 32))
         os.replace = kill
-        system.write_whole({path!r}, b"content")
+        files.atomic_write({path!r}, b"content")
     """
     for toy in (True, False):
         path = tmp_path / str(toy) / "st[r]eet"
@@ -101,5 +101,5 @@ def test_next_run_removes_what_a_killed_one_left(tmp_path):
                 *(path,), train=1, val=0, test=0, resolution_wh=(32, 32), progress=False
             )
         else:
-            system.write_whole(path, b"content")
+            files.atomic_write(path, b"content")
         assert list(path.parent.iterdir()) == [path]

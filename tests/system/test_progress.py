@@ -8,7 +8,7 @@ import sys
 import pytest
 import tqdm.std
 
-from liteseg_plugin import system
+from liteseg_plugin.system import progress
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def work(monkeypatch):
         now = [0.0]
         monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
         options.setdefault("total", items)
-        for _ in system.progress_bar(iter(range(items)), unit="image", **options):
+        for _ in progress.progress_bar(iter(range(items)), unit="image", **options):
             now[0] += seconds
 
     return work
@@ -60,7 +60,7 @@ def test_terminal_gets_a_moving_bar(work, monkeypatch):
 def test_bar_in_place_of_paddlesegs_ends_with_its_target(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(tqdm.std, "time", lambda: now[0])
-    bar = system.ProgressBar(target=60, verbose=1)
+    bar = progress.ProgressBar(target=60, verbose=1)
     for done in range(1, 61):
         now[0] += 2
         bar.update(done, [("batch_cost", 0.5)])

@@ -1,0 +1,61 @@
+"""A trained network in Paddle, as evaluation runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import paddle
+from paddle import nn
+from paddleseg.core import infer
+
+from liteseg_plugin.errors import ExportError
+
+
+def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
+    """Return what labels a sample (``img`` and ``trans_info``) by a network of Paddle.
+
+    Args:
+        network: The trained network; put into evaluation.
+        test_config: Scales, flips and sliding window, as in a config.
+    """
+    sliding = {k: test_config[k] for k in ("is_slide", "stride", "crop_size") if k in test_config}
+    averaging = {
+        k: test_config[k]
+        for k in ("scales", "flip_horizontal", "flip_vertical")
+        if k in test_config
+    }
+    network.eval()
+
+    def segment(sample: dict) -> np.ndarray:
+        image = paddle.to_tensor(sample["img"][np.newaxis])
+        with paddle.no_grad():
+            if test_config.get("aug_eval"):
+                labels, _ = infer.aug_inference(
+                    network, image, sample["trans_info"], **averaging, **sliding
+                )
+            else:
+                labels, _ = infer.inference(network, image, sample["trans_info"], **sliding)
+        return labels.numpy()[0, 0]
+
+    return segment
+
+
+def evaluation_scale(test_config: dict) -> float:
+    """Return the one scale that evaluation runs the network at, from a config's ``test_config``.
+
+    Raises:
+        ExportError: If it averages several scales or flips, which one graph does not.
+    """
+    if test_config.get("is_slide"):
+        raise ExportError("test_config slides a window, which one graph does not; remove is_slide")
+    if not test_config.get("aug_eval", False):
+        return 1.0
+    scales = test_config.get("scales", 1.0)
+    scales = np.atleast_1d(scales).astype(float).tolist()
+    if len(scales) > 1 or test_config.get("flip_horizontal") or test_config.get("flip_vertical"):
+        raise ExportError(
+            f"test_config averages several inferences ({test_config}); an exported model makes "
+            "one. Give a single scale and no flips, e.g. --opts test_config.scales=1.0"
+        )
+    return scales[0]

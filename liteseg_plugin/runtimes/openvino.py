@@ -1,0 +1,98 @@
+"""OpenVINO."""
+
+from __future__ import annotations
+
+import contextlib
+from functools import lru_cache
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from liteseg_plugin.errors import ExportError, last_line
+from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.runtimes.base import (
+    Runtime,
+    missing,
+    onnx_file,
+)
+from liteseg_plugin.system.parallel import usable_cpus
+
+if TYPE_CHECKING:
+    import openvino
+
+
+class OpenVino(Runtime):
+    """OpenVINO, on the CPU (or ``--device gpu``: an Intel GPU)."""
+
+    # Primitives that the CPU plugin keeps for sizes it has seen. Its default, 5000, takes gigabytes
+    # when every image has another size; with 200, repeated sizes still find theirs.
+    CACHED_PRIMITIVES = 200
+
+    precisions: ClassVar = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp32", "fp16", "int8")}
+
+    def __init__(
+        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+    ) -> None:
+        path = onnx_file(exported, precision)
+        try:
+            import openvino
+        except ImportError:
+            raise missing("openvino", "openvino") from None
+        # On CPUs with bf16 units OpenVINO would compute in bf16 without being asked.
+        hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
+        self._settings = {"INFERENCE_PRECISION_HINT": hint}
+        if device == "cpu":
+            self._settings["INFERENCE_NUM_THREADS"] = threads
+            # Engines side by side would all be pinned to the same processors.
+            self._settings["ENABLE_CPU_PINNING"] = threads >= usable_cpus()
+        self._core, self._device, self._path = openvino.Core(), device.upper(), path
+        if device == "cpu":
+            cache = {"CPU_RUNTIME_CACHE_CAPACITY": self.CACHED_PRIMITIVES}
+            # The property is not listed among the supported ones: only setting it tells.
+            with contextlib.suppress(RuntimeError):
+                self._core.set_property(self._device, cache)
+                self._settings.update(cache)
+        try:
+            self._model = self._core.read_model(str(path))
+        except Exception as error:
+            raise self._cannot_load(error) from error
+        extents = self._model.inputs[0].partial_shape
+        self.input_shape = tuple(n.get_length() if n.is_static else None for n in extents)
+        # A model of one size is a tenth faster; a size gets its own when it comes again. In INT8 it
+        # gets it at once: OpenVINO's convolutions are wrong where the size is open (2026.4, CPU;
+        # half the labels of a quantised model were others).
+        self._open = None in self.input_shape
+        self._always_fixed = precision == "int8"
+        self._compiled = lru_cache(maxsize=4)(self._compile)
+        self._last_shape = None
+        if not (self._open and self._always_fixed):
+            self._compiled(None)
+
+    def feed(self, batch: np.ndarray) -> None:  # noqa: D102
+        import openvino
+
+        fixed = self._open and (self._always_fixed or batch.shape == self._last_shape)
+        self._last_shape = batch.shape
+        self._request = self._compiled(batch.shape if fixed else None)
+        self._request.set_input_tensor(openvino.Tensor(batch, shared_memory=True))
+        self._batch = batch  # which the tensor does not hold
+
+    def compute(self) -> None:  # noqa: D102
+        self._request.infer()
+
+    def fetch(self) -> np.ndarray:  # noqa: D102
+        return self._request.get_output_tensor(0).data.copy()
+
+    def _compile(self, shape: tuple[int, ...] | None) -> openvino.InferRequest:
+        model = self._model
+        try:
+            if shape is not None:
+                model = model.clone()
+                model.reshape(shape)
+            compiled = self._core.compile_model(model, self._device, self._settings)
+        except Exception as error:
+            raise self._cannot_load(error) from error
+        return compiled.create_infer_request()
+
+    def _cannot_load(self, error: Exception) -> ExportError:
+        return ExportError(f"OpenVINO cannot load {self._path}: {last_line(error)}")

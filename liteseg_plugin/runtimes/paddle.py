@@ -1,0 +1,82 @@
+"""Paddle Inference."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from liteseg_plugin.errors import ExportError, last_line
+from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.runtimes.base import (
+    PaddleRuntime,
+    feed_paddle,
+)
+
+if TYPE_CHECKING:
+    from paddle import inference
+
+
+class PaddleInference(PaddleRuntime):
+    """Paddle Inference; on CPU with oneDNN."""
+
+    precisions: ClassVar = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "fp16")}
+    # Up to this many pixels the deepest feature is one cell high or wide. Paddle 3's oneDNN then
+    # reads memory that nobody wrote, and gives other numbers each time.
+    ONE_CELL = 32
+
+    def __init__(
+        self,
+        exported: ExportedModel,
+        device: str,
+        threads: int,
+        precision: str = "fp32",
+        onednn: bool = True,
+    ) -> None:
+        self._exported, self._device, self._threads = exported, device, threads
+        self._precision = precision
+        self._engine = self._with_onednn = self._create(onednn)
+        self._without_onednn = None
+        declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
+        # Of an open shape the engine says nothing.
+        self.input_shape = tuple(declared) if len(declared) == 4 else exported.input_shape
+
+    def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
+        self._engine = self._with_onednn
+        if min(batch.shape[2:]) * self._exported.scale <= self.ONE_CELL:
+            self._without_onednn = self._without_onednn or self._create(onednn=False)
+            self._engine = self._without_onednn
+        feed_paddle(self._engine, batch)
+
+    def _create(self, onednn: bool) -> inference.Predictor:
+        import paddle
+        from paddle import inference
+
+        model, params = self._exported.model, self._exported.params
+        config = inference.Config(str(model), str(params))
+        config.disable_glog_info()
+        if model.suffix == ".json":
+            # Without these two, memory optimisation raises on Paddle 3's model format.
+            config.enable_new_ir(True)
+            config.enable_new_executor(True)
+        if self._device == "gpu":
+            half = self._precision == "fp16"
+            precision = inference.PrecisionType.Half if half else inference.PrecisionType.Float32
+            config.enable_use_gpu(256, 0, precision)
+        else:
+            config.disable_gpu()
+            if onednn:
+                config.enable_mkldnn()
+                if self._precision == "bf16":
+                    config.enable_mkldnn_bfloat16()
+            elif hasattr(config, "disable_mkldnn"):  # Paddle 3 has it on by default
+                config.disable_mkldnn()
+            config.set_cpu_math_library_num_threads(self._threads)
+        config.enable_memory_optim()
+        try:
+            return inference.create_predictor(config)
+        except Exception as error:
+            raise ExportError(
+                f"Paddle {paddle.__version__} cannot load {model} with {params.name}; the files "
+                f"may be cut short, or of another Paddle: {last_line(error)}"
+            ) from error

@@ -1,0 +1,1 @@
+"""Files, processors and progress: what every part of the package may use."""

@@ -1,0 +1,146 @@
+"""Files that appear whole or not at all, leftovers of killed processes, and the cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import functools
+import glob
+import itertools
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from liteseg_plugin.errors import printable
+
+_SHOWN_NAME = 48
+_TAG = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]+)-")
+_LEFT_AFTER_SECONDS = 24 * 3600
+_number = itertools.count()
+
+
+def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = True) -> None:
+    """Write a file under another name and rename it: what has the name is complete.
+
+    Args:
+        path: The file; its folder is made if need be.
+        content: What it shall hold.
+        durable: Whether it is complete even after a power failure, which costs about a
+            millisecond; without it, such a failure may leave an empty file.
+
+    Raises:
+        OSError: If it cannot be written; a file that has the name already stays as it is.
+    """
+    path = Path(path)
+    # Part of the name only, as the file system limits its length.
+    name = f".{path.name[:_SHOWN_NAME]}.{scratch_tag()}-{next(_number)}.part"
+    scratch = path.with_name(name)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_parts(os.path.abspath(path.parent))
+        try:
+            scratch.write_bytes(content)
+            if durable:
+                _to_disk(scratch)
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {printable(path)}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: str | os.PathLike, name: str) -> Iterator[Path]:
+    """Make a hidden folder that is removed afterwards, as are those that killed processes left.
+
+    Args:
+        parent: Where to make it.
+        name: What it is for; part of its name.
+    """
+    remove_leftovers(parent, f".{glob.escape(name)}.*")
+    prefix = f".{name}.{scratch_tag()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as folder:
+        yield Path(folder)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache  # once for each folder
+def _remove_parts(folder: str) -> None:
+    remove_leftovers(folder, ".*.part")
+
+
+def scratch_tag() -> str:
+    """Return the part of a scratch file's name that says whose it is: ``MACHINE-PID``.
+
+    :func:`remove_leftovers` looks for it between ``.`` and ``-``, as in ``.export.TAG-``.
+    """
+    return f"{_machine()}-{os.getpid()}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return a short name of where process numbers mean the same: a host, or a container on it."""
+    numbers = ""
+    with contextlib.suppress(OSError):
+        numbers = os.readlink("/proc/self/ns/pid")
+    return f"{zlib.crc32(f'{platform.node()} {numbers}'.encode()):08x}"
+
+
+def remove_leftovers(folder: str | os.PathLike, pattern: str) -> None:
+    """Remove scratch files and folders of processes that were killed.
+
+    They are those with the tag of a process that has ended. Where that cannot be known (on
+    Windows, or as the folder is shared with another machine), it is those a day old.
+
+    Args:
+        folder: Where to look; not below.
+        pattern: Of the names, as :mod:`fnmatch` has it.
+    """
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            tag = _TAG.search(entry.name)
+            if not tag or not fnmatch.fnmatchcase(entry.name, pattern):
+                continue
+            # Another process may be removing the same.
+            with contextlib.suppress(OSError):
+                if not _is_left(entry, tag["machine"], int(tag["pid"])):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+def _is_left(entry: os.DirEntry, machine: str, pid: int) -> bool:
+    if machine != _machine() or os.name == "nt":  # where os.kill ends the process
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_AFTER_SECONDS
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):  # another user's, or no process number
+        pass
+    return False
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: ``LITESEG_CACHE``, or the user's."""
+    chosen = os.environ.get("LITESEG_CACHE")
+    if chosen:
+        return Path(chosen)
+    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
+    return Path(os.environ.get(variable) or Path.home() / ".cache", "liteseg")

@@ -1,0 +1,112 @@
+"""Text and YAML files of users, read within bounds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from liteseg_plugin.errors import ConfigError, LitesegError
+
+MOST_YAML_BYTES = 1 << 20
+MOST_YAML_NODES = 50_000
+MOST_YAML_CHARACTERS = 10_000
+MOST_YAML_LEVELS = 100
+
+
+def read_text(path: str | os.PathLike, error: type[LitesegError] = ConfigError) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+        error: What to raise.
+
+    Raises:
+        LitesegError: Of the type ``error``, if the file is not UTF-8; the message says where.
+        OSError: If it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as wrong:
+        before = content[: wrong.start]
+        line, column = before.count(b"\n") + 1, wrong.start - before.rfind(b"\n")
+        raise error(
+            f"{path} is not UTF-8: byte 0x{content[wrong.start]:02x} at line {line}, column "
+            f"{column}; save as UTF-8"
+        ) from None
+
+
+def read_yaml(
+    path: str | os.PathLike, loader: type[yaml.SafeLoader | yaml.FullLoader] = yaml.SafeLoader
+) -> Any:
+    """Read a YAML file within bounds: a small one may otherwise take hours, or all memory.
+
+    Args:
+        path: The file.
+        loader: PyYAML's loader to read it with.
+
+    Raises:
+        ConfigError: If the file is not UTF-8, not YAML, or exceeds ``MOST_YAML_BYTES``,
+            ``MOST_YAML_NODES`` (with aliases and merges expanded), ``MOST_YAML_CHARACTERS`` in one
+            value or ``MOST_YAML_LEVELS``.
+        OSError: If it cannot be read.
+    """
+    size = os.path.getsize(path)
+    if size > MOST_YAML_BYTES:
+        raise ConfigError(f"{path} has {size} bytes; a YAML file here has up to {MOST_YAML_BYTES}")
+    text = read_text(path)
+    bounded = type("BoundedLoader", (_Bounded, loader), {})
+    try:
+        return yaml.load(text, bounded)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+
+
+class _Bounded:
+    """Bounds a loader of PyYAML, before it makes values of what is written."""
+
+    _level = _written = 0
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+        self._level += 1
+        self._written += 1
+        event = self.peek_event()
+        if self._level > MOST_YAML_LEVELS:
+            self._refuse(f"more than {MOST_YAML_LEVELS} levels", event.start_mark)
+        if self._written > MOST_YAML_NODES:
+            self._refuse(f"more than {MOST_YAML_NODES} values", event.start_mark)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and len(node.value) > MOST_YAML_CHARACTERS:
+            self._refuse(f"a value of {len(node.value)} characters", node.start_mark)
+        self._level -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        root = super().get_single_node()
+        sizes: dict[int, int] = {}
+        if root is not None and self._expanded(root, sizes) > MOST_YAML_NODES:
+            self._refuse(
+                f"aliases (*name) that expand to more than {MOST_YAML_NODES} values",
+                root.start_mark,
+            )
+        return root
+
+    def _expanded(self, node: yaml.Node, sizes: dict[int, int]) -> int:
+        """Count the values that a node stands for, each alias as all that it names."""
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        if id(node) not in sizes:
+            sizes[id(node)] = -1  # until it is counted
+            parts = node.value
+            if isinstance(node, yaml.MappingNode):
+                parts = [part for pair in parts for part in pair]
+            sizes[id(node)] = 1 + sum(self._expanded(part, sizes) for part in parts)
+        elif sizes[id(node)] < 0:
+            self._refuse("an alias inside of what it names", node.start_mark)
+        return sizes[id(node)]
+
+    def _refuse(self, what: str, mark: yaml.Mark) -> None:
+        raise yaml.composer.ComposerError(None, None, f"it has {what}", mark)
