@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation.verify import spot_check
     from liteseg_plugin.export import writer
+    from liteseg_plugin.exported import file_sha256
+    from liteseg_plugin.inference.network import evaluation_scale
     from liteseg_plugin.integration.patches import local_path
 
     _common.show(builder)
@@ -45,13 +47,13 @@ def run(args: argparse.Namespace) -> None:
         transforms=config.val_dataset_cfg.get("transforms", []),
         output_op=args.output_op,
         input_shape=args.input_shape,
-        scale=writer.evaluation_scale(config.test_config),
+        scale=evaluation_scale(config.test_config),
         classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
         onnx_opset=args.opset_version if args.format == "onnx" else None,
         provenance={
             "config": args.config,
             "weights": args.model_path,
-            "weights_sha256": writer.file_sha256(weights),
+            "weights_sha256": file_sha256(weights),
         },
     )
     logger.info(f"Exported {_common.class_name(model)}: {deploy_file}")

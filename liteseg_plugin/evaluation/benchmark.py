@@ -27,6 +27,7 @@ from liteseg_plugin.exported import MODEL_FILES, ONNX_FILE, PARAMS_FILE, Exporte
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
+from liteseg_plugin.runtimes.paddle import PaddleInference
 
 TIMED = {
     "engine": "the engine alone, without copies",
@@ -228,7 +229,7 @@ def _engine(
     except Exception as error:
         if runtime != "paddle" or device != "cpu":
             raise
-        engine = catalog.PaddleInference(export, device, threads, onednn=False)
+        engine = PaddleInference(export, device, threads, onednn=False)
         reason = str(error).strip().splitlines()[-1].strip()
         return engine, f"without oneDNN, which raises: {reason}"
     return engine, ""
