@@ -104,7 +104,16 @@ def labels(files, images):
 
 def test_fixed_model_is_the_same_network(small, tmp_path):
     (small.model.parent / "deploy.yaml").write_text(
-        yaml.safe_dump({"Deploy": {"model": small.model.name, "transforms": []}})
+        yaml.safe_dump(
+            {
+                "Deploy": {"model": small.model.name, "transforms": []},
+                "liteseg": {
+                    "onnx": "model.onnx",
+                    "onnx_int8": "model_int8.onnx",
+                    "sha256": {"a": "b"},
+                },
+            }
+        )
     )
     before = small.model.read_bytes(), small.params.read_bytes()
     fixed = fix_shape(small, {"x": [1, 3, 40, 64]}, tmp_path / "fixed")
@@ -112,8 +121,9 @@ def test_fixed_model_is_the_same_network(small, tmp_path):
     assert fixed.params.read_bytes() == before[1]
     names = {"deploy.yaml", "model.pdiparams", small.model.name}
     assert {file.name for file in (tmp_path / "fixed").iterdir()} == names
-    deploy = yaml.safe_load((tmp_path / "fixed" / "deploy.yaml").read_text())["Deploy"]
-    assert deploy["input_shape"] == [1, 3, 40, 64]
+    deploy = yaml.safe_load((tmp_path / "fixed" / "deploy.yaml").read_text())
+    assert deploy["Deploy"]["input_shape"] == [1, 3, 40, 64]
+    assert deploy["liteseg"] == {"onnx": None, "sha256": {}}  # of the model of any size
     (small.model.parent / "deploy.yaml").unlink()
     images = np.random.default_rng(0).normal(size=(1, 3, 40, 64)).astype("float32")
     expected = labels(small, images)
