@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from liteseg_plugin.errors import ExportError
+from liteseg_plugin.exported import ModelFiles
 from liteseg_plugin.runtimes.base import SessionCache
+from liteseg_plugin.runtimes.catalog import create
 
 
 def test_session_used_longest_ago_makes_room_before_the_next_is_prepared():
@@ -33,3 +40,9 @@ def test_all_sessions_are_let_go_though_one_raises():
     assert sorted(closed) == ["a", "b", "c"]
     cache.clear()
     assert len(closed) == 3
+
+
+def test_paddle_says_that_it_does_not_read_onnx():
+    path = Path("model.onnx")
+    with pytest.raises(ExportError, match=r"does not read ONNX files \(model\.onnx\): use another"):
+        create("paddle", ModelFiles(path, onnx=path), "cpu", 1)
