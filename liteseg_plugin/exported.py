@@ -11,12 +11,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
-from paddleseg.utils.visualize import get_color_map_list
 
+from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import ConfigError, ExportError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.text import read_yaml
@@ -74,7 +74,7 @@ class ExportedModel:
             if self.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {self.output_op!r}")
             self.scale = _scale(own.get("evaluation_scale", 1.0))
-            self.classes = [_described(entry) for entry in own.get("classes") or []]
+            self.classes = [ClassInfo.from_json(entry) for entry in own.get("classes") or []]
             if len(self.classes) > MOST_CLASSES:
                 raise ValueError(f"{len(self.classes)} classes; 8-bit labels hold {MOST_CLASSES}")
             checksums = own.get("sha256") or {}
@@ -93,12 +93,9 @@ class ExportedModel:
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the file that was exported; export again")
 
-    def named_classes(self) -> list[dict]:
+    def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
-        if self.classes:
-            return self.classes
-        colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
-        return [{"name": str(i), "color": color} for i, color in enumerate(colors)]
+        return self.classes or numbered_classes(256)
 
 
 def _input_shape(written: list | None) -> tuple[int | None, ...]:
@@ -116,21 +113,6 @@ def _scale(written: Any) -> float:
     if not math.isfinite(scale) or scale <= 0:
         raise ValueError(f"evaluation_scale {written!r} is not a positive number")
     return scale
-
-
-def _described(entry: Any) -> dict:
-    """Check a class's name and colour."""
-    name, color = entry["name"], entry["color"]
-    if (
-        not isinstance(name, str)
-        or not isinstance(color, list)
-        or len(color) != 3
-        or not all(type(value) is int and 0 <= value <= 255 for value in color)
-    ):
-        raise ValueError(
-            f"class {entry!r}: name is a string, color three whole numbers from 0 to 255"
-        )
-    return dict(entry)
 
 
 def _beside(deploy: Path, name: str) -> Path:

@@ -135,7 +135,12 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
             "test_config": test_config,
         }
     numbers = evaluate.evaluate(evaluated, threads=max(2, args.num_workers), progress=progress_bar)
-    numbers = {**conditions, "config": args.config, "classes": classes, **numbers}
+    numbers = {
+        **conditions,
+        "config": args.config,
+        "classes": [c.to_json() for c in classes],
+        **numbers,
+    }
     # The line that tools/val.py logs.
     logger.info(
         "[EVAL] #Images: {images} mIoU: {miou:.4f} Acc: {accuracy:.4f} Kappa: {kappa:.4f} "

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.classes import describe_classes, read_names
 from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 PIXELS_PER_KEPT = 16
 """That of losses.py, as a test holds; importing it here would load Paddle."""
 WEIGHT_FORMULA = "ENet (arXiv 1606.02147): 1 / ln(1.02 + share of the labelled pixels)"
-SPLIT_NAMES = ("train", "val", "test")
 
 
 @dataclass
@@ -381,7 +381,7 @@ def _classes(
     classes = [
         {
             "index": index,
-            **entry,
+            **entry.to_json(),
             "pixels": {name: int(total[index]) for name, total in totals.items()},
             "images": {name: int(count[index]) for name, count in images.items()},
             "share": float(shares[index]),

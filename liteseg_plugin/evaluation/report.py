@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, printable
 from liteseg_plugin.evaluation.evaluate import Evaluated, worst_images
@@ -103,9 +104,10 @@ def write(
             "How many images have which mIoU.",
         ),
     }
+    classes = [ClassInfo.from_json(entry) for entry in numbers["classes"]]
     pictures = []
     for rank, index in enumerate(progress(worst_images(numbers, worst)), start=1):
-        drawn = _draw(evaluated, index, numbers["classes"])
+        drawn = _draw(evaluated, index, classes)
         for name, jpeg in drawn.items():
             (folder / "worst" / f"{rank:02}_{name}.jpg").write_bytes(jpeg)
         uris = [
@@ -241,7 +243,7 @@ def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> lis
     ]
 
 
-def _draw(evaluated: Evaluated, index: int, classes: Sequence[dict]) -> dict[str, bytes]:
+def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dict[str, bytes]:
     """Return image, truth, prediction and errors of one image, each as the bytes of a JPEG."""
     dataset, segment = evaluated.dataset, evaluated.segment
     sample = dataset[index]

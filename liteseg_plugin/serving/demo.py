@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
@@ -19,6 +20,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from liteseg_plugin.datasets import toy_street
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
@@ -188,13 +190,13 @@ def _check_size(name: str, width: int, height: int) -> None:
         )
 
 
-def class_shares(label: np.ndarray, classes: list[dict]) -> list[dict]:
+def class_shares(label: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict]:
     """Return name, CSS colour and share in 0..1 of the classes that occur, largest first."""
     found, counts = np.unique(label, return_counts=True)
     shares = [
         {
-            "name": classes[index]["name"],
-            "color": "rgb({}, {}, {})".format(*classes[index]["color"]),
+            "name": classes[index].name,
+            "color": classes[index].css,
             "share": count / label.size,
         }
         for index, count in zip(found.tolist(), counts.tolist())

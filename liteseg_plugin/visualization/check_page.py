@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image, read_label
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
@@ -30,12 +31,13 @@ def write_page(report: dict, path: str | os.PathLike, *, progress: bool = True) 
     Returns:
         The path.
     """
+    classes = [ClassInfo.from_json(entry) for entry in report["classes"]]
 
     def draw(sample: dict) -> dict:
         return {
             "split": sample["split"],
             "image": os.path.relpath(sample["image"], report["data"]),
-            "uri": data_uri(_overlay(sample, report["classes"]), "jpeg"),
+            "uri": data_uri(_overlay(sample, classes), "jpeg"),
         }
 
     pictures = process(draw, report["samples"], description="overlays", progress=progress)
@@ -51,7 +53,7 @@ def write_page(report: dict, path: str | os.PathLike, *, progress: bool = True) 
     return Path(path)
 
 
-def _overlay(sample: dict, classes: list[dict]) -> bytes:
+def _overlay(sample: dict, classes: list[ClassInfo]) -> bytes:
     """Return a JPEG of at most `_WIDEST` pixels width."""
     image, label = read_image(sample["image"]), read_label(sample["label"])
     width = min(_WIDEST, image.shape[1])

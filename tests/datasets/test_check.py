@@ -52,7 +52,7 @@ def one(entries, kind):
 
 
 def test_kept_pixels_are_those_of_the_loss():
-    from liteseg_plugin.losses.ohem import ohem
+    from liteseg_plugin.losses import ohem
 
     assert ohem.PIXELS_PER_KEPT == PIXELS_PER_KEPT
 
