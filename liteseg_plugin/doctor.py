@@ -15,6 +15,7 @@ from importlib import metadata
 from typing import NamedTuple
 
 from liteseg_plugin import __version__, autoload
+from liteseg_plugin.errors import telling_line
 
 _DISTRIBUTIONS = (
     "paddlepaddle",
@@ -160,8 +161,7 @@ def _probe(code: str) -> _Outcome:
         return _Outcome(result.stdout, "")
     if result.returncode < 0:
         return _Outcome("", f"the process crashed (signal {-result.returncode})")
-    lines = [line for line in result.stderr.splitlines() if line.strip()]
-    return _Outcome("", lines[-1] if lines else f"exit code {result.returncode}")
+    return _Outcome("", telling_line(result.stderr) or f"exit code {result.returncode}")
 
 
 def _imports(name: str, what: str, code: str, hint: str = "") -> Check:

@@ -23,15 +23,24 @@ def printable_lines(text: object) -> str:
 
 def last_line(error: Exception) -> str:
     """Return the last line of what a library said, which tells the most."""
-    return str(error).strip().splitlines()[-1]
+    return (_lines(str(error)) or [repr(error)])[-1]
+
+
+def telling_line(text: str) -> str:
+    """Return the last line that names an error, else the last line; empty if there is none."""
+    lines = _lines(text)
+    telling = [line for line in lines if "Error" in line or "not support" in line]
+    return (telling or lines or [""])[-1]
 
 
 def last_words(process: subprocess.CompletedProcess) -> str:
     """Return the line that tells the most of what a failed process said, and its exit code."""
-    lines = [line for line in (process.stderr + process.stdout).splitlines() if line.strip()]
-    telling = [line for line in lines if "Error" in line or "not support" in line]
-    said = (telling or lines or ["it said nothing"])[-1].strip()
+    said = telling_line(process.stderr + process.stdout) or "it said nothing"
     return f"{said} (exit code {process.returncode})"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 class LitesegError(Exception):

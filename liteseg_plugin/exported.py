@@ -8,6 +8,7 @@ import math
 import os
 import re
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,53 +31,82 @@ INT8_FILE = "model_int8.onnx"
 MOST_CLASSES = 256
 """That label images, which are 8-bit, hold; with 255 as the label that does not count, 255."""
 
+_FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
+
 # Names that files have between two states of deploy.yaml: model.1a2b3c4d-export.json.
 _MARK = "-export"
 _STAGED = re.compile(r"\w+\.[0-9a-f]{8}-export\.\w+")
 
 
-class ExportedModel:
-    """An exported folder, the plugin's or PaddleSeg's.
-
-    Args:
-        path: The folder, or the ``deploy.yaml`` in it.
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as the runtimes load it: an export, a Paddle model or an ONNX file by itself.
 
     Attributes:
-        model: Path of the Paddle inference model.
-        params: Path of its weights.
+        model: Path of the Paddle inference model; of an ONNX file by itself, that file.
+        params: Path of its weights; None for an ONNX file by itself.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
         input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
-        transforms: The transforms of an image, as PaddleSeg's ``Compose``.
-        output_op: What the graph makes of the logits.
         scale: Scale at which the graph runs the network.
-        classes: Names and colours; empty for exports of PaddleSeg's.
-
-    Raises:
-        ExportError: If the folder holds no complete export, or a file in it is not the one that
-            was exported.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    model: Path
+    params: Path | None = None
+    onnx: Path | None = None
+    onnx_int8: Path | None = None
+    input_shape: tuple[int | None, ...] = (None, 3, None, None)
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class ExportedModel(ModelFiles):
+    """An exported folder, the plugin's or PaddleSeg's; :meth:`read` reads it.
+
+    Attributes:
+        transforms: The transforms of an image, as PaddleSeg's ``Compose``.
+        output_op: What the graph makes of the logits.
+        classes: Names and colours; empty for exports of PaddleSeg's.
+    """
+
+    transforms: Compose = field(default_factory=lambda: Compose([]))
+    output_op: str = "argmax"
+    classes: list[ClassInfo] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> ExportedModel:
+        """Read an exported folder, and check that its files are complete.
+
+        Args:
+            path: The folder, or the ``deploy.yaml`` in it.
+
+        Raises:
+            ExportError: If the folder holds no complete export, or a file in it is not the one
+                that was exported.
+        """
         path = Path(path)
         path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
         try:
             content = read_yaml(path)
             deploy, own = content["Deploy"], content.get("liteseg") or {}
-            self.model, self.params = (_beside(path, deploy[key]) for key in ("model", "params"))
-            self.onnx, self.onnx_int8 = (
-                _beside(path, own[key]) if own.get(key) else None for key in ("onnx", "onnx_int8")
-            )
             transforms = [dict(t) for t in deploy["transforms"]]
-            self.transforms = Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms])
-            self.input_shape = _input_shape(deploy.get("input_shape"))
-            self.output_op = deploy["output_op"]
-            if self.output_op not in OUTPUT_OPS:
-                raise ValueError(f"output_op {self.output_op!r}")
-            self.scale = _scale(own.get("evaluation_scale", 1.0))
-            self.classes = [ClassInfo.from_json(entry) for entry in own.get("classes") or []]
-            if len(self.classes) > MOST_CLASSES:
-                raise ValueError(f"{len(self.classes)} classes; 8-bit labels hold {MOST_CLASSES}")
+            exported = cls(
+                model=_beside(path, deploy["model"]),
+                params=_beside(path, deploy["params"]),
+                onnx=_beside(path, own["onnx"]) if own.get("onnx") else None,
+                onnx_int8=_beside(path, own["onnx_int8"]) if own.get("onnx_int8") else None,
+                input_shape=_input_shape(deploy.get("input_shape")),
+                scale=_scale(own.get("evaluation_scale", 1.0)),
+                transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
+                output_op=deploy["output_op"],
+                classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
+            )
+            if exported.output_op not in OUTPUT_OPS:
+                raise ValueError(f"output_op {exported.output_op!r}")
+            if len(exported.classes) > MOST_CLASSES:
+                raise ValueError(
+                    f"{len(exported.classes)} classes; 8-bit labels hold {MOST_CLASSES}"
+                )
             checksums = own.get("sha256") or {}
             if not isinstance(checksums, dict):
                 raise ValueError(f"sha256 {checksums!r} is not checksums by file name")
@@ -88,10 +118,11 @@ class ExportedModel:
             raise ExportError(f"{path} is no deploy.yaml of an export: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
-        for file in filter(None, (self.model, self.params, self.onnx, self.onnx_int8)):
+        for file in filter(None, (getattr(exported, key) for key in _FILE_KEYS)):
             # Paddle loads weights that lack their last bytes, and computes nonsense with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the file that was exported; export again")
+        return exported
 
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
@@ -176,7 +207,7 @@ def _named(deploy: dict[str, Any]) -> set[str]:
         value
         for section in sections
         if isinstance(section, dict)
-        for key in ("model", "params", "onnx", "onnx_int8")
+        for key in _FILE_KEYS
         if isinstance(value := section.get(key), str)
     }
 
@@ -185,8 +216,7 @@ def _renamed(deploy: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     """Return a ``deploy.yaml`` with other names of files, and no checksums but theirs."""
 
     def changed(section: dict[str, Any]) -> dict[str, Any]:
-        keys = ("model", "params", "onnx", "onnx_int8")
-        return {k: names.get(v, v) if k in keys else v for k, v in section.items()}
+        return {k: names.get(v, v) if k in _FILE_KEYS else v for k, v in section.items()}
 
     own = deploy.get("liteseg") or {}
     named = _named(deploy)

@@ -126,7 +126,7 @@ def plugin(args: argparse.Namespace) -> tuple:
     from liteseg_plugin.exported import ExportedModel
 
     dataset = SegBuilder(Config(args.config)).val_dataset
-    evaluated = exported(ExportedModel(args.exported), dataset, runtime=args.runtime)
+    evaluated = exported(ExportedModel.read(args.exported), dataset, runtime=args.runtime)
     return evaluated.dataset, lambda: evaluate(evaluated)["miou"]
 
 

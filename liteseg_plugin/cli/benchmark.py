@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict:
     from pathlib import Path
 
     from liteseg_plugin.evaluation import benchmark
-    from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.exported import ExportedModel, ModelFiles
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import usable_cpus
     from liteseg_plugin.system.progress import progress_bar
@@ -90,15 +90,16 @@ def run(args: argparse.Namespace) -> dict:
         if builder is not None:
             network = _network(builder, args.model_path)
         if args.onnx_model_path:
-            export = benchmark.OnnxFile(Path(args.onnx_model_path))
+            onnx_file = Path(args.onnx_model_path)
+            export = ModelFiles(onnx_file, onnx=onnx_file)
         else:
-            export = ExportedModel(args.exported or _export(network, ours, shape, needs_onnx))
+            export = ExportedModel.read(args.exported or _export(network, ours, shape, needs_onnx))
         exports = {"liteseg_plugin": export}
         if args.against:
             other = _build_stock(builder)
             other.set_state_dict(network.state_dict())
             benchmark.export_as_paddleseg(other, theirs, shape, needs_onnx)
-            exports["paddleseg"] = ExportedModel(theirs)
+            exports["paddleseg"] = ExportedModel.read(theirs)
         reports = [
             benchmark.benchmark(
                 exports,

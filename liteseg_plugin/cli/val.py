@@ -111,7 +111,7 @@ def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> d
     if args.exported:
         on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
         runtime = args.runtime or "paddle"
-        export = ExportedModel(args.exported)
+        export = ExportedModel.read(args.exported)
         evaluated = evaluate.exported(
             export,
             dataset,

@@ -8,10 +8,9 @@ import platform
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,12 +20,20 @@ from paddle import nn
 from paddleseg.deploy.export import WrappedModel
 
 from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.errors import ExportError
+from liteseg_plugin.errors import ExportError, last_line
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
-from liteseg_plugin.exported import MODEL_FILES, ONNX_FILE, PARAMS_FILE, ExportedModel, file_sha256
+from liteseg_plugin.exported import (
+    MODEL_FILES,
+    ONNX_FILE,
+    PARAMS_FILE,
+    ExportedModel,
+    ModelFiles,
+    file_sha256,
+)
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
+from liteseg_plugin.runtimes.onnxruntime import create_session
 from liteseg_plugin.runtimes.paddle import PaddleInference
 
 TIMED = {
@@ -78,21 +85,8 @@ def export_as_paddleseg(
     return folder
 
 
-class OnnxFile(NamedTuple):
-    """An ONNX file by itself, as the ONNX runtimes take an export."""
-
-    onnx: Path
-    onnx_int8: Path | None = None
-    input_shape: tuple[int | None, ...] = (None, 3, None, None)
-
-    @property
-    def model(self) -> Path:
-        """The file."""
-        return self.onnx
-
-
 def benchmark(
-    exports: dict[str, ExportedModel | OnnxFile],
+    exports: Mapping[str, ModelFiles],
     runtime: str,
     input_shape: Sequence[int],
     *,
@@ -186,7 +180,7 @@ def benchmark(
 def _call(
     timed: str,
     engine: Runtime,
-    export: ExportedModel | OnnxFile,
+    export: ModelFiles,
     images: np.ndarray,
     path: str,
 ) -> Callable[[], object]:
@@ -200,7 +194,7 @@ def _call(
         raise ExportError(
             "the way from a file to labels is that of one image of an exported folder"
         )
-    predictor = Predictor.of_engine(export, engine)
+    predictor = Predictor.from_engine(export, engine)
     return lambda: predictor(read_image(path))
 
 
@@ -216,7 +210,7 @@ def _picture(folder: str, height: int, width: int) -> str:
 
 def _engine(
     runtime: str,
-    export: ExportedModel | OnnxFile,
+    export: ModelFiles,
     device: str,
     threads: int,
     precision: str,
@@ -230,8 +224,7 @@ def _engine(
         if runtime != "paddle" or device != "cpu":
             raise
         engine = PaddleInference(export, device, threads, onednn=False)
-        reason = str(error).strip().splitlines()[-1].strip()
-        return engine, f"without oneDNN, which raises: {reason}"
+        return engine, f"without oneDNN, which raises: {last_line(error)}"
     return engine, ""
 
 
@@ -246,18 +239,9 @@ def time_by_operator(path: str | os.PathLike, input_shape: Sequence[int], thread
     Returns:
         Milliseconds of one call by type of operator, the largest first; medians over 10 calls.
     """
-    import onnxruntime
-
     images = np.random.default_rng(0).normal(size=input_shape).astype("float32")
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        options.enable_profiling = True
-        options.profile_file_prefix = f"{folder}/profile"
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = create_session(path, threads=threads, profile_prefix=f"{folder}/profile")
         for _ in range(10):
             session.run(None, {session.get_inputs()[0].name: images})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

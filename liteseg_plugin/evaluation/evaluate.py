@@ -99,7 +99,7 @@ def exported(
         batch = np.ascontiguousarray(sample["img"][np.newaxis])
         mine = free.get()
         try:
-            return mine.labels(mine.run(batch), sample["label"].shape[-2:])
+            return mine.postprocess(mine.run(batch), sample["label"].shape[-2:])
         finally:
             free.put(mine)
 

@@ -50,7 +50,7 @@ def verify(
         test_config: The config's settings of evaluation.
         ignore_index: Label of pixels that do not count.
         runtimes: Names of runtimes; by default all that are installed and have the precision.
-        precision: One of ``engine.PRECISIONS``.
+        precision: One of ``runtimes.base.PRECISIONS``.
 
     Returns:
         ``ok``, ``precision``, ``required``, ``images``, ``miou`` of the network, and for each
@@ -58,7 +58,7 @@ def verify(
         ``miou`` and
         ``logit_difference`` (largest, with the largest logit; None for labels).
     """
-    exported = ExportedModel(path)
+    exported = ExportedModel.read(path)
     names = list(runtimes or _able(exported, precision))
     predictors = {name: Predictor(exported, name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
@@ -80,8 +80,8 @@ def verify(
         labels = labels.numpy()[0, 0]
         counts["trained"] += count_pixels(labels, truth, num_classes, ignore_index)
         for name, predictor in predictors.items():
-            output = predictor.run(predictor.transform(image))
-            guess = predictor.labels(output, image.shape[:2])
+            output = predictor.run(predictor.preprocess(image))
+            guess = predictor.postprocess(output, image.shape[:2])
             counts[name] += count_pixels(guess, truth, num_classes, ignore_index)
             results[name]["agreements"][str(image_path)] = float((guess == labels).mean())
             if predictor.exported.output_op == "none":
@@ -125,7 +125,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
         ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them, or scores of the
             network or of the export are not finite.
     """
-    exported = ExportedModel(path)
+    exported = ExportedModel.read(path)
     batch, channels, height, width = exported.input_shape
     sizes = [(height or open_h, width or open_w) for open_h, open_w in ((131, 197), (256, 320))]
     shapes = sorted({(batch or 1, channels or 3, *size_hw) for size_hw in sizes})

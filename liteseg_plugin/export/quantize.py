@@ -17,6 +17,7 @@ from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, file_sha256, replace_files
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.runtimes.onnxruntime import create_session
 from liteseg_plugin.system.files import scratch_folder
 from liteseg_plugin.system.text import read_yaml
 
@@ -72,7 +73,7 @@ def quantize(
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
-        batch = predictor.transform(read_image(image))
+        batch = predictor.preprocess(read_image(image))
         predictor.require_shape(batch)
         return batch
 
@@ -192,13 +193,7 @@ def _quantized(
 
 
 def _labels(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = create_session(model)
     name = session.get_inputs()[0].name
     for batch in batches:
         [output] = session.run(None, {name: batch})

@@ -1,8 +1,9 @@
-"""Label maps from an exported model: decode, transform, run, and back to the image's size."""
+"""Label maps from an exported model: preprocess, run, postprocess."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Sequence
 
 import cv2
@@ -14,6 +15,9 @@ from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
 from liteseg_plugin.system.parallel import usable_cpus
 
+KEPT_TIMES = 10_000
+"""Times that a predictor remembers."""
+
 
 class Predictor:
     """An exported model in a runtime.
@@ -24,14 +28,15 @@ class Predictor:
     Args:
         path: The exported folder, or the ``deploy.yaml`` in it; or what was read of it, whose files
             are not checked again.
-        runtime: One of ``catalog.RUNTIMES``.
+        runtime: One of ``runtimes.catalog.RUNTIMES``.
         device: ``cpu``, or ``gpu`` where the runtime has one.
         threads: CPU threads; by default as many as this process may use.
-        precision: One of ``engine.PRECISIONS``, as far as the runtime has it on that device.
+        precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
 
     Attributes:
         exported: What was exported.
-        engine_ms: Milliseconds that the engine alone took, for each image so far.
+        engine_ms: Milliseconds an image that the engine alone took, one for each of its last
+            ``KEPT_TIMES`` runs.
 
     Raises:
         ValueError: If the runtime or the precision is unknown.
@@ -50,17 +55,18 @@ class Predictor:
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
-        self.exported = path if isinstance(path, ExportedModel) else ExportedModel(path)
+        self.exported = path if isinstance(path, ExportedModel) else ExportedModel.read(path)
         self._engine = catalog.create(
             runtime, self.exported, device, threads or usable_cpus(), precision
         )
-        self.engine_ms: list[float] = []
+        self.engine_ms: deque[float] = deque(maxlen=KEPT_TIMES)
 
     @classmethod
-    def of_engine(cls, exported: ExportedModel, engine: Runtime) -> Predictor:
+    def from_engine(cls, exported: ExportedModel, engine: Runtime) -> Predictor:
         """Return the predictor of an engine that holds the model already."""
         predictor = cls.__new__(cls)
-        predictor.exported, predictor._engine, predictor.engine_ms = exported, engine, []
+        predictor.exported, predictor._engine = exported, engine
+        predictor.engine_ms = deque(maxlen=KEPT_TIMES)
         return predictor
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
@@ -75,7 +81,15 @@ class Predictor:
         Raises:
             DataError: If the array is no such image, or of a size that the export does not take.
         """
-        return self.batch([image])[0]
+        return self.timed(image)[0]
+
+    def timed(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """Segment one image; return also the milliseconds that the engine alone took.
+
+        Takes and raises what calling the predictor does.
+        """
+        [result] = self._segment([image])
+        return result
 
     def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Segment images of any sizes; those that the network sees in one size run together.
@@ -89,24 +103,29 @@ class Predictor:
         Raises:
             DataError: If an array is no such image, or of a size that the export does not take.
         """
-        transformed = [self.transform(image) for image in images]
+        return [label for label, _ in self._segment(images)]
+
+    def _segment(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, float]]:
+        """Return class indices of each image, and its share of the engine's milliseconds."""
+        preprocessed = [self.preprocess(image) for image in images]
         of_size: dict[tuple[int, ...], list[int]] = {}
-        for number, x in enumerate(transformed):
+        for number, x in enumerate(preprocessed):
             of_size.setdefault(x.shape, []).append(number)
-        labels: list[np.ndarray] = [np.empty(0)] * len(images)
+        results: dict[int, tuple[np.ndarray, float]] = {}
         for numbers in of_size.values():
             together = self._engine.input_shape[0] or len(numbers)
             for start in range(0, len(numbers), together):
                 part = numbers[start : start + together]
                 # A fixed number of images is filled up with the last of them.
                 filled = part + part[-1:] * (together - len(part))
-                output = self.run(np.concatenate([transformed[n] for n in filled]))
+                output, ms = self._run_timed(np.concatenate([preprocessed[n] for n in filled]))
                 for place, number in enumerate(part):
-                    size_hw = images[number].shape[:2]
-                    labels[number] = self.labels(output[place : place + 1], size_hw)
-        return labels
+                    height, width = images[number].shape[:2]
+                    label = self.postprocess(output[place : place + 1], (height, width))
+                    results[number] = label, ms
+        return [results[number] for number in range(len(images))]
 
-    def transform(self, image: np.ndarray) -> np.ndarray:
+    def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Return the batch of one, (1, 3, h, w) of float32, that the network sees of an image.
 
         Raises:
@@ -120,18 +139,23 @@ class Predictor:
         return np.ascontiguousarray(data["img"][np.newaxis])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map a transformed batch (N, 3, H, W) to the graph's output, and note the time.
+        """Map a preprocessed batch (N, 3, H, W) to the graph's output, and note the time.
 
         Raises:
             DataError: If the export does not take batches of that shape.
             ExportError: If the output does not fit ``deploy.yaml``, or this process is a fork of
                 the one that loaded the model.
         """
+        return self._run_timed(batch)[0]
+
+    def _run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
+        """Do as :meth:`run`; return also the engine's milliseconds an image."""
         self.require_shape(batch)
         output, seconds = self._engine.run_timed(batch)
         self._require_output(output)
-        self.engine_ms.append(seconds * 1000 / len(batch))
-        return output
+        milliseconds = seconds * 1000 / len(batch)
+        self.engine_ms.append(milliseconds)
+        return output, milliseconds
 
     def _require_output(self, output: np.ndarray) -> None:
         """Refuse an output that is not what ``deploy.yaml`` says of the graph."""
@@ -156,7 +180,7 @@ class Predictor:
             )
 
     def require_shape(self, batch: np.ndarray) -> None:
-        """Refuse a transformed batch of a shape that the export does not take.
+        """Refuse a preprocessed batch of a shape that the export does not take.
 
         Raises:
             DataError: If it has such a shape.
@@ -169,7 +193,7 @@ class Predictor:
                 "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
             )
 
-    def labels(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    def postprocess(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
         """Return the class indices (H, W) of int32 of an image from the output for a batch of one.
 
         Args:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from liteseg_plugin.errors import ExportError
 if TYPE_CHECKING:
     from paddle import inference
 
-    from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.exported import ModelFiles
+
+_Session = TypeVar("_Session")
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 """What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
@@ -36,6 +39,8 @@ class Runtime(ABC):
 
     precisions: ClassVar[dict[str, tuple[str, ...]]]
     input_shape: tuple[int | None, ...]
+    _turn: threading.Lock
+    _process: int
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Runtime:  # noqa: D102
         runtime = super().__new__(cls)
@@ -44,9 +49,15 @@ class Runtime(ABC):
 
     @abstractmethod
     def __init__(
-        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+        self, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
     ) -> None:
         """Load the model.
+
+        Args:
+            files: The model.
+            device: A key of ``precisions``.
+            threads: CPU threads.
+            precision: One of ``precisions`` of that device.
 
         Raises:
             ExportError: If the engine is not installed or cannot load the model.
@@ -108,20 +119,63 @@ def feed_paddle(engine: inference.Predictor, batch: np.ndarray) -> None:
     handle.copy_from_cpu(batch)
 
 
-def onnx_file(exported: ExportedModel, precision: str) -> Path:
-    """Return the ONNX file of an export for a precision.
+class SessionCache(Generic[_Session]):
+    """What an engine prepared for shapes of batches; the one used longest ago makes room.
+
+    Args:
+        size: How many are held at a time.
+        close: Lets go of one.
+    """
+
+    def __init__(
+        self, size: int, close: Callable[[_Session], object] = lambda session: None
+    ) -> None:
+        self._size, self._close = size, close
+        self._held: dict[tuple[int, ...] | None, _Session] = {}  # the last used is the last
+
+    def get(self, shape: tuple[int, ...] | None, create: Callable[[], _Session]) -> _Session:
+        """Return the session for a shape; ``create`` prepares it where none is held."""
+        if shape in self._held:
+            session = self._held.pop(shape)
+        else:
+            if len(self._held) == self._size:
+                self._close(self._held.pop(next(iter(self._held))))
+            session = create()
+        self._held[shape] = session
+        return session
+
+    def clear(self) -> None:
+        """Let go of all, whatever one of them raises."""
+        while self._held:
+            with contextlib.suppress(Exception):
+                self._close(self._held.popitem()[1])
+
+
+def paddle_files(files: ModelFiles) -> tuple[Path, Path]:
+    """Return the Paddle model and its weights.
+
+    Raises:
+        ExportError: If it is an ONNX file by itself.
+    """
+    if files.params is None:
+        raise ExportError(f"Paddle does not read ONNX files ({files.model}): use another --runtime")
+    return files.model, files.params
+
+
+def onnx_file(files: ModelFiles, precision: str) -> Path:
+    """Return the ONNX file of a model for a precision.
 
     Raises:
         ExportError: If it has none.
     """
-    folder = exported.model.parent
-    if exported.onnx is None:
+    folder = files.model.parent
+    if files.onnx is None:
         raise ExportError(f"{folder} holds no ONNX file; export with --format onnx")
     if precision != "int8":
-        return exported.onnx
-    if exported.onnx_int8 is None:
+        return files.onnx
+    if files.onnx_int8 is None:
         raise ExportError(f"{folder} holds no INT8 model; make it with liteseg quantize {folder}")
-    return exported.onnx_int8
+    return files.onnx_int8
 
 
 def missing(package: str, extra: str) -> ExportError:

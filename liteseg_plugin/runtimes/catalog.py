@@ -1,32 +1,23 @@
 """The engines that run an exported model, behind one small interface.
 
 Each is made of an export, a device, a number of CPU threads and a precision, and maps a batch of
-transformed images (N, 3, H, W) of float32 to the graph's output.
+preprocessed images (N, 3, H, W) of float32 to the graph's output.
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from liteseg_plugin.errors import ExportError
-from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.runtimes.base import (
-    PRECISIONS,
-    Runtime,
-    written_shape,
-)
+from liteseg_plugin.exported import ModelFiles
+from liteseg_plugin.runtimes.base import PRECISIONS, Runtime, written_shape
 from liteseg_plugin.runtimes.onnxruntime import OnnxRuntime
 from liteseg_plugin.runtimes.openvino import OpenVino
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.runtimes.paddle_tensorrt import PaddleTensorRt
 from liteseg_plugin.runtimes.tensorrt import TensorRt
 
-if TYPE_CHECKING:
-    pass
-
-
-RUNTIMES = {
+RUNTIMES: dict[str, type[Runtime]] = {
     "paddle": PaddleInference,
     "paddle_tensorrt": PaddleTensorRt,
     "onnxruntime": OnnxRuntime,
@@ -49,9 +40,9 @@ def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
 
 
 def create(
-    name: str, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+    name: str, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
 ) -> Runtime:
-    """Load an exported model into an engine.
+    """Load a model into an engine.
 
     Raises:
         ValueError: If there is no engine, or no precision, of that name.
@@ -74,11 +65,11 @@ def create(
             f"{name} does not compute in {precision} on {device}; choose one of {list(known)}"
             + (f", or --runtime {', '.join(able)}" if able else "")
         )
-    engine = runtime(exported, device, threads, precision)
-    fixed = ((a, b) for a, b in zip(engine.input_shape, exported.input_shape) if a and b)
+    engine = runtime(files, device, threads, precision)
+    fixed = ((a, b) for a, b in zip(engine.input_shape, files.input_shape) if a and b)
     if any(a != b for a, b in fixed):
         raise ExportError(
-            f"deploy.yaml says input_shape {written_shape(exported.input_shape)}, the model in "
-            f"{exported.model.parent} takes {written_shape(engine.input_shape)}; export again"
+            f"deploy.yaml says input_shape {written_shape(files.input_shape)}, the model in "
+            f"{files.model.parent} takes {written_shape(engine.input_shape)}; export again"
         )
     return engine

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.runtimes.base import (
-    Runtime,
-    missing,
-    onnx_file,
-)
+from liteseg_plugin.runtimes.base import Runtime, missing, onnx_file
 from liteseg_plugin.runtimes.float16 import half_precision
 
 if TYPE_CHECKING:
-    pass
+    import onnx
+    import onnxruntime
+
+    from liteseg_plugin.exported import ModelFiles
+
+
+_CUDA = "CUDAExecutionProvider"
 
 
 class OnnxRuntime(Runtime):
@@ -25,24 +27,20 @@ class OnnxRuntime(Runtime):
     precisions: ClassVar = {"cpu": ("fp32", "int8"), "gpu": ("fp32", "fp16", "int8")}
 
     def __init__(
-        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+        self, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
     ) -> None:
-        path = onnx_file(exported, precision)
+        path = onnx_file(files, precision)
         try:
             import onnxruntime
         except ImportError:
             raise missing("onnxruntime", "onnx") from None
-        provider = "CUDAExecutionProvider" if device == "gpu" else "CPUExecutionProvider"
-        if provider not in onnxruntime.get_available_providers():
+        if device == "gpu" and _CUDA not in onnxruntime.get_available_providers():
             raise ExportError(
-                f"this onnxruntime has no {provider}: pip install onnxruntime-gpu, or --device cpu"
+                f"this onnxruntime has no {_CUDA}: pip install onnxruntime-gpu, or --device cpu"
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3  # it warns of each constant that it folded away
-        model = half_precision(path).SerializeToString() if precision == "fp16" else str(path)
+        model = half_precision(path) if precision == "fp16" else path
         try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=[provider])
+            self._session = create_session(model, threads=threads, device=device)
         except Exception as error:
             raise ExportError(f"ONNX Runtime cannot load {path}: {last_line(error)}") from error
         [model_input] = self._session.get_inputs()
@@ -61,3 +59,33 @@ class OnnxRuntime(Runtime):
 
     def fetch(self) -> np.ndarray:  # noqa: D102
         return self._binding.copy_outputs_to_cpu()[0]
+
+
+def create_session(
+    model: str | os.PathLike | onnx.ModelProto,
+    *,
+    threads: int = 0,
+    device: str = "cpu",
+    profile_prefix: str | None = None,
+) -> onnxruntime.InferenceSession:
+    """Load a model into ONNX Runtime, which logs errors only.
+
+    Args:
+        model: The ONNX file, or the model itself.
+        threads: CPU threads; 0 leaves the number to ONNX Runtime.
+        device: ``cpu`` or ``gpu``.
+        profile_prefix: Where to write a profile, up to the date in its name; None for no profile.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # it warns of each constant that it folded away
+    if profile_prefix is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = profile_prefix
+    return onnxruntime.InferenceSession(
+        os.fspath(model) if isinstance(model, (str, os.PathLike)) else model.SerializeToString(),
+        options,
+        providers=[_CUDA if device == "gpu" else "CPUExecutionProvider"],
+    )

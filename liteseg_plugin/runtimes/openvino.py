@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from functools import lru_cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.runtimes.base import (
-    Runtime,
-    missing,
-    onnx_file,
-)
+from liteseg_plugin.runtimes.base import Runtime, SessionCache, missing, onnx_file
 from liteseg_plugin.system.parallel import usable_cpus
 
 if TYPE_CHECKING:
     import openvino
+
+    from liteseg_plugin.exported import ModelFiles
 
 
 class OpenVino(Runtime):
@@ -31,16 +27,16 @@ class OpenVino(Runtime):
     precisions: ClassVar = {"cpu": ("fp32", "bf16", "int8"), "gpu": ("fp32", "fp16", "int8")}
 
     def __init__(
-        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+        self, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
     ) -> None:
-        path = onnx_file(exported, precision)
+        path = onnx_file(files, precision)
         try:
             import openvino
         except ImportError:
             raise missing("openvino", "openvino") from None
         # On CPUs with bf16 units OpenVINO would compute in bf16 without being asked.
         hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
-        self._settings = {"INFERENCE_PRECISION_HINT": hint}
+        self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
         if device == "cpu":
             self._settings["INFERENCE_NUM_THREADS"] = threads
             # Engines side by side would all be pinned to the same processors.
@@ -63,8 +59,8 @@ class OpenVino(Runtime):
         # half the labels of a quantised model were others).
         self._open = None in self.input_shape
         self._always_fixed = precision == "int8"
-        self._compiled = lru_cache(maxsize=4)(self._compile)
-        self._last_shape = None
+        self._requests: SessionCache[openvino.InferRequest] = SessionCache(4)
+        self._last_shape: tuple[int, ...] = ()
         if not (self._open and self._always_fixed):
             self._compiled(None)
 
@@ -82,6 +78,10 @@ class OpenVino(Runtime):
 
     def fetch(self) -> np.ndarray:  # noqa: D102
         return self._request.get_output_tensor(0).data.copy()
+
+    def _compiled(self, shape: tuple[int, ...] | None) -> openvino.InferRequest:
+        """Return a request for batches of a shape, or of any."""
+        return self._requests.get(shape, lambda: self._compile(shape))
 
     def _compile(self, shape: tuple[int, ...] | None) -> openvino.InferRequest:
         model = self._model

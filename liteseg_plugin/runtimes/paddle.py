@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.runtimes.base import (
-    PaddleRuntime,
-    feed_paddle,
-)
+from liteseg_plugin.runtimes.base import PaddleRuntime, feed_paddle, paddle_files
 
 if TYPE_CHECKING:
     from paddle import inference
+
+    from liteseg_plugin.exported import ModelFiles
 
 
 class PaddleInference(PaddleRuntime):
@@ -27,23 +25,23 @@ class PaddleInference(PaddleRuntime):
 
     def __init__(
         self,
-        exported: ExportedModel,
+        files: ModelFiles,
         device: str,
         threads: int,
         precision: str = "fp32",
         onednn: bool = True,
     ) -> None:
-        self._exported, self._device, self._threads = exported, device, threads
+        self._files, self._device, self._threads = files, device, threads
         self._precision = precision
         self._engine = self._with_onednn = self._create(onednn)
-        self._without_onednn = None
+        self._without_onednn: inference.Predictor | None = None
         declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
         # Of an open shape the engine says nothing.
-        self.input_shape = tuple(declared) if len(declared) == 4 else exported.input_shape
+        self.input_shape = tuple(declared) if len(declared) == 4 else files.input_shape
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
         self._engine = self._with_onednn
-        if min(batch.shape[2:]) * self._exported.scale <= self.ONE_CELL:
+        if min(batch.shape[2:]) * self._files.scale <= self.ONE_CELL:
             self._without_onednn = self._without_onednn or self._create(onednn=False)
             self._engine = self._without_onednn
         feed_paddle(self._engine, batch)
@@ -52,7 +50,7 @@ class PaddleInference(PaddleRuntime):
         import paddle
         from paddle import inference
 
-        model, params = self._exported.model, self._exported.params
+        model, params = paddle_files(self._files)
         config = inference.Config(str(model), str(params))
         config.disable_glog_info()
         if model.suffix == ".json":

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from liteseg_plugin.errors import ExportError, last_line, last_words
-from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.runtimes.base import PaddleRuntime, feed_paddle
+from liteseg_plugin.runtimes.base import PaddleRuntime, SessionCache, feed_paddle, paddle_files
 
 if TYPE_CHECKING:
     from paddle import inference
+
+    from liteseg_plugin.exported import ModelFiles
 
 LOADED = 4
 """Engines that are held on the GPU at a time."""
@@ -48,7 +49,7 @@ class PaddleTensorRt(PaddleRuntime):
     extents need no bounds of the user's, and none is exceeded later.
 
     Args:
-        exported: The export; its Paddle model is read.
+        files: The model; its Paddle model is read.
         device: ``gpu``.
         threads: Of no use here.
         precision: ``fp32`` (in which TensorRT may use TF32) or ``fp16``.
@@ -60,7 +61,7 @@ class PaddleTensorRt(PaddleRuntime):
     precisions: ClassVar = {"gpu": ("fp32", "fp16")}
 
     def __init__(
-        self, exported: ExportedModel, device: str, threads: int, precision: str = "fp32"
+        self, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
     ) -> None:
         import paddle
         from paddle import inference
@@ -70,34 +71,30 @@ class PaddleTensorRt(PaddleRuntime):
                 f"Paddle {paddle.__version__} was compiled without TensorRT: install a wheel for "
                 "GPUs that has it, or take --runtime tensorrt, which reads the ONNX file"
             )
-        self._exported, self._precision = exported, precision
+        self._files, self._precision = files, precision
         self._work = tempfile.TemporaryDirectory(prefix="liteseg_paddle_tensorrt_")
-        self._engines: dict[tuple[int, ...], inference.Predictor] = {}
-        self.input_shape = exported.input_shape
+        self._engines: SessionCache[inference.Predictor] = SessionCache(LOADED)
+        self.input_shape = files.input_shape
 
     def feed(self, batch: np.ndarray) -> None:
         """Give the engine images (N, 3, H, W).
 
         The first batch of a shape waits, for minutes, until TensorRT has built an engine for it.
         """
-        if batch.shape not in self._engines:
-            if len(self._engines) == LOADED:
-                del self._engines[next(iter(self._engines))]
-            self._engines[batch.shape] = self._create(batch.shape)
-        self._engine = self._engines[batch.shape]
+        self._engine = self._engines.get(batch.shape, lambda: self._create(batch.shape))
         feed_paddle(self._engine, batch)
 
     def _create(self, shape: tuple[int, ...]) -> inference.Predictor:
         import paddle
         from paddle import inference
 
-        model = self._exported.model
+        model = self._files.model
         # Paddle reads files in it as late as in the first run.
         work = Path(tempfile.mkdtemp(dir=self._work.name))
         try:
             # enable_tensorrt_engine() is for Paddle 2's format only (Paddle's documentation).
             prepare = _converted if model.suffix == ".json" else _tuned
-            return inference.create_predictor(prepare(self._exported, shape, self._precision, work))
+            return inference.create_predictor(prepare(self._files, shape, self._precision, work))
         except Exception as error:
             raise ExportError(
                 f"Paddle {paddle.__version__} makes no TensorRT engine of {model} for {shape} in "
@@ -106,11 +103,11 @@ class PaddleTensorRt(PaddleRuntime):
 
 
 def _converted(
-    exported: ExportedModel, shape: Sequence[int], precision: str, work: Path
+    files: ModelFiles, shape: Sequence[int], precision: str, work: Path
 ) -> inference.Config:
     """Configure Paddle Inference for a model of Paddle 3, its parts replaced by engines."""
     target = work / "model"
-    arguments = [exported.model.with_suffix(""), target, precision, MIN_SUBGRAPH_SIZE, *shape]
+    arguments = [files.model.with_suffix(""), target, precision, MIN_SUBGRAPH_SIZE, *shape]
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _CONVERT, *map(str, arguments)],
         capture_output=True,
@@ -124,9 +121,7 @@ def _converted(
     return _on_gpu(target.with_suffix(".json"), target.with_suffix(".pdiparams"))
 
 
-def _tuned(
-    exported: ExportedModel, shape: Sequence[int], precision: str, work: Path
-) -> inference.Config:
+def _tuned(files: ModelFiles, shape: Sequence[int], precision: str, work: Path) -> inference.Config:
     """Configure Paddle Inference for a model of Paddle 2, which is cut and replaced at loading.
 
     Where it is cut, tensors of the graph become inputs, and TensorRT wants the range of shapes of
@@ -135,13 +130,13 @@ def _tuned(
     from paddle import inference
 
     ranges = str(work / "shapes.pbtxt")
-    config = _on_gpu(exported.model, exported.params)
+    config = _on_gpu(*paddle_files(files))
     config.collect_shape_range_info(ranges)
     collecting = inference.create_predictor(config)
     feed_paddle(collecting, np.zeros(shape, "float32"))
     collecting.run()
     del collecting  # which writes the file
-    config = _on_gpu(exported.model, exported.params)
+    config = _on_gpu(*paddle_files(files))
     config.enable_tensorrt_engine(
         workspace_size=1 << 30,
         max_batch_size=shape[0],

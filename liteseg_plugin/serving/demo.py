@@ -74,7 +74,7 @@ class Model:
     def __init__(
         self, path: str | os.PathLike, device: str = "cpu", threads: int | None = None
     ) -> None:
-        self.exported = exported = ExportedModel(path)
+        self.exported = exported = ExportedModel.read(path)
 
         def load(engine: str) -> Predictor:
             runtime, _, precision = engine.partition(" ")

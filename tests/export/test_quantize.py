@@ -116,7 +116,7 @@ def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
 
 def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, quantized, tmp_path):
     folder = copy_of(quantized[0], tmp_path / "copy")
-    assert ExportedModel(folder).onnx_int8 is not None
+    assert ExportedModel.read(folder).onnx_int8 is not None
     export_model(pointwise(), folder, transforms=TRANSFORMS)
     assert not (folder / INT8_FILE).exists()
     with pytest.raises(ExportError, match="holds no ONNX file"):

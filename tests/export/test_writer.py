@@ -547,7 +547,7 @@ def test_predictor_refuses_wrong_values(exported, tmp_path, section, key, value)
 def test_predictor_refuses_values_of_the_plugins_section(small, key, value, reason):
     spoil(small, "liteseg", **{key: value})
     with pytest.raises(ExportError, match=rf"is no deploy\.yaml of an export.*{reason}"):
-        ExportedModel(small)
+        ExportedModel.read(small)
 
 
 def test_predictor_refuses_aliases_that_expand(small):
@@ -556,14 +556,14 @@ def test_predictor_refuses_aliases_that_expand(small):
     with (small / "deploy.yaml").open("a", encoding="utf-8") as file:
         file.write("\n".join(lines))
     with pytest.raises(ExportError, match=r"deploy\.yaml.* aliases .* expand to more than"):
-        ExportedModel(small)
+        ExportedModel.read(small)
 
 
 def test_predictor_says_where_deploy_yaml_is_not_utf8(small):
     path = small / "deploy.yaml"
     path.write_bytes(path.read_bytes() + "# Größe\n".encode("cp1252"))
     with pytest.raises(ExportError, match=r"deploy\.yaml is not UTF-8: byte 0xf6 .*save as UTF-8"):
-        ExportedModel(small)
+        ExportedModel.read(small)
 
 
 @pytest.mark.parametrize("output_op", ["softmax", "none", "argmax"])

@@ -17,6 +17,7 @@ from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import tensorrt as door
 from liteseg_plugin.runtimes.catalog import create
+from liteseg_plugin.runtimes.tensorrt_network import network_model, symmetric
 
 pytestmark = pytest.mark.skipif(
     any(package not in {d.metadata["Name"] for d in metadata.distributions()}
@@ -212,7 +213,7 @@ def test_predictor_gives_the_labels_of_the_network(library, exported):
 def test_network_is_of_fixed_shapes_and_gives_the_same_labels(exported, shape):
     import onnx
 
-    model = door.network_model(exported / "model.onnx", shape, "fp32", strongly_typed=True)
+    model = network_model(exported / "model.onnx", shape, "fp32", strongly_typed=True)
     onnx.checker.check_model(model, full_check=True)
     extents = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
     assert extents == [shape[0], *shape[2:]]
@@ -226,7 +227,7 @@ def test_network_is_of_fixed_shapes_and_gives_the_same_labels(exported, shape):
 
 def test_network_of_another_shape_than_the_exports_is_refused(exported):
     with pytest.raises(ExportError, match=r"exported for \[0, 3, 0, 0\].*\(1, 4, 96, 128\)"):
-        door.network_model(exported / "model.onnx", (1, 4, 96, 128), "fp32", True)
+        network_model(exported / "model.onnx", (1, 4, 96, 128), "fp32", True)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_int8_is_the_quantised_file_with_symmetric_ranges(library, exported, tmp
         def get_next(self):
             return self.left.pop() if self.left else None
 
-    fixed = door.network_model(exported / "model.onnx", SHAPE, "fp32", True)
+    fixed = network_model(exported / "model.onnx", SHAPE, "fp32", True)
     quantised = tmp_path / "quantised.onnx"
     quantize_static(
         fixed, quantised, Images(), quant_format=QuantFormat.QDQ, per_channel=True,
@@ -339,7 +340,7 @@ def test_symmetric_ranges_hold_the_old_ones_and_weights_their_values():
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    model = door.symmetric(model)
+    model = symmetric(model)
     values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     [quantise] = [n for n in model.graph.node if n.input[0] == "x"]
     assert values[quantise.input[1]] == pytest.approx(100 / 127)
