@@ -85,10 +85,12 @@ def run(args: argparse.Namespace) -> dict:
         document: dict = {"reports": results}
         export = exports["liteseg_plugin"]
         path = export.onnx_int8 if args.precision == "int8" else export.onnx
-        if args.enable_profile:
+        if path is None and (args.enable_profile or args.print_model):
+            raise LitesegError(f"{args.exported} has no ONNX file to profile or print")
+        if path and args.enable_profile:
             document["profile"] = time_by_operator(path, shape, threads)
             print(f"\n{profile_text(document['profile'])}")
-        if args.print_model:
+        if path and args.print_model:
             import onnx
 
             print(onnx.printer.to_text(onnx.load(str(path)).graph))

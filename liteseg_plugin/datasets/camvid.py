@@ -287,14 +287,14 @@ def convert(
 
     def convert_one(name: str) -> None:
         image, label = _read(pairs[name], void_unknown)
-        keep = resolution_wh in (None, image.shape[1::-1])
-        if keep and pairs[name].image.lower().endswith(".png"):
+        if resolution_wh is not None and resolution_wh != image.shape[1::-1]:
+            encoded = _png(_resized(image, resolution_wh))
+            label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
+        elif pairs[name].image.lower().endswith(".png"):
             encoded = Path(pairs[name].image).read_bytes()
         else:
-            encoded = _png(image if keep else _resized(image, resolution_wh))
+            encoded = _png(image)
         atomic_write(dest / "images" / f"{name}.png", encoded)
-        if not keep:
-            label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
         atomic_write(dest / "annot" / f"{name}.png", _png(label))
 
     process(convert_one, names, description="CamVid", workers=workers, progress=progress)
@@ -309,7 +309,7 @@ def convert(
 
 
 def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
-    image, label = read_image(pair.image, labelled=True), read_label(pair.label)
+    image, label = read_image(pair.image, labelled=True), read_label(str(pair.label))
     try:
         label = to_indices(label, void_unknown=void_unknown)
         for fault in label_faults(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX):

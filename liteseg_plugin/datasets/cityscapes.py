@@ -234,8 +234,8 @@ def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[st
         DataError: If an image has no label or a label no image, or there are none.
     """
     images = {path.name[: -len(_IMAGE)] for path in _images(Path(root), split)}
-    labels = Path(root, "gtFine", split).glob(f"*/*{_TRAIN_IDS}")
-    labels = {path.name[: -len(_TRAIN_IDS)] for path in labels}
+    files = Path(root, "gtFine", split).glob(f"*/*{_TRAIN_IDS}")
+    labels = {path.name[: -len(_TRAIN_IDS)] for path in files}
     way_out = f"`liteseg data cityscapes {root}` makes them from labelIds or polygons"
     if images - labels:
         raise DataError(

@@ -40,6 +40,14 @@ from liteseg_plugin.system.files import cache_folder
 class _CheckedSamples:
     """What ``Dataset`` and ``Cityscapes`` share: how they read a sample."""
 
+    # Of PaddleSeg's classes.
+    mode: Any
+    transforms: Any
+    file_list: Any
+    num_classes: Any
+    ignore_index: Any
+    edge: Any
+
     def __init__(
         self,
         *args: Any,
@@ -77,7 +85,12 @@ class _CheckedSamples:
         else:
             (image, label), transform = _read(*pair, compose.read_flag), compose
         gt_fields = [] if self.mode == "val" else ["label"]
-        data = {"trans_info": [], "img": image, "label": label, "gt_fields": gt_fields}
+        data: dict[str, Any] = {
+            "trans_info": [],
+            "img": image,
+            "label": label,
+            "gt_fields": gt_fields,
+        }
         try:
             if label is not None:
                 size_hw = image.shape[:2]
@@ -206,8 +219,9 @@ class FastCompose(Compose):
         # One that was kept without a label may be one that must not be turned.
         kind = f"image {self.read_flag} {self.to_rgb}{' labelled' if labelled else ''}"
         image = self._read(image_path, partial(self._decode_image, labelled=labelled), kind)
-        label = self._read(label_path, validation.read_label, "indices") if labelled else None
-        return image, label
+        if label_path is None:
+            return image, None
+        return image, self._read(label_path, validation.read_label, "indices")
 
     def transform(self, data: dict) -> dict:
         """Do what calling does, for an image of :meth:`read`."""

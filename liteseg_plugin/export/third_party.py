@@ -25,6 +25,7 @@ from paddle import static
 from liteseg_plugin.errors import ExportError, last_words
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.exported import DEPLOY_FILE
+from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.files import scratch_folder
 from liteseg_plugin.system.text import read_yaml
@@ -216,7 +217,7 @@ def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> dict:
     elif scores:
         difference = _relative_difference(scores[0], _scores(files, images))
     return {
-        "agreement": float((output == expected).mean()),
+        "agreement": label_agreement(output, expected),
         "classes": len(np.unique(expected)),
         "difference": difference,
     }
