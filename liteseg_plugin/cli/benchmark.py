@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> dict:
     # Speed does not depend on the values: without weights, none are downloaded.
     compat.skip_backbone_download()
 
+    from paddleseg.utils import utils
+
     from liteseg_plugin.evaluation import benchmark
     from liteseg_plugin.evaluation.benchmark_exports import exports_to_time
     from liteseg_plugin.evaluation.operator_profile import profile_text, time_by_operator
@@ -68,14 +70,16 @@ def run(args: argparse.Namespace) -> dict:
     runtimes = benchmark.choose_runtimes(
         args.runtime, args.device, args.precision, only_onnx=only_onnx
     )
+    network = builder.model if builder is not None else None
+    if args.model_path:
+        utils.load_entire_model(network, args.model_path)
     with exports_to_time(
-        builder,
+        network,
         shape,
-        weights=args.model_path,
         exported=args.exported,
         onnx_file=args.onnx_model_path,
         with_onnx=benchmark.need_onnx(runtimes) or args.enable_profile or args.print_model,
-        against_paddleseg=bool(args.against),
+        against=builder if args.against else None,
     ) as exports:
         results = []
         for runtime in runtimes:

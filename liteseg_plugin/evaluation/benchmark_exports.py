@@ -15,7 +15,6 @@ from paddle import nn
 from paddleseg.cvlibs import manager
 from paddleseg.deploy.export import WrappedModel
 from paddleseg.models.pp_liteseg import PPLiteSeg
-from paddleseg.utils import utils
 
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.writer import export_model
@@ -39,30 +38,26 @@ _TRANSFORMS = [{"type": "Normalize"}]
 
 @contextlib.contextmanager
 def exports_to_time(
-    builder: SegBuilder | None,
+    network: nn.Layer | None,
     input_shape: Sequence[int],
     *,
-    weights: str | None = None,
     exported: str | None = None,
     onnx_file: str | None = None,
     with_onnx: bool = True,
-    against_paddleseg: bool = False,
+    against: SegBuilder | None = None,
 ) -> Iterator[dict[str, ModelFiles]]:
     """Give exports by name; those that are made lie in temporary folders.
 
     Args:
-        builder: PaddleSeg's builder of a config; None with ``exported`` or ``onnx_file`` alone.
+        network: The network to export; None with ``exported`` or ``onnx_file`` alone.
         input_shape: (N, 3, H, W) of what is made.
-        weights: Trained weights; by default random ones.
         exported: Folder of an export to take instead of a new one.
         onnx_file: An ONNX file to take instead of a new export.
         with_onnx: Whether to convert to ONNX what is made.
-        against_paddleseg: Whether to add PaddleSeg's own network and export of the same weights.
+        against: Builder of a config, to add PaddleSeg's own network and export of the same
+            weights; None to leave these out.
     """
     with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
-        network = builder.model if builder is not None else None
-        if network is not None and weights:
-            utils.load_entire_model(network, weights)
         exports: dict[str, ModelFiles] = {}
         if onnx_file:
             exports["liteseg_plugin"] = ModelFiles(Path(onnx_file), onnx=Path(onnx_file))
@@ -74,8 +69,8 @@ def exports_to_time(
                 network, ours, transforms=_TRANSFORMS, input_shape=input_shape, onnx_opset=opset
             )
             exports["liteseg_plugin"] = ExportedModel.read(ours)
-        if against_paddleseg and builder is not None and network is not None:
-            stock = _build_stock(builder)
+        if against is not None and network is not None:
+            stock = _build_stock(against)
             stock.set_state_dict(network.state_dict())
             export_as_paddleseg(stock, theirs, input_shape, with_onnx)
             exports["paddleseg"] = ExportedModel.read(theirs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import json
 import threading
 import weakref
 from pathlib import Path
@@ -28,7 +29,7 @@ from liteseg_plugin.datasets import loading  # noqa: E402
 from liteseg_plugin.datasets.base import ClassInfo  # noqa: E402
 from liteseg_plugin.errors import DataError  # noqa: E402
 from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained  # noqa: E402
-from liteseg_plugin.evaluation.result import ImageScore  # noqa: E402
+from liteseg_plugin.evaluation.result import Evaluation, ImageScore  # noqa: E402
 from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
@@ -196,3 +197,15 @@ def test_tables_give_the_terminal_no_orders():
     header, *rows = dataclasses.replace(numbers, classes=classes).text().split("\n")
     assert [row.split("  ")[0] for row in rows] == [r"a\x1b[2J", r"b\nmIoU 100"]
     assert len({len(line) for line in (header, *rows)}) == 1
+
+
+def test_evaluation_is_read_as_it_was_saved(tmp_path):
+    numbers = evaluate(Evaluated(FakeDataset(3), first_pixels_wrong), model="m", config="c.yml")
+    numbers.save(tmp_path)
+    assert Evaluation.read(tmp_path) == numbers
+    assert [entry.name for entry in numbers.classes] == ["0", "1"]
+    document = {**numbers.to_json(), "format": 1}
+    del document["kappa"]
+    (tmp_path / "metrics.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"is no metrics\.json of a report: .*kappa"):
+        Evaluation.read(tmp_path)
