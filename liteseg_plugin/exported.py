@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
-from paddleseg.utils.visualize import get_color_map_list
 
+from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import ConfigError, ExportError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.text import read_yaml
@@ -71,7 +71,7 @@ class ExportedModel(ModelFiles):
 
     transforms: Compose = field(default_factory=lambda: Compose([]))
     output_op: str = "argmax"
-    classes: list[dict] = field(default_factory=list)
+    classes: list[ClassInfo] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ExportedModel:
@@ -99,7 +99,7 @@ class ExportedModel(ModelFiles):
                 scale=_scale(own.get("evaluation_scale", 1.0)),
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
                 output_op=deploy["output_op"],
-                classes=[_described(entry) for entry in own.get("classes") or []],
+                classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
             )
             if exported.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {exported.output_op!r}")
@@ -124,12 +124,9 @@ class ExportedModel(ModelFiles):
                 raise ExportError(f"{file} is not the file that was exported; export again")
         return exported
 
-    def named_classes(self) -> list[dict]:
+    def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
-        if self.classes:
-            return self.classes
-        colors = np.reshape(get_color_map_list(256), (-1, 3)).tolist()
-        return [{"name": str(i), "color": color} for i, color in enumerate(colors)]
+        return self.classes or numbered_classes(256)
 
 
 def _input_shape(written: list | None) -> tuple[int | None, ...]:
@@ -147,21 +144,6 @@ def _scale(written: Any) -> float:
     if not math.isfinite(scale) or scale <= 0:
         raise ValueError(f"evaluation_scale {written!r} is not a positive number")
     return scale
-
-
-def _described(entry: Any) -> dict:
-    """Check a class's name and colour."""
-    name, color = entry["name"], entry["color"]
-    if (
-        not isinstance(name, str)
-        or not isinstance(color, list)
-        or len(color) != 3
-        or not all(type(value) is int and 0 <= value <= 255 for value in color)
-    ):
-        raise ValueError(
-            f"class {entry!r}: name is a string, color three whole numbers from 0 to 255"
-        )
-    return dict(entry)
 
 
 def _beside(deploy: Path, name: str) -> Path:

@@ -127,7 +127,7 @@ def plugin(args: argparse.Namespace) -> tuple:
 
     dataset = SegBuilder(Config(args.config)).val_dataset
     evaluated = exported(ExportedModel.read(args.exported), dataset, runtime=args.runtime)
-    return evaluated.dataset, lambda: evaluate(evaluated)["miou"]
+    return evaluated.dataset, lambda: evaluate(evaluated).miou
 
 
 SIDES = {"paddleseg": paddleseg, "plugin": plugin}

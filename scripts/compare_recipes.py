@@ -79,7 +79,7 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
         "config": described,
         "seed": seed,
         "processes": args.processes,
-        "loss": curves.read(folder)["loss"],
+        "loss": curves.read(folder).loss,
         "evaluation": json.loads(evaluated.stdout),
         "class_names": read_names(described["val_dataset"]["dataset_root"]),
     }

@@ -23,7 +23,7 @@ def main(output: Path, dataset: Path) -> None:
     """
     metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
     inference = json.loads((output / "infer.json").read_text(encoding="utf-8"))
-    classes = [{"name": c.name, "color": list(c.color_rgb)} for c in camvid.CLASSES]
+    classes = camvid.CLASSES
     rows = []
     for paths in inference["images"][:3]:
         image = cv2.imread(paths["image"])

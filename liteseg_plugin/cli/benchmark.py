@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
-from liteseg_plugin.export.onnx import DEFAULT_OPSET
-
-if TYPE_CHECKING:
-    from paddle import nn
-    from paddleseg.cvlibs import SegBuilder
-
-
-# Keys of the plugin's that are about training; PaddleSeg's class does not know them.
-_OF_TRAINING = ("backbone_init", "frozen")
+from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,8 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Export, time, and tell."""
-    from liteseg_plugin.errors import LitesegError
-
     given = [args.exported, args.onnx_model_path]
     if all(given) or not (any(given) or args.config):
         raise LitesegError("give --config, --exported or --onnx_model_path")
@@ -57,131 +46,56 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError("--against and --model_path need --config")
 
     builder = _common.build(args) if args.config else None
+    from liteseg_plugin.integration import compat
     from liteseg_plugin.integration.registry import activate
 
     activate()
     # Speed does not depend on the values: without weights, none are downloaded.
-    from liteseg_plugin.integration import compat
-
     compat.skip_backbone_download()
 
-    import tempfile
-    from pathlib import Path
+    from paddleseg.utils import utils
 
     from liteseg_plugin.evaluation import benchmark
-    from liteseg_plugin.exported import ExportedModel, ModelFiles
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.evaluation.benchmark_exports import exports_to_time
+    from liteseg_plugin.evaluation.operator_profile import profile_text, time_by_operator
     from liteseg_plugin.system.parallel import usable_cpus
     from liteseg_plugin.system.progress import progress_bar
 
-    shape = [args.batch_size, 3, args.height, args.width]
-    wanted = args.runtime or [
-        name
-        for name in catalog.installed(args.device, args.precision)
-        if not (args.onnx_model_path and name == "paddle")
-    ]
-    in_paddle = {"paddle", "paddle_tensorrt"} & set(wanted)
-    if args.onnx_model_path and in_paddle:
-        raise LitesegError("--onnx_model_path: Paddle does not read ONNX; take another --runtime")
-    needs_onnx = in_paddle != set(wanted) or args.enable_profile or args.print_model
+    shape = (args.batch_size, 3, args.height, args.width)
     threads = args.cpu_threads or usable_cpus()
-    with tempfile.TemporaryDirectory() as ours, tempfile.TemporaryDirectory() as theirs:
-        network = None
-        if builder is not None:
-            network = _network(builder, args.model_path)
-        if args.onnx_model_path:
-            onnx_file = Path(args.onnx_model_path)
-            export = ModelFiles(onnx_file, onnx=onnx_file)
-        else:
-            export = ExportedModel.read(args.exported or _export(network, ours, shape, needs_onnx))
-        exports = {"liteseg_plugin": export}
-        if args.against:
-            other = _build_stock(builder)
-            other.set_state_dict(network.state_dict())
-            benchmark.export_as_paddleseg(other, theirs, shape, needs_onnx)
-            exports["paddleseg"] = ExportedModel.read(theirs)
-        reports = [
-            benchmark.benchmark(
-                exports,
-                runtime,
-                shape,
-                device=args.device,
-                threads=threads,
-                precision=args.precision,
-                timed=args.timed,
-                warmup=args.warmup,
-                repeats=args.repeats,
-                progress=progress_bar,
-            )
-            for runtime in wanted
-        ]
-        document = {"reports": reports}
-        _print(reports)
-        if args.enable_profile or args.print_model:
-            path = export.onnx_int8 if args.precision == "int8" else export.onnx
-            if args.enable_profile:
-                document["profile"] = benchmark.time_by_operator(path, shape, threads)
-                print("\nONNX Runtime on the CPU, ms by operator:")
-                for operator, milliseconds in document["profile"].items():
-                    print(f"  {operator:24}{milliseconds:8.2f}")
-            if args.print_model:
-                import onnx
-
-                print(onnx.printer.to_text(onnx.load(str(path)).graph))
-    return document
-
-
-def _network(builder: SegBuilder, weights: str | None) -> nn.Layer:
-    from paddleseg.utils import utils
-
-    network = builder.model
-    if weights:
-        utils.load_entire_model(network, weights)
-    return network
-
-
-def _export(network: nn.Layer, folder: str, input_shape: list[int], with_onnx: bool) -> str:
-    from liteseg_plugin.export import writer
-
-    writer.export_model(
-        network,
-        folder,
-        transforms=[{"type": "Normalize"}],
-        input_shape=input_shape,
-        onnx_opset=DEFAULT_OPSET if with_onnx else None,
+    conditions = benchmark.Conditions(
+        shape, args.device, threads, args.precision, args.timed, args.warmup, args.repeats
     )
-    return folder
+    only_onnx = bool(args.onnx_model_path)
+    runtimes = benchmark.choose_runtimes(
+        args.runtime, args.device, args.precision, only_onnx=only_onnx
+    )
+    network = builder.model if builder is not None else None
+    if args.model_path:
+        utils.load_entire_model(network, args.model_path)
+    with exports_to_time(
+        network,
+        shape,
+        exported=args.exported,
+        onnx_file=args.onnx_model_path,
+        with_onnx=benchmark.need_onnx(runtimes) or args.enable_profile or args.print_model,
+        against=builder if args.against else None,
+    ) as exports:
+        results = []
+        for runtime in runtimes:
+            result = benchmark.benchmark(exports, runtime, conditions, progress=progress_bar)
+            print(f"\n{result.text()}")
+            results.append(result.to_json())
+        document: dict = {"reports": results}
+        export = exports["liteseg_plugin"]
+        path = export.onnx_int8 if args.precision == "int8" else export.onnx
+        if path is None and (args.enable_profile or args.print_model):
+            raise LitesegError(f"{args.exported} has no ONNX file to profile or print")
+        if path and args.enable_profile:
+            document["profile"] = time_by_operator(path, shape, threads)
+            print(f"\n{profile_text(document['profile'])}")
+        if path and args.print_model:
+            import onnx
 
-
-def _build_stock(builder: SegBuilder) -> nn.Layer:
-    """Build PaddleSeg's own class from the same config."""
-    from paddleseg.cvlibs import manager
-    from paddleseg.models.pp_liteseg import PPLiteSeg
-
-    from liteseg_plugin.integration.registry import register
-
-    known = {k: v for k, v in builder.config.model_cfg.items() if k not in _OF_TRAINING}
-    manager.MODELS.components_dict["PPLiteSeg"] = PPLiteSeg
-    try:
-        return builder.build_component(known)
-    finally:
-        register()
-
-
-def _print(reports: list[dict]) -> None:
-    for report in reports:
-        shape = "x".join(map(str, report["input_shape"]))
-        print(
-            f"\n{report['runtime']} {report['version']}, {report['device']}, "
-            f"{report['threads']} threads, {shape}; "
-            f"{report['timed']}; {report['repeats']} rounds after {report['warmup']}"
-        )
-        for name, result in report["results"].items():
-            print(
-                f"  {name:16}{result['precision']}  min {result['min_ms']:7.1f}  "
-                f"median {result['median_ms']:7.1f}  p95 {result['p95_ms']:7.1f} ms   "
-                f"{result['agreement']:.4%} of labels agree"
-                + (f"   ({result['note']})" if result["note"] else "")
-            )
-        if "ratio" in report:
-            print(f"  paddleseg takes {report['ratio']:.2f} times as long (median over rounds)")
+            print(onnx.printer.to_text(onnx.load(str(path)).graph))
+    return document

@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Compare, and tell."""
-    from liteseg_plugin.evaluation import compare
+    from liteseg_plugin.evaluation.compare import compare
 
-    comparison = compare.compare(args.before, args.after)
-    print(compare.table(comparison))
+    comparison = compare(args.before, args.after)
+    print(comparison.text())
     if args.save:
-        compare.write_page(comparison, args.save)
+        comparison.write_page(args.save)
         print(f"page: {args.save}")
-    return comparison
+    return comparison.to_json()

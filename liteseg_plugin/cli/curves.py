@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> dict:
 
     runs = [curves.read(path) for path in args.runs]
     figures.save(curves.draw(runs), args.save)
-    print(curves.table(runs))
+    for run_curves in runs:
+        print(run_curves.text())
     print(f"figure: {args.save}")
-    return {"runs": runs, "figure": args.save}
+    return {"runs": [run_curves.to_json() for run_curves in runs], "figure": args.save}

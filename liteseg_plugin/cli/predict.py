@@ -10,6 +10,8 @@ from liteseg_plugin.cli import _common
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
+    from liteseg_plugin.datasets.base import ClassInfo
+
 _LEGEND_WIDTH = 480
 
 
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         ],
     )
     logger.info(f"{len(images)} images for {_common.class_name(model)}")
-    settings["custom_color"] = [value for entry in classes for value in entry["color"]]
+    settings["custom_color"] = [value for entry in classes for value in entry.color_rgb]
     predict(
         model,
         model_path=args.model_path,
@@ -90,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _predict_video(
-    args: argparse.Namespace, builder: SegBuilder, settings: dict, classes: list[dict]
+    args: argparse.Namespace, builder: SegBuilder, settings: dict, classes: list[ClassInfo]
 ) -> None:
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger, utils

@@ -7,13 +7,9 @@ and a page that opens from disk.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from liteseg_plugin.cli import _common
 from liteseg_plugin.errors import LitesegError
-
-if TYPE_CHECKING:
-    from paddleseg.cvlibs import SegBuilder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,29 +40,59 @@ def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
     builder = _common.build(args)
-    if args.exported or args.report:
-        return _evaluate_image_by_image(args, builder)
 
-    from paddleseg.core import evaluate
+    import paddle
+    from paddleseg.utils import logger, utils
 
-    model = _load(args, builder)
+    from liteseg_plugin.datasets.classes import describe_classes
+    from liteseg_plugin.evaluation import evaluate, report
+    from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.system.progress import progress_bar
+
+    if args.report:
+        report.prepare(args.report)
     dataset = builder.val_dataset
-    test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
-    if args.auc_roc:
-        test_config["auc_roc"] = True
-    miou, accuracy, class_iou, class_precision, kappa = evaluate(
-        model, dataset, num_workers=args.num_workers, **test_config
+    classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
+    if args.exported:
+        on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
+        evaluated = evaluate.exported(
+            ExportedModel.read(args.exported),
+            dataset,
+            runtime=args.runtime or "paddle",
+            device="gpu" if on_gpu else "cpu",
+            threads=args.cpu_threads,
+            classes=classes,
+        )
+    else:
+        _common.show(builder, args.device)
+        model = builder.model
+        utils.load_entire_model(model, args.model_path)
+        logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
+        test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
+        if not args.report:
+            if args.auc_roc:
+                test_config["auc_roc"] = True
+            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers)
+        evaluated = evaluate.trained(model, dataset, test_config, classes)
+    evaluation = evaluate.evaluate(
+        evaluated,
+        model=args.exported or args.model_path,
+        config=args.config,
+        threads=max(2, args.num_workers),
+        progress=progress_bar,
     )
-    return {
-        "images": len(dataset),
-        "miou": float(miou),
-        "accuracy": float(accuracy),
-        "kappa": float(kappa),
-        "class_iou": [float(value) for value in class_iou],
-        "class_precision": [float(value) for value in class_precision],
-        "test_config": test_config,
-        "model": _common.class_name(model),
-    }
+    logger.info(evaluation.log_line())
+    print(evaluation.text())
+    if args.report:
+        page = report.write(
+            args.report,
+            evaluation,
+            evaluated,
+            worst=args.worst,
+            progress=lambda images: progress_bar(images, desc="report", unit="image"),
+        )
+        logger.info(f"Report: {page}")
+    return evaluation.to_json()
 
 
 def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
@@ -81,76 +107,3 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
         raise LitesegError(f"--worst is a number of images, got {args.worst}")
     if not args.exported and (args.runtime or args.cpu_threads):
         raise LitesegError("--runtime and --cpu_threads are of an exported model: give --exported")
-
-
-def _load(args: argparse.Namespace, builder: SegBuilder):
-    from paddleseg.utils import logger, utils
-
-    _common.show(builder, args.device)
-    model = builder.model
-    utils.load_entire_model(model, args.model_path)
-    logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
-    return model
-
-
-def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> dict:
-    from functools import partial
-
-    import paddle
-    from paddleseg.utils import logger
-
-    from liteseg_plugin.datasets.classes import describe_classes
-    from liteseg_plugin.evaluation import evaluate, report
-    from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.system.progress import progress_bar
-
-    if args.report:
-        report.prepare(args.report)
-    dataset = builder.val_dataset
-    classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
-    if args.exported:
-        on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
-        runtime = args.runtime or "paddle"
-        export = ExportedModel.read(args.exported)
-        evaluated = evaluate.exported(
-            export,
-            dataset,
-            runtime=runtime,
-            device="gpu" if on_gpu else "cpu",
-            threads=args.cpu_threads,
-        )
-        classes = export.classes or classes
-        conditions = {
-            "model": args.exported,
-            "runtime": runtime,
-            "test_config": {"aug_eval": True, "scales": export.scale},
-        }
-    else:
-        model = _load(args, builder)
-        test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
-        evaluated = evaluate.trained(model, dataset, test_config)
-        conditions = {
-            "model": args.model_path,
-            "runtime": _common.class_name(model),
-            "test_config": test_config,
-        }
-    numbers = evaluate.evaluate(evaluated, threads=max(2, args.num_workers), progress=progress_bar)
-    numbers = {**conditions, "config": args.config, "classes": classes, **numbers}
-    # The line that tools/val.py logs.
-    logger.info(
-        "[EVAL] #Images: {images} mIoU: {miou:.4f} Acc: {accuracy:.4f} Kappa: {kappa:.4f} "
-        "Dice: {dice:.4f} Boundary F1: {boundary_f1:.4f}".format_map(
-            {name: float("nan") if value is None else value for name, value in numbers.items()}
-        )
-    )
-    print(report.table(numbers))
-    if args.report:
-        page = report.write(
-            args.report,
-            numbers,
-            evaluated,
-            worst=args.worst,
-            progress=partial(progress_bar, desc="report"),
-        )
-        logger.info(f"Report: {page}")
-    return numbers

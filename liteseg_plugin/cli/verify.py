@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> dict:
 
     model, dataset = builder.model, builder.val_dataset
     utils.load_entire_model(model, local_path(args.model_path))
-    report = verify(
+    verification = verify(
         model,
         args.exported,
         progress_bar(dataset.file_list[: args.images], unit="image"),
@@ -42,15 +42,5 @@ def run(args: argparse.Namespace) -> dict:
         runtimes=args.runtime,
         precision=args.precision,
     )
-    print(f"trained network   mIoU {report['miou']:.4f} on {report['images']} images")
-    for name, result in report["runtimes"].items():
-        logits = ""
-        if result["logit_difference"] is not None:
-            logits = f", logits differ by {result['logit_difference']:.1e}"
-            logits += f" of {result['largest_logit']:.1f}"
-        print(
-            f"{name:18}mIoU {result['miou']:.4f}, {result['agreement']:.4%} of pixels agree "
-            f"(worst image {result['worst_agreement']:.4%}){logits}"
-        )
-    print(f"{'ok' if report['ok'] else 'NOT ok'}: {report['required']}")
-    return report
+    print(verification.text())
+    return verification.to_json()

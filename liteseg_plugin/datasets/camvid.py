@@ -16,6 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, ClassInfo
 from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
     Pair,
@@ -28,34 +29,20 @@ from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
 
-
-class CamVidClass(NamedTuple):
-    """One class; its index is its place in `CLASSES`.
-
-    Attributes:
-        name: as in the data set's `labels.txt`.
-        color_rgb: colour in the label pictures, 0..255 each.
-    """
-
-    name: str
-    color_rgb: tuple[int, int, int]
-
-
-CLASSES: tuple[CamVidClass, ...] = (
-    CamVidClass("sky", (128, 128, 128)),
-    CamVidClass("building", (128, 0, 0)),
-    CamVidClass("pole", (192, 192, 128)),
-    CamVidClass("road", (128, 64, 128)),
-    CamVidClass("sidewalk", (0, 0, 192)),
-    CamVidClass("tree", (128, 128, 0)),
-    CamVidClass("sign_symbol", (192, 128, 128)),
-    CamVidClass("fence", (64, 64, 128)),
-    CamVidClass("car", (64, 0, 128)),
-    CamVidClass("pedestrian", (64, 64, 0)),
-    CamVidClass("bicyclist", (0, 128, 192)),
+CLASSES: tuple[ClassInfo, ...] = (
+    ClassInfo("sky", (128, 128, 128)),
+    ClassInfo("building", (128, 0, 0)),
+    ClassInfo("pole", (192, 192, 128)),
+    ClassInfo("road", (128, 64, 128)),
+    ClassInfo("sidewalk", (0, 0, 192)),
+    ClassInfo("tree", (128, 128, 0)),
+    ClassInfo("sign_symbol", (192, 128, 128)),
+    ClassInfo("fence", (64, 64, 128)),
+    ClassInfo("car", (64, 0, 128)),
+    ClassInfo("pedestrian", (64, 64, 0)),
+    ClassInfo("bicyclist", (0, 128, 192)),
 )
 
-IGNORE_INDEX: int = 255
 NUM_CLASSES: int = len(CLASSES)
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 # (11, 3), row i is the RGB colour of class i.
@@ -147,7 +134,6 @@ SPLIT: tuple[FrameRange, ...] = (
     FrameRange("test", "0001TP_", "008550", "010380", 30),
     FrameRange("test", "Seq05VD_f", "00000", "05100", 30),
 )
-SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
 
 
 def published_split() -> dict[str, str]:
@@ -301,14 +287,14 @@ def convert(
 
     def convert_one(name: str) -> None:
         image, label = _read(pairs[name], void_unknown)
-        keep = resolution_wh in (None, image.shape[1::-1])
-        if keep and pairs[name].image.lower().endswith(".png"):
+        if resolution_wh is not None and resolution_wh != image.shape[1::-1]:
+            encoded = _png(_resized(image, resolution_wh))
+            label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
+        elif pairs[name].image.lower().endswith(".png"):
             encoded = Path(pairs[name].image).read_bytes()
         else:
-            encoded = _png(image if keep else _resized(image, resolution_wh))
+            encoded = _png(image)
         atomic_write(dest / "images" / f"{name}.png", encoded)
-        if not keep:
-            label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
         atomic_write(dest / "annot" / f"{name}.png", _png(label))
 
     process(convert_one, names, description="CamVid", workers=workers, progress=progress)
@@ -323,7 +309,7 @@ def convert(
 
 
 def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
-    image, label = read_image(pair.image, labelled=True), read_label(pair.label)
+    image, label = read_image(pair.image, labelled=True), read_label(str(pair.label))
     try:
         label = to_indices(label, void_unknown=void_unknown)
         for fault in label_faults(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX):

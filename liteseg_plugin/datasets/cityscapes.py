@@ -16,12 +16,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
-
-IGNORE_INDEX: int = 255
 
 
 class CityscapesLabel(NamedTuple):
@@ -85,7 +84,6 @@ CLASSES: tuple[CityscapesLabel, ...] = tuple(
 )
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 NUM_CLASSES: int = len(CLASSES)
-SPLIT_NAMES: tuple[str, ...] = ("train", "val", "test")
 
 _IMAGE, _TRAIN_IDS = "_leftImg8bit.png", "_gtFine_labelTrainIds.png"
 _LABEL_IDS, _POLYGONS = "_gtFine_labelIds.png", "_gtFine_polygons.json"
@@ -236,8 +234,8 @@ def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[st
         DataError: If an image has no label or a label no image, or there are none.
     """
     images = {path.name[: -len(_IMAGE)] for path in _images(Path(root), split)}
-    labels = Path(root, "gtFine", split).glob(f"*/*{_TRAIN_IDS}")
-    labels = {path.name[: -len(_TRAIN_IDS)] for path in labels}
+    files = Path(root, "gtFine", split).glob(f"*/*{_TRAIN_IDS}")
+    labels = {path.name[: -len(_TRAIN_IDS)] for path in files}
     way_out = f"`liteseg data cityscapes {root}` makes them from labelIds or polygons"
     if images - labels:
         raise DataError(

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from liteseg_plugin.datasets import camvid, cityscapes
+from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
 from liteseg_plugin.errors import ConfigError
 from liteseg_plugin.system.text import read_text
 
-IGNORE_INDEX = 255
-"""PaddleSeg's default label of pixels that do not count."""
-
 # Class names that have colours of their own.
-_PALETTES = {
-    records.CLASS_NAMES: [list(c.color_rgb) for c in records.CLASSES]
-    for records in (camvid, cityscapes)
+_KNOWN = {
+    camvid.CLASS_NAMES: list(camvid.CLASSES),
+    cityscapes.CLASS_NAMES: [ClassInfo(c.name, c.color_rgb) for c in cityscapes.CLASSES],
 }
 
 
@@ -32,7 +31,7 @@ def read_names(root: str | os.PathLike) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
+def describe_classes(dataset_config: dict, num_classes: int) -> list[ClassInfo]:
     """Return names and colours of a data set's classes.
 
     Names are those of Cityscapes for its data set, else of `labels.txt` in the folder (one a
@@ -44,7 +43,7 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
         num_classes: Number of classes.
 
     Returns:
-        `{"name": "road", "color": [128, 64, 128]}` of each class, in index order.
+        The classes in index order.
 
     Raises:
         ConfigError: If there are more classes than 8-bit label maps hold, or `labels.txt` is not
@@ -70,11 +69,17 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[dict]:
                 stacklevel=2,
             )
         names = [str(i) for i in range(num_classes)]
-    colors = _PALETTES.get(tuple(names)) or [_color(i) for i in range(num_classes)]
-    return [{"name": name, "color": color} for name, color in zip(names, colors)]
+    if tuple(names) in _KNOWN:
+        return list(_KNOWN[tuple(names)])
+    return [ClassInfo(name, _color(index)) for index, name in enumerate(names)]
 
 
-def recolored(classes: Sequence[dict], values: Sequence[int]) -> list[dict]:
+def numbered_classes(count: int) -> list[ClassInfo]:
+    """Return classes that have numbers for names, and PaddleSeg's colours."""
+    return [ClassInfo(str(index), _color(index)) for index in range(count)]
+
+
+def recolored(classes: Sequence[ClassInfo], values: Sequence[int]) -> list[ClassInfo]:
     """Return classes of which the first have other colours.
 
     Args:
@@ -84,21 +89,22 @@ def recolored(classes: Sequence[dict], values: Sequence[int]) -> list[dict]:
     Raises:
         ConfigError: If these are not three values from 0 to 255 a class.
     """
-    colors = [list(values[start : start + 3]) for start in range(0, len(values), 3)]
-    if len(values) % 3 or len(colors) > len(classes) or not all(0 <= v <= 255 for v in values):
+    count = len(values) // 3
+    if len(values) % 3 or count > len(classes) or not all(0 <= v <= 255 for v in values):
         raise ConfigError(
             f"{len(values)} colour values {list(values)}: give red, green and blue, 0 to 255, for "
             f"up to {len(classes)} classes"
         )
-    kept = [entry["color"] for entry in classes[len(colors) :]]
-    return [{**entry, "color": color} for entry, color in zip(classes, colors + kept)]
+    colors = zip(values[::3], values[1::3], values[2::3])
+    changed = [replace(entry, color_rgb=color) for entry, color in zip(classes, colors)]
+    return [*changed, *classes[count:]]
 
 
-def _color(index: int) -> list[int]:
+def _color(index: int) -> tuple[int, int, int]:
     """Return PaddleSeg's colour (`get_color_map_list`), the one of VOC but for the black first."""
     color, rest, bit = [0, 0, 0], index + 1, 7
     while rest:
         for channel in range(3):
             color[channel] |= (rest >> channel & 1) << bit
         rest, bit = rest >> 3, bit - 1
-    return color
+    return color[0], color[1], color[2]

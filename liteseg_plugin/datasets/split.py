@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
-
-NAMES: tuple[str, ...] = ("train", "val", "test")
 
 
 def split_folder(
@@ -56,7 +55,7 @@ def split_folder(
     root = Path(root)
     if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
         raise ValueError(f"--ratio is three shares that sum to 1, got {' '.join(map(str, ratio))}")
-    lists = {name: root / f"{name}.txt" for name in NAMES}
+    lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
         raise DataError(f"{', '.join(there)} exist already; --overwrite replaces them")
@@ -89,13 +88,13 @@ def split_folder(
     keys = sorted(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
     members = _distribute([groups[key] for key in order], ratio)
-    for split, share in zip(NAMES, ratio):
+    for split, share in zip(SPLIT_NAMES, ratio):
         if share and not members[split]:
             raise DataError(
                 f"{len(groups)} {'sequences' if keep_sequences else 'pairs'} are too few for a "
                 f"{split} list of {share:g} of them; add images, or make its share 0"
             )
-    for split, share in zip(NAMES, ratio):
+    for split, share in zip(SPLIT_NAMES, ratio):
         if share:
             content = "".join(f"{lines[name]}\n" for name in sorted(members[split]))
             atomic_write(lists[split], content.encode())
@@ -103,7 +102,7 @@ def split_folder(
             lists[split].unlink(missing_ok=True)
     return {
         "root": str(root),
-        **{split: len(members[split]) for split in NAMES},
+        **{split: len(members[split]) for split in SPLIT_NAMES},
         "without_label": without_label,
         "without_image": without_image,
     }
@@ -128,8 +127,8 @@ def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
 def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:
     """Give each group to the split that lacks most of its share, the largest groups first."""
     total = sum(map(len, groups))
-    members: dict[str, list[str]] = {name: [] for name in NAMES}
+    members: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
     for group in sorted(groups, key=len, reverse=True):
-        lacking = [share * total - len(members[name]) for name, share in zip(NAMES, ratio)]
-        members[NAMES[int(np.argmax(lacking))]] += group
+        lacking = [share * total - len(members[name]) for name, share in zip(SPLIT_NAMES, ratio)]
+        members[SPLIT_NAMES[int(np.argmax(lacking))]] += group
     return members

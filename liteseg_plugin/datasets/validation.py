@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -72,7 +72,7 @@ def check_image_file(path: str | os.PathLike) -> int:
         raise DataError(f"cannot read image {path}: {_reason(error)}") from error
 
 
-def _orientation(image: Image.Image, file: BinaryIO) -> int:
+def _orientation(image: Any, file: BinaryIO) -> int:
     """Return what OpenCV turns an image by: not Pillow's ``getexif``, which decodes a PNG first."""
     if image.format == "TIFF":
         found = image.tag_v2.get(_ORIENTATION)
@@ -213,7 +213,7 @@ def orientation_faults(orientation: int) -> Iterator[Fault]:
 
 
 def label_faults(
-    label: np.ndarray, image_hw: tuple[int, int], num_classes: int, ignore_index: int
+    label: np.ndarray, image_hw: tuple[int, ...], num_classes: int, ignore_index: int
 ) -> Iterator[Fault]:
     """Find what makes a label unfit to train with or to evaluate on.
 
@@ -262,7 +262,7 @@ def label_faults(
 
 
 def check_label(
-    label: np.ndarray, image_hw: tuple[int, int], num_classes: int, ignore_index: int
+    label: np.ndarray, image_hw: tuple[int, ...], num_classes: int, ignore_index: int
 ) -> None:
     """Refuse what :func:`label_faults` finds, with the same arguments.
 

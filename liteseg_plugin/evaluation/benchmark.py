@@ -1,39 +1,25 @@
-"""Time an export in its runtimes, and alternately PaddleSeg's own export of the same weights."""
+"""Time exports in a runtime, taking turns."""
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import paddle
-import yaml
-from paddle import nn
-from paddleseg.deploy.export import WrappedModel
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
-from liteseg_plugin.exported import (
-    MODEL_FILES,
-    ONNX_FILE,
-    PARAMS_FILE,
-    ExportedModel,
-    ModelFiles,
-    file_sha256,
-)
+from liteseg_plugin.exported import ExportedModel, ModelFiles, file_sha256
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
-from liteseg_plugin.runtimes.onnxruntime import create_session
 from liteseg_plugin.runtimes.paddle import PaddleInference
 
 TIMED = {
@@ -43,6 +29,7 @@ TIMED = {
 }
 """What can be timed. All wait for the device."""
 
+_PADDLES = {"paddle", "paddle_tensorrt"}
 _DISTRIBUTIONS = {
     "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
     "paddle_tensorrt": ("paddlepaddle-gpu",),
@@ -52,52 +39,153 @@ _DISTRIBUTIONS = {
 }
 
 
-def export_as_paddleseg(
-    network: nn.Layer, folder: str | os.PathLike, input_shape: Sequence[int], onnx: bool
-) -> Path:
-    """Export a network of PaddleSeg's own class as PaddleSeg's tools/export.py does, with argmax.
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions of a benchmark.
+
+    Attributes:
+        input_shape: (N, 3, H, W).
+        device: ``cpu`` or ``gpu``.
+        threads: CPU threads.
+        precision: Of the first export; the others compute in float32.
+        timed: A key of ``TIMED``.
+        warmup: Rounds that do not count.
+        repeats: Rounds that count.
+
+    Raises:
+        ValueError: If ``timed`` is unknown.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    device: str = "cpu"
+    threads: int = 1
+    precision: str = "fp32"
+    timed: str = "call"
+    warmup: int = 5
+    repeats: int = 30
+
+    def __post_init__(self) -> None:
+        """Check what is timed."""
+        if self.timed not in TIMED:
+            raise ValueError(f"unknown timed {self.timed!r}; choose one of {sorted(TIMED)}")
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one export.
+
+    Attributes:
+        precision: What it computes in.
+        min_ms: Shortest time, in milliseconds.
+        median_ms: Median time, in milliseconds.
+        p95_ms: 95th percentile, in milliseconds.
+        note: How the engine was set up in another way than usual; empty for the usual way.
+        agreement: Share of its labels that are those of the first export, 0 to 1.
+        sha256: Of the model file, in hexadecimal.
+    """
+
+    precision: str
+    min_ms: float
+    median_ms: float
+    p95_ms: float
+    note: str
+    agreement: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Times of exports in one runtime.
+
+    Attributes:
+        runtime: One of ``catalog.RUNTIMES``.
+        version: Of the runtime.
+        cpu: What Python's ``platform`` says of the processor.
+        conditions: Of all exports.
+        results: A timing for each export, by its name.
+        ratio: Median, over rounds, of the second export's time over the first's; None for one
+            export.
+    """
+
+    runtime: str
+    version: str
+    cpu: str
+    conditions: Conditions
+    results: Mapping[str, Timing]
+    ratio: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        conditions = asdict(self.conditions)
+        document = {
+            "runtime": self.runtime,
+            "version": self.version,
+            "device": conditions["device"],
+            "cpu": self.cpu,
+            "threads": conditions["threads"],
+            "input_shape": list(conditions["input_shape"]),
+            "warmup": conditions["warmup"],
+            "repeats": conditions["repeats"],
+            "timed": TIMED[conditions["timed"]],
+            "results": {name: asdict(timing) for name, timing in self.results.items()},
+        }
+        return document if self.ratio is None else {**document, "ratio": self.ratio}
+
+    def text(self) -> str:
+        """Return the result as lines for the terminal."""
+        of = self.conditions
+        shape = "x".join(map(str, of.input_shape))
+        lines = [
+            f"{self.runtime} {self.version}, {of.device}, {of.threads} threads, {shape}; "
+            f"{TIMED[of.timed]}; {of.repeats} rounds after {of.warmup}"
+        ]
+        lines += [
+            f"  {name:16}{timing.precision}  min {timing.min_ms:7.1f}  "
+            f"median {timing.median_ms:7.1f}  p95 {timing.p95_ms:7.1f} ms   "
+            f"{timing.agreement:.4%} of labels agree"
+            + (f"   ({timing.note})" if timing.note else "")
+            for name, timing in self.results.items()
+        ]
+        if self.ratio is not None:
+            other = list(self.results)[1]
+            lines.append(f"  {other} takes {self.ratio:.2f} times as long (median over rounds)")
+        return "\n".join(lines)
+
+
+def choose_runtimes(
+    wanted: Sequence[str] | None, device: str, precision: str, *, only_onnx: bool
+) -> list[str]:
+    """Return the runtimes to time.
 
     Args:
-        network: PaddleSeg's network.
-        folder: Where the files go.
-        input_shape: (N, 3, H, W); at an open size PaddleSeg's export cannot be converted to ONNX.
-        onnx: Whether to convert it with paddle2onnx.
+        wanted: Names of runtimes; None for all that are installed.
+        device: ``cpu`` or ``gpu``.
+        precision: What they compute in.
+        only_onnx: Whether the model is an ONNX file by itself.
 
-    Returns:
-        The folder.
+    Raises:
+        ExportError: If one of them does not read the ONNX file.
     """
-    network.eval()
-    spec = [paddle.static.InputSpec(list(input_shape), "float32", "x")]
-    paddle.jit.save(paddle.jit.to_static(WrappedModel(network, "argmax"), spec), f"{folder}/model")
-    folder = Path(folder)
-    model = next(f for f in MODEL_FILES if (folder / f).exists())
-    deploy = {
-        "model": model,
-        "params": PARAMS_FILE,
-        "transforms": [{"type": "Normalize"}],
-        "output_op": "argmax",
-    }
-    if onnx:
-        convert(folder / model, folder / PARAMS_FILE, folder / ONNX_FILE, DEFAULT_OPSET)
-    own = {"onnx": ONNX_FILE if onnx else None}
-    text = yaml.safe_dump({"Deploy": deploy, "liteseg": own})
-    (folder / "deploy.yaml").write_text(text, encoding="utf-8")
-    return folder
+    if wanted is None:
+        names = catalog.installed(device, precision)
+        return [name for name in names if not (only_onnx and name in _PADDLES)]
+    if only_onnx and not _PADDLES.isdisjoint(wanted):
+        raise ExportError("--onnx_model_path: Paddle does not read ONNX; take another --runtime")
+    return list(wanted)
+
+
+def need_onnx(runtimes: Iterable[str]) -> bool:
+    """Tell whether one of these runtimes loads the ONNX file of an export."""
+    return not _PADDLES.issuperset(runtimes)
 
 
 def benchmark(
     exports: Mapping[str, ModelFiles],
     runtime: str,
-    input_shape: Sequence[int],
+    conditions: Conditions,
     *,
-    device: str = "cpu",
-    threads: int = 1,
-    precision: str = "fp32",
-    timed: str = "call",
-    warmup: int = 5,
-    repeats: int = 30,
-    progress: Callable[[Sequence[int]], Sequence[int]] = lambda rounds: rounds,
-) -> dict:
+    progress: Callable[[Sequence[int]], Iterable[int]] = lambda rounds: rounds,
+) -> BenchmarkResult:
     """Time exports in one runtime, taking turns, on the same random images.
 
     Before the call that counts each engine makes one that does not: the threads of the engine
@@ -106,75 +194,58 @@ def benchmark(
     Args:
         exports: Exports by a name of one's own; ratios are against the first.
         runtime: One of ``catalog.RUNTIMES``.
-        input_shape: (N, 3, H, W).
-        device: ``cpu`` or ``gpu``.
-        threads: CPU threads.
-        precision: Of the first export; the others compute in float32.
-        timed: A key of ``TIMED``.
-        warmup: Rounds that do not count.
-        repeats: Rounds that count.
+        conditions: Of all exports.
         progress: Wraps the rounds, as ``tqdm`` does.
-
-    Returns:
-        The conditions, and for each export ``precision``, ``min_ms``, ``median_ms``, ``p95_ms``, a
-        ``note`` if the engine had to be set up in another way, and ``agreement`` of its labels
-        with the first's. With two exports also ``ratio``: the median, over rounds, of the second's
-        time over the first's.
-
-    Raises:
-        ValueError: If ``timed`` is unknown.
     """
-    if timed not in TIMED:
-        raise ValueError(f"unknown timed {timed!r}; choose one of {sorted(TIMED)}")
-    images = np.random.default_rng(0).normal(size=input_shape).astype("float32")
-    engines, notes, outputs, calls = {}, {}, {}, {}
+    of = conditions
+    images = np.random.default_rng(0).normal(size=of.input_shape).astype("float32")
+    engines: dict[str, Runtime] = {}
+    notes, labels, calls = {}, {}, {}
+    precisions = dict(zip(exports, (of.precision, *["fp32"] * len(exports))))
     for name, export in exports.items():
-        engine, notes[name] = _engine(runtime, export, device, threads, precision, images)
-        engines[name], outputs[name] = (engine, precision), engine.run(images)
-        precision = "fp32"
+        engines[name], notes[name] = _engine(
+            runtime, export, of.device, of.threads, precisions[name], images
+        )
+        output = engines[name].run(images)
+        labels[name] = output.argmax(axis=1) if output.ndim == 4 else output
     with tempfile.TemporaryDirectory() as folder:
-        path = _picture(folder, *input_shape[2:])
-        for name, (engine, _) in engines.items():
-            calls[name] = _call(timed, engine, exports[name], images, path)
+        path = _picture(folder, *of.input_shape[2:])
+        for name, engine in engines.items():
+            calls[name] = _call(of.timed, engine, exports[name], images, path)
         times: dict[str, list[float]] = {name: [] for name in engines}
-        for round_number in progress(range(warmup + repeats)):
+        for round_number in progress(range(of.warmup + of.repeats)):
             for name, call in calls.items():
                 call()
                 started = time.perf_counter()
                 call()
                 elapsed = (time.perf_counter() - started) * 1000
-                if round_number >= warmup:
+                if round_number >= of.warmup:
                     times[name].append(elapsed)
     first, *others = engines
-    report = {
-        "runtime": runtime,
-        "version": _version(runtime),
-        "device": device,
-        "cpu": platform.processor() or platform.machine(),
-        "threads": threads,
-        "input_shape": list(input_shape),
-        "warmup": warmup,
-        "repeats": repeats,
-        "timed": TIMED[timed],
-        "results": {
-            name: {
-                "precision": engines[name][1],
-                "min_ms": float(np.min(values)),
-                "median_ms": float(np.median(values)),
-                "p95_ms": float(np.percentile(values, 95)),
-                "note": notes[name],
-                "agreement": float((outputs[name] == outputs[first]).mean()),
-                "sha256": file_sha256(exports[name].model),
-            }
+    ratio = None
+    if others:
+        # A clock that stood still makes no ratio of nothing to nothing.
+        ratios = np.maximum(times[others[0]], 1e-3) / np.maximum(times[first], 1e-3)
+        ratio = float(np.median(ratios))
+    return BenchmarkResult(
+        runtime=runtime,
+        version=_version(runtime),
+        cpu=platform.processor() or platform.machine(),
+        conditions=conditions,
+        results={
+            name: Timing(
+                precision=precisions[name],
+                min_ms=float(np.min(values)),
+                median_ms=float(np.median(values)),
+                p95_ms=float(np.percentile(values, 95)),
+                note=notes[name],
+                agreement=label_agreement(labels[name], labels[first]),
+                sha256=file_sha256(exports[name].model),
+            )
             for name, values in times.items()
         },
-    }
-    if others:
-        report["ratio"] = float(
-            # A clock that stood still makes no ratio of nothing to nothing.
-            np.median(np.maximum(times[others[0]], 1e-3) / np.maximum(times[first], 1e-3))
-        )
-    return report
+        ratio=ratio,
+    )
 
 
 def _call(
@@ -226,33 +297,6 @@ def _engine(
         engine = PaddleInference(export, device, threads, onednn=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
     return engine, ""
-
-
-def time_by_operator(path: str | os.PathLike, input_shape: Sequence[int], threads: int) -> dict:
-    """Say where ONNX Runtime spends its time on a CPU.
-
-    Args:
-        path: An ONNX file.
-        input_shape: (N, 3, H, W).
-        threads: CPU threads.
-
-    Returns:
-        Milliseconds of one call by type of operator, the largest first; medians over 10 calls.
-    """
-    images = np.random.default_rng(0).normal(size=input_shape).astype("float32")
-    with tempfile.TemporaryDirectory() as folder:
-        session = create_session(path, threads=threads, profile_prefix=f"{folder}/profile")
-        for _ in range(10):
-            session.run(None, {session.get_inputs()[0].name: images})
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    by_node = defaultdict(list)
-    for event in events:
-        if event["name"].endswith("_kernel_time"):
-            by_node[event["args"]["op_name"], event["name"]].append(event["dur"] / 1000)
-    total: dict[str, float] = defaultdict(float)
-    for (operator, _), durations in by_node.items():
-        total[operator] += float(np.median(durations))
-    return dict(sorted(total.items(), key=lambda entry: -entry[1]))
 
 
 def _version(runtime: str) -> str:

@@ -3,150 +3,204 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from liteseg_plugin.errors import DataError, printable
-from liteseg_plugin.evaluation.report import HEADLINE, read
+from liteseg_plugin.evaluation.result import HEADLINE, Evaluation
 from liteseg_plugin.visualization import figures, html
 
 _LISTED = 20  # images that got better, and that got worse
 
 
-def compare(before: str | os.PathLike, after: str | os.PathLike) -> dict:
+@dataclass(frozen=True)
+class Change:
+    """A score before and after, 0 to 1, or None where it is not defined.
+
+    Attributes:
+        name: Of the score, the class or the image.
+        before: The score in the first report.
+        after: The score in the second one.
+    """
+
+    name: str
+    before: float | None
+    after: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """After minus before; None if one of them is not defined."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return {**asdict(self), "difference": self.difference}
+
+
+@dataclass(frozen=True)
+class ReportSource:
+    """Where a report comes from; the attributes are those of :class:`Evaluation`, and its path."""
+
+    path: str
+    model: str
+    runtime: str
+    config: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed between two reports.
+
+    Attributes:
+        reports: The two reports.
+        scores: Changes of the scores in ``HEADLINE``, by key.
+        class_iou: Changes of IoU by class.
+        class_boundary_f1: Changes of boundary F1 by class.
+        images: Changes of mIoU of the images that both reports have, from most worsened to most
+            improved.
+        only_before: Number of images that only the first report has.
+        only_after: Number of images that only the second report has.
+    """
+
+    reports: tuple[ReportSource, ReportSource]
+    scores: list[Change]
+    class_iou: list[Change]
+    class_boundary_f1: list[Change]
+    images: list[Change]
+    only_before: int
+    only_after: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return {
+            "reports": [asdict(report) for report in self.reports],
+            "scores": [change.to_json() for change in self.scores],
+            "classes": [
+                {**iou.to_json(), "boundary_f1": boundary.to_json()}
+                for iou, boundary in zip(self.class_iou, self.class_boundary_f1)
+            ],
+            "images": [change.to_json() for change in self.images],
+            "only_before": self.only_before,
+            "only_after": self.only_after,
+        }
+
+    def headline(self) -> list[Change]:
+        """Return the changes of the scores under the names that people read."""
+        return [Change(HEADLINE[c.name], c.before, c.after) for c in self.scores]
+
+    def changed_images(self) -> tuple[list[Change], list[Change]]:
+        """Return the images that got worse and those that got better, the most changed first."""
+        worse = [change for change in self.images if (change.difference or 0) < 0]
+        better = [change for change in reversed(self.images) if (change.difference or 0) > 0]
+        return worse, better
+
+    def counts(self) -> str:
+        """Say how many images got better and worse."""
+        worse, better = self.changed_images()
+        text = f"{len(self.images)} images in both: {len(better)} got better, {len(worse)} worse"
+        if self.only_before or self.only_after:
+            text += (
+                f". NOT the same images: {self.only_before} only before, {self.only_after} only "
+                "after; all other numbers are over all of each"
+            )
+        return text
+
+    def text(self) -> str:
+        """Return the comparison as lines for the terminal, in %."""
+        worse, better = self.changed_images()
+        sections = {
+            "": self.headline(),
+            "IoU": self.class_iou,
+            "boundary F1": self.class_boundary_f1,
+            "mIoU of images that got worse": worse[:5],
+            "mIoU of images that got better": better[:5],
+        }
+        width = max(len(printable(row.name)) for rows in sections.values() for row in rows)
+        lines = [
+            f"{name}: {printable(report.path)}"
+            for name, report in zip(("before", "after"), self.reports)
+        ]
+        for title, rows in sections.items():
+            lines += ["", f"{title:{width}}    before     after    change"] if rows else []
+            lines += [
+                f"{printable(row.name):{width}}{html.percent(row.before):>10}"
+                f"{html.percent(row.after):>10}{html.signed_percent(row.difference):>10}"
+                for row in rows
+            ]
+        lines += ["", self.counts()]
+        return "\n".join(lines)
+
+    def write_page(self, path: str | os.PathLike) -> None:
+        """Write the comparison as one page that opens from disk."""
+        worse, better = self.changed_images()
+        known = [(c.name, c.difference) for c in self.class_iou if c.difference is not None]
+        text = html.render(
+            "comparison.html",
+            reports=self.reports,
+            scores=self.headline(),
+            classes=list(zip(self.class_iou, self.class_boundary_f1)),
+            figure_of_classes=figures.on_page(
+                figures.differences(
+                    [name for name, _ in known],
+                    [difference for _, difference in known],
+                    "change of IoU, points",
+                ),
+                "Bars of the change of IoU of each class; the table above has the numbers.",
+                "Change of IoU by class.",
+            ),
+            images=[
+                ("Images that got worse", worse[:_LISTED]),
+                ("Images that got better", better[:_LISTED]),
+            ],
+            counts=self.counts(),
+        )
+        Path(path).write_text(text, encoding="utf-8", errors="replace")
+
+
+def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
     """Compare two reports of `liteseg val --report`.
 
     Args:
         before: A report's folder or its ``metrics.json``.
         after: Another, of the same classes.
 
-    Returns:
-        ``reports`` (path, model, runtime, config and number of images of both), ``scores``,
-        ``classes`` and ``images``. Each entry of the latter three has a ``name``, ``before``,
-        ``after`` and their ``difference``; a class has these for IoU, and ``boundary_f1`` with the
-        same three, an image for its mIoU. ``images`` are those that both reports have, from most
-        worsened to most improved; ``only_before`` and ``only_after`` count the others.
-
     Raises:
-        DataError: If one is no report, or their classes differ.
+        DataError: If one is not a report, or their classes differ.
     """
-    paths = (before, after)
-    old, new = reports = [read(path) for path in paths]
-    names = [[entry["name"] for entry in report["classes"]] for report in reports]
-    if names[0] != names[1]:
+    old, new = Evaluation.read(before), Evaluation.read(after)
+    names, new_names = ([entry.name for entry in report.classes] for report in (old, new))
+    if names != new_names:
         raise DataError(
-            f"{before} and {after} are of other classes: {', '.join(names[0])}; "
-            f"and {', '.join(names[1])}"
+            f"{before} and {after} are of other classes: {', '.join(names)}; "
+            f"and {', '.join(new_names)}"
         )
     old_images, new_images = (
-        {score["image"]: score["miou"] for score in report["image_scores"]} for report in reports
+        {score.image: score.miou for score in report.image_scores} for report in (old, new)
     )
     images = [
-        _pair(name, old_images[name], new_images[name])
+        Change(name, old_images[name], new_images[name])
         for name in old_images.keys() & new_images.keys()
         if old_images[name] is not None and new_images[name] is not None
     ]
-    return {
-        "reports": [
-            {"path": str(path), **{k: report[k] for k in ("model", "runtime", "config", "images")}}
-            for path, report in zip(paths, reports)
-        ],
-        "scores": [_pair(key, old[key], new[key]) for key in HEADLINE],
-        "classes": [
-            {
-                **_pair(name, old["class_iou"][i], new["class_iou"][i]),
-                "boundary_f1": _pair(
-                    name, old["class_boundary_f1"][i], new["class_boundary_f1"][i]
-                ),
-            }
-            for i, name in enumerate(names[0])
-        ],
-        "images": sorted(images, key=lambda pair: (pair["difference"], pair["name"])),
-        "only_before": len(old_images.keys() - new_images.keys()),
-        "only_after": len(new_images.keys() - old_images.keys()),
-    }
-
-
-def table(comparison: dict) -> str:
-    """Return a comparison as lines of text, in %."""
-    rows = [{**pair, "name": HEADLINE[pair["name"]]} for pair in comparison["scores"]]
-    worse, better = _changed_images(comparison)
-    sections = {
-        "": rows,
-        "IoU": comparison["classes"],
-        "boundary F1": [row["boundary_f1"] for row in comparison["classes"]],
-        "mIoU of images that got worse": worse[:5],
-        "mIoU of images that got better": better[:5],
-    }
-    width = max(len(printable(row["name"])) for rows in sections.values() for row in rows)
-    lines = [
-        f"{name}: {printable(r['path'])}"
-        for name, r in zip(("before", "after"), comparison["reports"])
-    ]
-    for title, rows in sections.items():
-        lines += ["", f"{title:{width}}    before     after    change"] if rows else []
-        lines += [
-            f"{printable(row['name']):{width}}{html.percent(row['before']):>10}{html.percent(row['after']):>10}"
-            f"{html.signed_percent(row['difference']):>10}"
-            for row in rows
-        ]
-    lines += ["", _counts(comparison)]
-    return "\n".join(lines)
-
-
-def write_page(comparison: dict, path: str | os.PathLike) -> None:
-    """Write a comparison as one page that opens from disk.
-
-    Args:
-        comparison: What :func:`compare` returned.
-        path: The file.
-    """
-    classes = [row for row in comparison["classes"] if row["difference"] is not None]
-    worse, better = _changed_images(comparison)
-    text = html.render(
-        "comparison.html",
-        reports=comparison["reports"],
-        scores=[{**pair, "name": HEADLINE[pair["name"]]} for pair in comparison["scores"]],
-        classes=comparison["classes"],
-        figure_of_classes=figures.on_page(
-            figures.differences(
-                [row["name"] for row in classes],
-                [row["difference"] for row in classes],
-                "change of IoU, points",
-            ),
-            "Bars of the change of IoU of each class; the table above has the numbers.",
-            "Change of IoU by class.",
-        ),
-        images=[("Images that got worse", worse), ("Images that got better", better)],
-        counts=_counts(comparison),
+    return Comparison(
+        reports=(_source(before, old), _source(after, new)),
+        scores=[Change(key, getattr(old, key), getattr(new, key)) for key in HEADLINE],
+        class_iou=_changes(names, old.class_iou, new.class_iou),
+        class_boundary_f1=_changes(names, old.class_boundary_f1, new.class_boundary_f1),
+        images=sorted(images, key=lambda change: (change.difference or 0, change.name)),
+        only_before=len(old_images.keys() - new_images.keys()),
+        only_after=len(new_images.keys() - old_images.keys()),
     )
-    Path(path).write_text(text, encoding="utf-8", errors="replace")
 
 
-def _pair(name: str, before: float | None, after: float | None) -> dict:
-    known = before is not None and after is not None
-    return {
-        "name": name,
-        "before": before,
-        "after": after,
-        "difference": after - before if known else None,
-    }
+def _source(path: str | os.PathLike, report: Evaluation) -> ReportSource:
+    return ReportSource(str(path), report.model, report.runtime, report.config, report.images)
 
 
-def _changed_images(comparison: dict) -> tuple[list[dict], list[dict]]:
-    """Return the images that got worse, and those that got better, the most changed first."""
-    images = comparison["images"]
-    worse = [pair for pair in images if pair["difference"] < 0]
-    better = [pair for pair in reversed(images) if pair["difference"] > 0]
-    return worse[:_LISTED], better[:_LISTED]
-
-
-def _counts(comparison: dict) -> str:
-    changes = [pair["difference"] for pair in comparison["images"]]
-    worse, better = sum(c < 0 for c in changes), sum(c > 0 for c in changes)
-    text = f"{len(changes)} images in both: {better} got better, {worse} worse"
-    if comparison["only_before"] or comparison["only_after"]:
-        text += (
-            f". NOT the same images: {comparison['only_before']} only before, "
-            f"{comparison['only_after']} only after; all other numbers are over all of each"
-        )
-    return text
+def _changes(
+    names: Sequence[str], before: Sequence[float | None], after: Sequence[float | None]
+) -> list[Change]:
+    return [Change(*values) for values in zip(names, before, after)]

@@ -7,19 +7,24 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
+from paddleseg import core
 from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
+from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.evaluation.result import Evaluation, ImageScore
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.network import segment_by
 from liteseg_plugin.inference.predictor import Predictor
@@ -28,7 +33,8 @@ from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
 
 
-class Evaluated(NamedTuple):
+@dataclass(frozen=True)
+class Evaluated:
     """A data set and a model that labels its samples.
 
     Attributes:
@@ -36,25 +42,36 @@ class Evaluated(NamedTuple):
             ``trans_info``; its ``file_list`` names image and label.
         segment: Maps a sample to class indices (H, W).
         parallel: How many samples ``segment`` may be given at a time, each in a thread.
+        runtime: What runs the model, as :class:`Evaluation` has it.
+        test_config: Scales, flips and sliding window, as in a config.
+        classes: Names and colours; empty for numbers.
     """
 
     dataset: Dataset
     segment: Callable[[dict], np.ndarray]
     parallel: int = 1
+    runtime: str = ""
+    test_config: dict[str, Any] = field(default_factory=dict)
+    classes: Sequence[ClassInfo] = ()
 
 
 _MOST_ENGINES = 4  # each holds weights and features of its own
 
 
-def trained(network: nn.Layer, dataset: Dataset, test_config: dict) -> Evaluated:
+def trained(
+    network: nn.Layer, dataset: Dataset, test_config: dict, classes: Sequence[ClassInfo] = ()
+) -> Evaluated:
     """Evaluate a network of Paddle, as PaddleSeg's ``evaluate`` does.
 
     Args:
         network: The trained network.
         dataset: A data set of mode ``val``.
         test_config: Scales, flips and sliding window, as in a config.
+        classes: Names and colours.
     """
-    return Evaluated(dataset, segment_by(network, test_config))
+    name = f"{type(network).__module__}.{type(network).__qualname__}"
+    segment = segment_by(network, test_config)
+    return Evaluated(dataset, segment, 1, name, test_config, classes)
 
 
 def exported(
@@ -64,6 +81,7 @@ def exported(
     runtime: str = "paddle",
     device: str = "cpu",
     threads: int | None = None,
+    classes: Sequence[ClassInfo] = (),
 ) -> Evaluated:
     """Evaluate an exported model, with the transforms that it was exported with.
 
@@ -76,6 +94,7 @@ def exported(
         runtime: One of ``runtimes.catalog.RUNTIMES``.
         device: ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
+        classes: Names and colours, for an export that has none.
 
     Raises:
         ExportError: If the runtime cannot load it.
@@ -86,10 +105,10 @@ def exported(
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
         free.put(Predictor(export, runtime, device, threads // parallel))
-    classes = len(export.classes)
-    if classes not in (0, dataset.num_classes):
+    known = len(export.classes)
+    if known not in (0, dataset.num_classes):
         raise DataError(
-            f"the exported model has {classes} classes, val_dataset has num_classes "
+            f"the exported model has {known} classes, val_dataset has num_classes "
             f"{dataset.num_classes}; evaluate it on the data set that it was trained for"
         )
     dataset = copy.copy(dataset)
@@ -103,7 +122,8 @@ def exported(
         finally:
             free.put(mine)
 
-    return Evaluated(dataset, segment, parallel)
+    test_config = {"aug_eval": True, "scales": export.scale}
+    return Evaluated(dataset, segment, parallel, runtime, test_config, export.classes or classes)
 
 
 def paddleseg_scores(counts: np.ndarray) -> dict:
@@ -114,9 +134,11 @@ def paddleseg_scores(counts: np.ndarray) -> dict:
 def evaluate(
     evaluated: Evaluated,
     *,
+    model: str = "",
+    config: str = "",
     threads: int = 2,
     progress: Callable[..., Iterable] = lambda images, **_: images,
-) -> dict:
+) -> Evaluation:
     """Compare the label maps of a model with the truth.
 
     Images are read and counted in threads while the model runs, a few of them at a time, so that
@@ -124,21 +146,15 @@ def evaluate(
 
     Args:
         evaluated: Model and data set.
+        model: What the result is to name as the model.
+        config: What the result is to name as the config.
         threads: Threads that read images and count pixels.
         progress: Wraps the images, as ``tqdm`` does; gets ``total`` and ``unit``.
-
-    Returns:
-        What :func:`paddleseg_scores` returns, as lists and numbers (None for NaN),
-        and ``class_boundary_f1`` (means over the images with the class; None without any),
-        ``boundary_f1``, ``boundary_tolerance``, ``confusion_matrix`` (C + 1, C + 1),
-        ``images`` (their number), ``image_scores`` (``image``, ``label``, ``miou`` over the
-        classes that occur there in truth or prediction, ``accuracy``, ``boundary_f1``) and
-        ``seconds``.
 
     Raises:
         DataError: If there are no images, or one or its label cannot be used.
     """
-    dataset, segment, parallel = evaluated
+    dataset, segment, parallel = evaluated.dataset, evaluated.segment, evaluated.parallel
     images = len(dataset)
     if not images:
         raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
@@ -180,33 +196,52 @@ def evaluate(
     boundary = np.divide(
         boundary_sum, boundary_images, out=np.full(num_classes, np.nan), where=boundary_images > 0
     )
-    numbers = {
-        **paddleseg_scores(total),
-        "iou_of_absent": _iou_of_absent(),
-        "boundary_f1": _mean(boundary),
-        "class_boundary_f1": boundary,
-        "boundary_tolerance": BOUNDARY_TOLERANCE,
-        "confusion_matrix": total,
-        "images": images,
-        "seconds": seconds,
-        "image_scores": image_scores,
-    }
-    return {name: _plain(value) for name, value in numbers.items()}
+    totals = {name: _plain(value) for name, value in paddleseg_scores(total).items()}
+    return Evaluation(
+        model=model,
+        runtime=evaluated.runtime,
+        config=config,
+        test_config=evaluated.test_config,
+        classes=list(evaluated.classes) or numbered_classes(num_classes),
+        **totals,
+        iou_of_absent=_iou_of_absent(),
+        boundary_f1=_plain(_mean(boundary)),
+        class_boundary_f1=_plain(boundary),
+        boundary_tolerance=BOUNDARY_TOLERANCE,
+        confusion_matrix=total.tolist(),
+        images=images,
+        seconds=seconds,
+        image_scores=image_scores,
+    )
 
 
-def worst_images(numbers: dict, how_many: int) -> list[int]:
-    """Return the indices of the images of lowest mIoU, worst first.
+def as_paddleseg(
+    network: nn.Layer, dataset: Dataset, test_config: dict, num_workers: int
+) -> dict[str, Any]:
+    """Evaluate by PaddleSeg's ``evaluate``, which logs the numbers.
 
     Args:
-        numbers: What :func:`evaluate` returned.
-        how_many: At most so many; images in which no pixel counts are left out.
+        network: The trained network.
+        dataset: A data set of mode ``val``.
+        test_config: Scales, flips and sliding window, as in a config.
+        num_workers: Processes that load images.
+
+    Returns:
+        A document for JSON, with keys of :class:`Evaluation`.
     """
-    ranked = [
-        (score["miou"], index)
-        for index, score in enumerate(numbers["image_scores"])
-        if score["miou"] is not None
-    ]
-    return [index for _, index in sorted(ranked)[:how_many]]
+    miou, accuracy, class_iou, class_precision, kappa = core.evaluate(
+        network, dataset, num_workers=num_workers, **test_config
+    )
+    return {
+        "images": len(dataset),
+        "miou": float(miou),
+        "accuracy": float(accuracy),
+        "kappa": float(kappa),
+        "class_iou": [float(value) for value in class_iou],
+        "class_precision": [float(value) for value in class_precision],
+        "test_config": test_config,
+        "model": f"{type(network).__module__}.{type(network).__qualname__}",
+    }
 
 
 @functools.lru_cache
@@ -225,16 +260,16 @@ def _names(dataset: Dataset, paths: list[str]) -> dict[str, str]:
     return dict(zip(("image", "label"), names))
 
 
-def _of_image(names: dict[str, str], counts: np.ndarray, boundary: np.ndarray) -> dict:
+def _of_image(names: dict[str, str], counts: np.ndarray, boundary: np.ndarray) -> ImageScore:
     numbers = scores(counts)
     _, predicted, labelled = areas(counts)
     occurs = predicted + labelled > 0
-    return {
+    return ImageScore(
         **names,
-        "miou": _plain(_mean(np.where(occurs, numbers["class_iou"], np.nan))),
-        "accuracy": _plain(numbers["accuracy"]),
-        "boundary_f1": _plain(_mean(boundary)),
-    }
+        miou=_plain(_mean(np.where(occurs, numbers["class_iou"], np.nan))),
+        accuracy=_plain(numbers["accuracy"]),
+        boundary_f1=_plain(_mean(boundary)),
+    )
 
 
 def _mean(values: np.ndarray) -> float:
@@ -247,6 +282,4 @@ def _plain(value: Any) -> Any:
     """Make arrays lists, and NaN, which JSON does not have, None."""
     if isinstance(value, np.ndarray):
         return [_plain(entry) for entry in value.tolist()]
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value

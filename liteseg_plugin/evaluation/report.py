@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -10,40 +9,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.errors import DataError, printable
-from liteseg_plugin.evaluation.evaluate import Evaluated, worst_images
-from liteseg_plugin.metrics.confusion import areas
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.evaluation.evaluate import Evaluated
+from liteseg_plugin.evaluation.result import HEADLINE, NUMBERS_FILE, Evaluation
 from liteseg_plugin.visualization import figures, html
 from liteseg_plugin.visualization.overlay import overlay
 
-NUMBERS_FILE = "metrics.json"
 PAGE_FILE = "index.html"
-FORMAT = 1
-"""Version of ``metrics.json``, which :func:`read` checks."""
 
-HEADLINE = {
-    "miou": "mIoU",
-    "accuracy": "Accuracy",
-    "kappa": "Kappa",
-    "dice": "Dice",
-    "precision": "Precision",
-    "recall": "Recall",
-    "boundary_f1": "Boundary F1",
-}
-"""The numbers of a whole evaluation, by their key, in the order in which they are shown."""
-
-_COMPARED = {
-    *HEADLINE,
-    "class_iou",
-    "class_boundary_f1",
-    "image_scores",
-    "classes",
-    "model",
-    "runtime",
-    "config",
-    "images",
-}
 _PICTURES = ("image", "truth", "prediction", "errors")
 _LISTED = 500  # images; metrics.json has all of them
 _WIDEST = 640  # pixels of a picture on the page
@@ -52,7 +27,7 @@ _RED = (60, 60, 235)  # BGR
 
 def write(
     folder: str | os.PathLike,
-    numbers: dict,
+    evaluation: Evaluation,
     evaluated: Evaluated,
     *,
     worst: int = 10,
@@ -62,9 +37,7 @@ def write(
 
     Args:
         folder: Made if need be; an earlier report in it is replaced.
-        numbers: What :func:`liteseg_plugin.evaluation.evaluate.evaluate` returned, with
-            ``classes`` (names and colours), ``model``, ``runtime``, ``config`` and
-            ``test_config``.
+        evaluation: What :func:`liteseg_plugin.evaluation.evaluate.evaluate` returned.
         evaluated: Model and data set, to draw the worst images.
         worst: How many images to draw.
         progress: Wraps the images to be drawn, as ``tqdm`` does.
@@ -73,21 +46,25 @@ def write(
         The path of the page.
     """
     folder = prepare(folder)
-    document = json.dumps({"format": FORMAT, **numbers}, indent=1)
-    (folder / NUMBERS_FILE).write_text(document, encoding="utf-8")
+    evaluation.save(folder)
     for part in ("figures", "worst"):
         (folder / part).mkdir(exist_ok=True)
     for name in _PICTURES:  # an earlier report may have had more
         for stale in (folder / "worst").glob(f"[0-9]*_{name}.jpg"):
             stale.unlink()
-    names = [entry["name"] for entry in numbers["classes"]]
-    matrix = np.array(numbers["confusion_matrix"])[:-1, :-1]
-    image_mious = [s["miou"] for s in numbers["image_scores"] if s["miou"] is not None]
+    class_scores = evaluation.class_scores()
+    names = [entry.name for entry in evaluation.classes]
+    matrix = np.array(evaluation.confusion_matrix)[:-1, :-1]
+    image_mious = [s.miou for s in evaluation.image_scores if s.miou is not None]
+    occurring = [row.iou for row in class_scores if row.occurs]
     drawn_figures = {
         "classes": figures.on_page(
             figures.scores_of_classes(
                 names,
-                {"IoU": _occurring(numbers), "Boundary F1": numbers["class_boundary_f1"]},
+                {
+                    "IoU": [row.iou if row.occurs else None for row in class_scores],
+                    "Boundary F1": evaluation.class_boundary_f1,
+                },
             ),
             "Bars of IoU and boundary F1 of each class; the table above has the numbers.",
             "IoU and boundary F1 by class.",
@@ -104,41 +81,26 @@ def write(
         ),
     }
     pictures = []
-    for rank, index in enumerate(progress(worst_images(numbers, worst)), start=1):
-        drawn = _draw(evaluated, index, numbers["classes"])
+    for rank, index in enumerate(progress(evaluation.worst_images(worst)), start=1):
+        drawn = _draw(evaluated, index, evaluation.classes)
         for name, jpeg in drawn.items():
             (folder / "worst" / f"{rank:02}_{name}.jpg").write_bytes(jpeg)
-        uris = [
-            {"name": name.capitalize(), "uri": html.data_uri(jpeg, "jpeg")}
-            for name, jpeg in drawn.items()
-        ]
-        pictures.append({**numbers["image_scores"][index], "pictures": uris})
-    for name, drawn in drawn_figures.items():
-        (folder / "figures" / f"{name}.png").write_bytes(drawn["png"])
-    occurring = [iou for iou in _occurring(numbers) if iou is not None]
+        uris = [{"name": name, "uri": html.data_uri(jpeg, "jpeg")} for name, jpeg in drawn.items()]
+        pictures.append((evaluation.image_scores[index], uris))
+    for name, figure in drawn_figures.items():
+        (folder / "figures" / f"{name}.png").write_bytes(figure.png)
     text = html.render(
         "evaluation.html",
-        headline=[(name, numbers[key]) for key, name in HEADLINE.items()],
-        settings=_settings(numbers["test_config"]),
+        evaluation=evaluation,
+        headline=[(name, getattr(evaluation, key)) for key, name in HEADLINE.items()],
+        settings=_settings(evaluation.test_config),
         absent=len(names) - len(occurring),
         miou_of_occurring=float(np.mean(occurring)) if occurring else None,
-        class_rows=_class_rows(numbers),
+        class_rows=class_scores,
         confusions=_confusions(names, matrix),
         figures=drawn_figures,
         worst=pictures,
-        listed=[numbers["image_scores"][i] for i in worst_images(numbers, _LISTED)],
-        **{
-            key: numbers[key]
-            for key in (
-                "model",
-                "runtime",
-                "config",
-                "images",
-                "seconds",
-                "boundary_tolerance",
-                "iou_of_absent",
-            )
-        },
+        listed=[evaluation.image_scores[i] for i in evaluation.worst_images(_LISTED)],
     )
     # File names may hold bytes that are no text.
     (folder / PAGE_FILE).write_text(text, encoding="utf-8", errors="replace")
@@ -158,73 +120,6 @@ def prepare(folder: str | os.PathLike) -> Path:
     return folder
 
 
-def read(path: str | os.PathLike) -> dict:
-    """Return the numbers of a report.
-
-    Args:
-        path: Its folder, or the ``metrics.json`` in it.
-
-    Raises:
-        DataError: If it is no report.
-    """
-    path = Path(path)
-    path = path / NUMBERS_FILE if path.is_dir() else path
-    try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
-        version, missing = numbers["format"], _COMPARED - numbers.keys()
-    except OSError as error:
-        raise DataError(
-            f"{path} is no report: {error.strerror}; `liteseg val --report DIR` makes one"
-        ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is no metrics.json of a report: {error!r}") from None
-    if version != FORMAT:
-        raise DataError(f"{path} has format {version!r}, not {FORMAT}; make the report anew")
-    if missing:
-        raise DataError(f"{path} is no metrics.json of a report: it lacks {sorted(missing)}")
-    return numbers
-
-
-def table(numbers: dict) -> str:
-    """Return the numbers as lines of text, in %."""
-    rows = _class_rows(numbers)
-    columns = ("iou", "precision", "recall", "dice", "boundary_f1", "share")
-    titles = ("IoU", "precision", "recall", "Dice", "boundary F1", "of pixels")
-    names = [printable(row["name"]) for row in rows]
-    width = max(map(len, names))
-    lines = [" " * width + "".join(f"{title:>13}" for title in titles)]
-    for name, row in zip(names, rows):
-        cells = (html.percent(row[c]) if row["occurs"] else "-" for c in columns)
-        lines.append(f"{name:{width}}" + "".join(f"{cell:>13}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _class_rows(numbers: dict) -> list[dict]:
-    _, _, labelled = areas(np.array(numbers["confusion_matrix"]))
-    return [
-        {
-            "name": entry["name"],
-            "color": "rgb({:d}, {:d}, {:d})".format(*entry["color"]),
-            "occurs": iou is not None,
-            "share": float(pixels / max(labelled.sum(), 1)),
-            **{
-                score: numbers[f"class_{score}"][index]
-                for score in ("iou", "precision", "recall", "dice", "boundary_f1")
-            },
-        }
-        for index, (entry, pixels, iou) in enumerate(
-            zip(numbers["classes"], labelled, _occurring(numbers))
-        )
-    ]
-
-
-def _occurring(numbers: dict) -> list[float | None]:
-    """Return the IoU of each class that occurs in truth or prediction, None for the others."""
-    _, predicted, labelled = areas(np.array(numbers["confusion_matrix"]))
-    occurs = predicted + labelled > 0
-    return [iou if there else None for iou, there in zip(numbers["class_iou"], occurs)]
-
-
 def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> list[dict]:
     """Return the largest confusions, by pixels."""
     wrong = matrix * ~np.eye(len(names), dtype=bool)
@@ -241,7 +136,7 @@ def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> lis
     ]
 
 
-def _draw(evaluated: Evaluated, index: int, classes: Sequence[dict]) -> dict[str, bytes]:
+def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dict[str, bytes]:
     """Return image, truth, prediction and errors of one image, each as the bytes of a JPEG."""
     dataset, segment = evaluated.dataset, evaluated.segment
     sample = dataset[index]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import paddle
@@ -17,6 +19,7 @@ from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.metrics.confusion import count_pixels
 from liteseg_plugin.runtimes.catalog import installed_for
 
@@ -25,6 +28,110 @@ REQUIRED_AGREEMENT = 0.9999
 
 ACCEPTED_MIOU_LOSS = 0.005
 """What mIoU may fall below the trained network's in a lower precision, as a fraction."""
+
+
+@dataclass(frozen=True)
+class RuntimeAgreement:
+    """How far one runtime agrees with the trained network.
+
+    Attributes:
+        agreement: Share of pixels that get the network's label, 0 to 1; mean over the images.
+        worst_image: The image with the smallest share.
+        worst_agreement: Its share.
+        miou: mIoU of the runtime, 0 to 1.
+        logit_difference: Largest absolute difference of a logit; None where the export gives
+            labels or probabilities.
+        largest_logit: Largest absolute logit of the network on that image; None likewise.
+    """
+
+    agreement: float
+    worst_image: str
+    worst_agreement: float
+    miou: float
+    logit_difference: float | None
+    largest_logit: float | None
+
+    def text(self) -> str:
+        """Return the agreement as words for the terminal."""
+        words = (
+            f"mIoU {self.miou:.4f}, {self.agreement:.4%} of pixels agree "
+            f"(worst image {self.worst_agreement:.4%})"
+        )
+        if self.logit_difference is not None:
+            words += f", logits differ by {self.logit_difference:.1e} of {self.largest_logit:.1f}"
+        return words
+
+
+@dataclass(frozen=True)
+class Verification:
+    """An exported model compared with the trained network.
+
+    Attributes:
+        precision: What the runtimes compute in.
+        images: Number of images.
+        miou: mIoU of the trained network, 0 to 1.
+        runtimes: The agreement of each runtime, by name.
+    """
+
+    precision: str
+    images: int
+    miou: float
+    runtimes: dict[str, RuntimeAgreement]
+
+    @property
+    def required(self) -> str:
+        """What each runtime must reach."""
+        if self.precision == "fp32":
+            return f"at least {REQUIRED_AGREEMENT:.2%} of pixels agree"
+        return f"mIoU at most {ACCEPTED_MIOU_LOSS:.3f} lower"
+
+    @property
+    def ok(self) -> bool:
+        """Whether each runtime reaches it, and there is one."""
+        if self.precision == "fp32":
+            right = [r.agreement >= REQUIRED_AGREEMENT for r in self.runtimes.values()]
+        else:
+            right = [self.miou - r.miou <= ACCEPTED_MIOU_LOSS for r in self.runtimes.values()]
+        return bool(right) and all(right)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return {"ok": self.ok, "required": self.required, **asdict(self)}
+
+    def text(self) -> str:
+        """Return the comparison as lines for the terminal."""
+        lines = [f"trained network   mIoU {self.miou:.4f} on {self.images} images"]
+        lines += [f"{name:18}{result.text()}" for name, result in self.runtimes.items()]
+        lines.append(f"{'ok' if self.ok else 'NOT ok'}: {self.required}")
+        return "\n".join(lines)
+
+
+@dataclass
+class _Tally:
+    """What is counted of one runtime, or of the network, image by image."""
+
+    num_classes: int
+    counts: np.ndarray = field(init=False)
+    agreements: dict[str, float] = field(default_factory=dict)
+    logits: list[tuple[float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros((self.num_classes + 1, self.num_classes + 1), "int64")
+
+    def miou(self) -> float:
+        return paddleseg_scores(self.counts)["miou"]
+
+    def result(self) -> RuntimeAgreement:
+        worst = min(self.agreements, key=lambda image: self.agreements[image])
+        difference, largest = max(self.logits, default=(None, None))
+        return RuntimeAgreement(
+            agreement=float(np.mean(list(self.agreements.values()))),
+            worst_image=worst,
+            worst_agreement=self.agreements[worst],
+            miou=self.miou(),
+            logit_difference=difference,
+            largest_logit=largest,
+        )
 
 
 def verify(
@@ -38,7 +145,7 @@ def verify(
     ignore_index: int = 255,
     runtimes: Sequence[str] | None = None,
     precision: str = "fp32",
-) -> dict:
+) -> Verification:
     """Compare label maps, mIoU and, where the export gives them, logits.
 
     Args:
@@ -52,25 +159,23 @@ def verify(
         runtimes: Names of runtimes; by default all that are installed and have the precision.
         precision: One of ``runtimes.base.PRECISIONS``.
 
-    Returns:
-        ``ok``, ``precision``, ``required``, ``images``, ``miou`` of the network, and for each
-        runtime ``agreement`` (share of pixels), ``worst_image`` with its ``worst_agreement``,
-        ``miou`` and
-        ``logit_difference`` (largest, with the largest logit; None for labels).
+    Raises:
+        DataError: If there are no images, or one or its label cannot be used.
     """
     exported = ExportedModel.read(path)
     names = list(runtimes or installed_for(exported, precision=precision))
     predictors = {name: Predictor(exported, name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
-    counts: dict[str, np.ndarray | int] = dict.fromkeys(("trained", *names), 0)
-    results: dict[str, dict] = {name: {"agreements": {}, "logits": []} for name in names}
+    trained = _Tally(num_classes)
+    tallies = {name: _Tally(num_classes) for name in names}
     images = 0
     network.eval()
     for image_path, label_path in pairs:
         images += 1
         image, truth = read_image(image_path, labelled=True), read_label(label_path)
+        size_hw = (image.shape[0], image.shape[1])
         try:
-            check_label(truth, image.shape[:2], num_classes, ignore_index)
+            check_label(truth, size_hw, num_classes, ignore_index)
         except DataError as error:
             raise DataError(about(image_path, label_path, error)) from None
         data = transforms({"img": str(image_path)})
@@ -78,48 +183,47 @@ def verify(
         with paddle.no_grad():
             labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)
         labels = labels.numpy()[0, 0]
-        counts["trained"] += count_pixels(labels, truth, num_classes, ignore_index)
+        trained.counts += count_pixels(labels, truth, num_classes, ignore_index)
         for name, predictor in predictors.items():
             output = predictor.run(predictor.preprocess(image))
-            guess = predictor.postprocess(output, image.shape[:2])
-            counts[name] += count_pixels(guess, truth, num_classes, ignore_index)
-            results[name]["agreements"][str(image_path)] = float((guess == labels).mean())
+            guess = predictor.postprocess(output, size_hw)
+            tally = tallies[name]
+            tally.counts += count_pixels(guess, truth, num_classes, ignore_index)
+            tally.agreements[str(image_path)] = label_agreement(guess, labels)
             if predictor.exported.output_op == "none":
-                difference = np.abs(output - logits.numpy()).max()
-                results[name]["logits"].append(
-                    (float(difference), float(np.abs(logits.numpy()).max()))
-                )
+                expected = logits.numpy()
+                difference = np.abs(output - expected).max()
+                tally.logits.append((float(difference), float(np.abs(expected).max())))
     if not images:
         raise DataError("there are no images to verify with")
-    report = {name: _summary(result, counts[name]) for name, result in results.items()}
-    miou = paddleseg_scores(counts["trained"])["miou"]
-    if precision == "fp32":
-        required = f"at least {REQUIRED_AGREEMENT:.2%} of pixels agree"
-        right = [result["agreement"] >= REQUIRED_AGREEMENT for result in report.values()]
-    else:
-        required = f"mIoU at most {ACCEPTED_MIOU_LOSS:.3f} lower"
-        right = [miou - result["miou"] <= ACCEPTED_MIOU_LOSS for result in report.values()]
-    return {
-        "ok": bool(right) and all(right),
-        "precision": precision,
-        "required": required,
-        "images": images,
-        "miou": miou,
-        "runtimes": report,
-    }
+    return Verification(
+        precision=precision,
+        images=images,
+        miou=trained.miou(),
+        runtimes={name: tally.result() for name, tally in tallies.items()},
+    )
 
 
-def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) -> dict:
+@dataclass(frozen=True)
+class SpotCheck:
+    """An export compared with the trained network on noise.
+
+    Attributes:
+        input_shapes: Shapes of the noise, each (N, 3, H, W).
+        agreement: Share of labels that are the network's, 0 to 1, by runtime.
+    """
+
+    input_shapes: list[tuple[int, int, int, int]]
+    agreement: dict[str, float]
+
+
+def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) -> SpotCheck:
     """Hold an export against the trained network on noise, without a data set.
 
     Args:
         network: The trained network.
         path: The exported folder.
         test_config: The config's settings of evaluation.
-
-    Returns:
-        ``input_shapes`` of the noise, and in ``agreement``, for each runtime that is installed,
-        the share of labels that are the network's.
 
     Raises:
         ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them, or scores of the
@@ -145,14 +249,14 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
             output = predictor.run(noise)
             _require_finite(output, f"the export in {exported.model.parent}, in {name},")
             guess = output if exported.output_op == "argmax" else output.argmax(axis=1)
-            equal.append(float((guess == labels.numpy()[:, 0]).mean()))
+            equal.append(label_agreement(guess, labels.numpy()[:, 0]))
         agreement[name] = min(equal)
         if agreement[name] < REQUIRED_AGREEMENT:
             raise ExportError(
                 f"the export in {exported.model.parent} does not give the trained network's labels "
                 f"in {name}: {agreement[name]:.4%} agree on noise; do not use it there"
             )
-    return {"input_shapes": [list(shape) for shape in shapes], "agreement": agreement}
+    return SpotCheck(input_shapes=shapes, agreement=agreement)
 
 
 def _require_finite(scores: np.ndarray, what: str) -> None:
@@ -163,17 +267,3 @@ def _require_finite(scores: np.ndarray, what: str) -> None:
             f"{what} gives NaN or infinity on noise ({wrong} of {scores.size} values); do not use "
             "it: take an earlier checkpoint"
         )
-
-
-def _summary(result: dict, counts: np.ndarray) -> dict:
-    agreements = result["agreements"]
-    worst = min(agreements, key=agreements.get)
-    difference, largest = max(result["logits"], default=(None, None))
-    return {
-        "agreement": float(np.mean(list(agreements.values()))),
-        "worst_image": worst,
-        "worst_agreement": agreements[worst],
-        "miou": paddleseg_scores(counts)["miou"],
-        "logit_difference": difference,
-        "largest_logit": largest,
-    }

@@ -17,6 +17,7 @@ from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, file_sha256, replace_files
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import onnx_file
 from liteseg_plugin.runtimes.onnxruntime import create_session
 from liteseg_plugin.system.files import scratch_folder
@@ -205,7 +206,7 @@ def _agreement(
     model: onnx.ModelProto, batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray]
 ) -> float:
     pairs = zip(_labels(model, batches), wanted)
-    return float(np.mean([(labels == others).mean() for labels, others in pairs]))
+    return float(np.mean([label_agreement(labels, others) for labels, others in pairs]))
 
 
 def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:

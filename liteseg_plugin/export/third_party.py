@@ -18,6 +18,7 @@ from liteseg_plugin.errors import ExportError, last_words
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.static_program import drop_feed_and_fetch, load, static_mode
 from liteseg_plugin.exported import ModelFiles
+from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import paddle_files
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.files import scratch_folder
@@ -140,7 +141,7 @@ def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> dict:
     elif scores:
         difference = _relative_difference(scores[0], _scores(files, images))
     return {
-        "agreement": float((output == expected).mean()),
+        "agreement": label_agreement(output, expected),
         "classes": len(np.unique(expected)),
         "difference": difference,
     }

@@ -10,6 +10,7 @@ import paddle
 from paddle import nn
 
 from liteseg_plugin import __version__
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.graph import ExportedNetwork
 from liteseg_plugin.export.onnx import convert
@@ -35,7 +36,7 @@ def export_model(
     output_op: str = "argmax",
     input_shape: Sequence[int | None] | None = None,
     scale: float = 1.0,
-    classes: Sequence[dict] = (),
+    classes: Sequence[ClassInfo] = (),
     provenance: dict[str, str] | None = None,
     onnx_opset: int | None = None,
 ) -> Path:
@@ -51,7 +52,7 @@ def export_model(
         output_op: ``argmax`` for labels, ``softmax`` for probabilities, ``none`` for logits.
         input_shape: (N, 3, H, W) of the graph's input; None (of all, or of one) leaves it open.
         scale: Evaluation scale; see :class:`ExportedNetwork`.
-        classes: Names and colours, ``{"name": "road", "color": [128, 64, 128]}``, in index order.
+        classes: Names and colours, in index order.
         provenance: Where the weights come from; written as it is.
         onnx_opset: Also write an ONNX file, of this operator set.
 
@@ -100,7 +101,7 @@ def export_model(
                 },
                 "liteseg": {
                     "evaluation_scale": scale,
-                    "classes": [dict(c) for c in classes],
+                    "classes": [entry.to_json() for entry in classes],
                     "onnx": ONNX_FILE if onnx_opset is not None else None,
                     "sha256": {name: file_sha256(Path(complete, name)) for name in files},
                     "provenance": {

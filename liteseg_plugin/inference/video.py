@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.inference.images import Result, check_results, check_utf8
 from liteseg_plugin.inference.pipeline import overlapped, write_label_map
@@ -186,7 +187,7 @@ def segment_source(
 
 def segment_video(
     segment: Callable[[np.ndarray], np.ndarray],
-    classes: Sequence[dict],
+    classes: Sequence[ClassInfo],
     frames: Frames,
     save_dir: str | os.PathLike,
     *,
@@ -200,7 +201,7 @@ def segment_video(
 
     Args:
         segment: Maps a frame to its class indices (H, W); a :class:`Predictor`, for one.
-        classes: ``{"name": ..., "color": [r, g, b]}`` in index order.
+        classes: In index order.
         frames: Where they come from; closed at the end.
         save_dir: Where ``overlay/NAME.mp4`` goes, with the frame rate. The video of a camera
             keeps its pace: frames are repeated where the model is slower.
@@ -271,7 +272,7 @@ class _OverlayVideo:
 
     def __init__(
         self,
-        classes: Sequence[dict],
+        classes: Sequence[ClassInfo],
         legend: bool,
         frames: Frames,
         folder: Path,

@@ -69,7 +69,7 @@ def _boundary(label: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.nd
 def _share_near(
     points: tuple[np.ndarray, np.ndarray],
     others: tuple[np.ndarray, np.ndarray],
-    shape_hw: tuple[int, int],
+    shape_hw: tuple[int, ...],
     num_classes: int,
 ) -> np.ndarray:
     """Return the share of points, by class, that have another of their class near, (C,)."""

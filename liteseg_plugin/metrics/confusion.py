@@ -91,7 +91,8 @@ def calculate_area(
     pred = pred.squeeze(1) if pred.ndim == 4 else pred
     label = label.squeeze(1) if label.ndim == 4 else label
     counts = confusion_matrix(pred, label, num_classes, ignore_index).numpy()
-    return tuple(map(paddle.to_tensor, areas(counts)))
+    hit, predicted, labelled = map(paddle.to_tensor, areas(counts))
+    return hit, predicted, labelled
 
 
 def areas(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
@@ -90,13 +92,13 @@ class Model:
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), result
 
 
-def class_shares(label: np.ndarray, classes: list[dict]) -> list[dict]:
+def class_shares(label: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict]:
     """Return name, CSS colour and share in 0..1 of the classes that occur, largest first."""
     found, counts = np.unique(label, return_counts=True)
     shares = [
         {
-            "name": classes[index]["name"],
-            "color": "rgb({}, {}, {})".format(*classes[index]["color"]),
+            "name": classes[index].name,
+            "color": classes[index].css,
             "share": count / label.size,
         }
         for index, count in zip(found.tolist(), counts.tolist())

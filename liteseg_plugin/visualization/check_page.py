@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.check.report import (
+    WEIGHT_FORMULA,
+    CheckReport,
+    Sample,
+    messages_by_kind,
+)
 from liteseg_plugin.datasets.validation import read_image, read_label
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
@@ -19,7 +25,7 @@ _WIDEST = 480  # pixels of a picture on the page
 _LISTED = 1000  # messages of one kind
 
 
-def write_page(report: dict, path: str | os.PathLike, *, progress: bool = True) -> Path:
+def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool = True) -> Path:
     """Write what :func:`liteseg_plugin.datasets.check.check` found, with overlays.
 
     Args:
@@ -30,30 +36,36 @@ def write_page(report: dict, path: str | os.PathLike, *, progress: bool = True) 
     Returns:
         The path.
     """
+    classes = [entry.info for entry in report.classes]
 
-    def draw(sample: dict) -> dict:
+    def draw(sample: Sample) -> dict[str, str]:
         return {
-            "split": sample["split"],
-            "image": os.path.relpath(sample["image"], report["data"]),
-            "uri": data_uri(_overlay(sample, report["classes"]), "jpeg"),
+            "split": sample.split,
+            "image": os.path.relpath(sample.image, report.data),
+            "uri": data_uri(_overlay(sample, classes), "jpeg"),
         }
 
-    pictures = process(draw, report["samples"], description="overlays", progress=progress)
-    findings = []
-    for severity in ("errors", "warnings"):
-        groups = defaultdict(list)
-        for entry in report[severity]:
-            groups[entry["kind"]].append(entry["message"])
-        findings.append((severity.capitalize(), groups))
-    page = render("check.html", report=report, findings=findings, pictures=pictures, listed=_LISTED)
+    pictures = process(draw, report.samples, description="overlays", progress=progress)
+    findings = [
+        ("Errors", messages_by_kind(report.errors)),
+        ("Warnings", messages_by_kind(report.warnings)),
+    ]
+    page = render(
+        "check.html",
+        report=report,
+        findings=findings,
+        pictures=pictures,
+        listed=_LISTED,
+        weight_formula=WEIGHT_FORMULA,
+    )
     # File names may hold bytes that are no text.
     atomic_write(path, page.encode("utf-8", errors="replace"))
     return Path(path)
 
 
-def _overlay(sample: dict, classes: list[dict]) -> bytes:
+def _overlay(sample: Sample, classes: list[ClassInfo]) -> bytes:
     """Return a JPEG of at most `_WIDEST` pixels width."""
-    image, label = read_image(sample["image"]), read_label(sample["label"])
+    image, label = read_image(sample.image), read_label(sample.label)
     width = min(_WIDEST, image.shape[1])
     size_wh = (width, max(1, round(image.shape[0] * width / image.shape[1])))
     image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)

@@ -7,8 +7,9 @@ import math
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Optional
 
 from liteseg_plugin.errors import DataError, printable
 
@@ -24,8 +25,48 @@ _CURVES = {"loss": "Train/loss", "lr": "Train/lr", "miou": "Evaluate/mIoU"}
 """The curves, and the tags that PaddleSeg gives them in VisualDL's records."""
 _METRICS = "metrics.csv"
 
+Points = list[tuple[int, Optional[float]]]
+"""Iteration and value, which is None where it was no number."""
 
-def read(path: str | os.PathLike) -> dict:
+
+@dataclass(frozen=True)
+class Run:
+    """The curves of one run.
+
+    Attributes:
+        name: The path that was given.
+        files: The files that were read.
+        loss: Of the training, since the point before.
+        lr: Learning rate.
+        miou: Of the evaluations, 0 to 1.
+    """
+
+    name: str
+    files: list[str]
+    loss: Points
+    lr: Points
+    miou: Points
+
+    def points(self, curve: str) -> Points:
+        """Return the points of ``loss``, ``lr`` or ``miou``."""
+        return {"loss": self.loss, "lr": self.lr, "miou": self.miou}[curve]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Return how the run ended, as one line for the terminal."""
+        parts = [printable(self.name)]
+        if losses := [(value, at) for at, value in self.loss if value is not None]:
+            parts.append(f"loss {losses[-1][0]:.4f} at iteration {losses[-1][1]}")
+        if mious := [(value, at) for at, value in self.miou if value is not None]:
+            best, at = max(mious)
+            parts.append(f"best mIoU {best:.4f} at iteration {at}, last {mious[-1][0]:.4f}")
+        return "; ".join(parts)
+
+
+def read(path: str | os.PathLike) -> Run:
     """Read the curves of one run.
 
     Of a folder are read, in this order: its ``metrics.csv``, which ``liteseg train`` writes, its
@@ -36,10 +77,6 @@ def read(path: str | os.PathLike) -> dict:
     Args:
         path: ``metrics.csv``, a log, a file of VisualDL's records, or a folder.
 
-    Returns:
-        ``name``, ``files``, and ``loss``, ``lr`` and ``miou``: lists of (iteration, value), the
-        value None where it was no number.
-
     Raises:
         DataError: If there is no such file, or none with a line of training or evaluation.
     """
@@ -47,12 +84,12 @@ def read(path: str | os.PathLike) -> dict:
     if not path.exists():
         raise DataError(f"no such log or folder: {path}")
     for files in _candidates(path):
-        curves: dict[str, list] = {name: [] for name in _CURVES}
+        curves: dict[str, Points] = {name: [] for name in _CURVES}
         for file in files:
             for name, points in _reader_of(file)(file).items():
                 _append(curves[name], points)
         if any(curves.values()):
-            return {"name": str(path), "files": [str(file) for file in files], **curves}
+            return Run(str(path), [str(file) for file in files], **curves)
     raise DataError(
         f"no line of PaddleSeg's training in {path}: there is neither '[TRAIN] epoch: ..., iter: "
         "...' nor '[EVAL] #Images: ...', nor metrics.csv of `liteseg train`, nor records of "
@@ -60,24 +97,25 @@ def read(path: str | os.PathLike) -> dict:
     )
 
 
-def draw(runs: Sequence[dict]) -> Callable[[Figure], None]:
+def draw(runs: Sequence[Run]) -> Callable[[Figure], None]:
     """Return what draws loss, learning rate and mIoU of runs against the iteration.
 
     Args:
         runs: What :func:`read` returned.
     """
     labels = {"loss": "loss", "lr": "learning rate", "miou": "mIoU, %"}
-    names = _short_names([run["name"] for run in runs])
+    names = _short_names([run.name for run in runs])
 
     def figure_of(figure: Figure) -> None:
-        shown = [name for name in _CURVES if any(run[name] for run in runs)]
+        shown = [name for name in _CURVES if any(run.points(name) for run in runs)]
         figure.set_size_inches(7, 0.6 + 2.2 * len(shown) + 0.2 * len(runs))
         rows = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
         for axes, curve in zip(rows, shown):
             for number, run in enumerate(runs):
-                iterations = [iteration for iteration, _ in run[curve]]
+                points = run.points(curve)
+                iterations = [iteration for iteration, _ in points]
                 factor = 100 if curve == "miou" else 1
-                values = [math.nan if v is None else v * factor for _, v in run[curve]]
+                values = [math.nan if v is None else v * factor for _, v in points]
                 # A marker for each evaluation: between them nothing was measured.
                 marker = "o" if curve == "miou" or len(values) == 1 else None
                 axes.plot(iterations, values, color=f"C{number}", marker=marker, ms=4, lw=1.4)
@@ -87,22 +125,6 @@ def draw(runs: Sequence[dict]) -> Callable[[Figure], None]:
         figure.legend(lines, names, loc="outside upper left", ncols=1)
 
     return figure_of
-
-
-def table(runs: Sequence[dict]) -> str:
-    """Return how each run ended, a line a run."""
-    lines = []
-    for run in runs:
-        parts = [printable(run["name"])]
-        for curve in ("loss", "miou"):
-            points = [(value, at) for at, value in run[curve] if value is not None]
-            if points and curve == "loss":
-                parts.append(f"loss {points[-1][0]:.4f} at iteration {points[-1][1]}")
-            elif points:
-                best, at = max(points)
-                parts.append(f"best mIoU {best:.4f} at iteration {at}, last {points[-1][0]:.4f}")
-        lines.append("; ".join(parts))
-    return "\n".join(lines)
 
 
 def _candidates(path: Path) -> list[list[Path]]:
@@ -120,13 +142,13 @@ def _time(path: Path) -> tuple[float, str]:
     return path.stat().st_mtime, path.name
 
 
-def _reader_of(path: Path) -> Callable[[Path], dict[str, list]]:
+def _reader_of(path: Path) -> Callable[[Path], dict[str, Points]]:
     if path.suffix == ".csv":
         return _read_metrics
     return _read_records if "vdlrecords" in path.name else _read_log
 
 
-def _read_metrics(path: Path) -> dict[str, list]:
+def _read_metrics(path: Path) -> dict[str, Points]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         if missing := {"iteration", *_CURVES} - {*(reader.fieldnames or ())}:
@@ -138,8 +160,8 @@ def _read_metrics(path: Path) -> dict[str, list]:
     }
 
 
-def _read_log(path: Path) -> dict[str, list]:
-    curves: dict[str, list] = {name: [] for name in _CURVES}
+def _read_log(path: Path) -> dict[str, Points]:
+    curves: dict[str, Points] = {name: [] for name in _CURVES}
     at = 0
     with path.open("rb") as file:
         for line in file:
@@ -160,7 +182,7 @@ def _read_log(path: Path) -> dict[str, list]:
     return curves
 
 
-def _read_records(path: Path) -> dict[str, list]:
+def _read_records(path: Path) -> dict[str, Points]:
     from visualdl import LogReader
 
     try:
@@ -175,7 +197,7 @@ def _read_records(path: Path) -> dict[str, list]:
         raise DataError(f"cannot read VisualDL's records {path}: {error}") from error
 
 
-def _append(points: list, more: list) -> None:
+def _append(points: Points, more: Points) -> None:
     """Add points; those already there from the first new iteration on are replaced."""
     for iteration, value in more:
         while points and points[-1][0] >= iteration:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -12,38 +14,58 @@ from matplotlib.figure import Figure
 
 from liteseg_plugin.visualization.html import data_uri
 
+Drawing = Callable[[Figure], None]
+"""Draws on an empty figure."""
+
 _LIGHT = {"ground": "#ffffff", "text": "#1c1e21", "line": "#d8dce1"}
 _DARK = {"ground": "#14171a", "text": "#e6e8ea", "line": "#3a4047"}
 _WIDTH = 4.2  # inches: the text stays readable on a phone
 _BLUE, _ORANGE = "#3f8fd2", "#e08a2e"
 
 
-def on_page(draw: Callable[[Figure], None], alt: str, caption: str) -> dict[str, str | bytes]:
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure for light and for dark pages.
+
+    Attributes:
+        png: The bytes of a file, on light ground.
+        light: The figure on light ground, as a data URI.
+        dark: The figure on dark ground, as a data URI.
+        width: On the page, in CSS units.
+        alt: What the figure says, for those who do not see it.
+        caption: The line below it.
+    """
+
+    png: bytes
+    light: str
+    dark: str
+    width: str
+    alt: str
+    caption: str
+
+
+def on_page(draw: Drawing, alt: str, caption: str) -> PageFigure:
     """Draw a figure twice, for light and for dark pages.
 
     Args:
         draw: Draws on an empty figure.
         alt: What the figure says, for those who do not see it.
         caption: The line below it.
-
-    Returns:
-        ``png`` (the bytes of a file), ``light``, ``dark`` (data URIs), ``width`` on the page,
-        ``alt`` and ``caption``.
     """
     light, dark = io.BytesIO(), io.BytesIO()
     inches = _save(draw, light, dark=False, form="png")
     _save(draw, dark, dark=True, form="png")
-    return {
-        "png": light.getvalue(),
-        "light": data_uri(light.getvalue(), "png"),
-        "dark": data_uri(dark.getvalue(), "png"),
-        "width": f"{inches * 80:.0f}px",  # at which its text is as large as the page's
-        "alt": alt,
-        "caption": caption,
-    }
+    return PageFigure(
+        png=light.getvalue(),
+        light=data_uri(light.getvalue(), "png"),
+        dark=data_uri(dark.getvalue(), "png"),
+        width=f"{inches * 80:.0f}px",  # at which its text is as large as the page's
+        alt=alt,
+        caption=caption,
+    )
 
 
-def save(draw: Callable[[Figure], None], path: str | Path) -> None:
+def save(draw: Drawing, path: str | Path) -> None:
     """Write a figure on light ground, in the format that the path ends in.
 
     Raises:
@@ -53,12 +75,10 @@ def save(draw: Callable[[Figure], None], path: str | Path) -> None:
     _save(draw, path, dark=False, form=Path(path).suffix[1:] or "png")
 
 
-def _save(
-    draw: Callable[[Figure], None], file: io.BytesIO | str | Path, dark: bool, form: str
-) -> float:
+def _save(draw: Drawing, file: io.BytesIO | str | Path, dark: bool, form: str) -> float:
     """Return the width in inches."""
     theme = _DARK if dark else _LIGHT
-    settings = {
+    settings: Any = {  # by keys that matplotlib lists as literals
         "figure.facecolor": theme["ground"],
         "axes.facecolor": theme["ground"],
         "axes.edgecolor": theme["line"],
@@ -81,7 +101,7 @@ def _save(
     return float(figure.get_figwidth())
 
 
-def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | None]]):
+def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | None]]) -> Drawing:
     """Return what draws scores in 0..1, a row of bars a class.
 
     Args:
@@ -95,10 +115,8 @@ def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | N
         rows = np.arange(len(names))
         height = 0.8 / len(scores)
         for number, ((score, values), color) in enumerate(zip(scores.items(), (_BLUE, _ORANGE))):
-            values = [0 if value is None else value * 100 for value in values]
-            axes.barh(
-                rows + (number + 0.5) * height - 0.4, values, height, label=score, color=color
-            )
+            shown = [0 if value is None else value * 100 for value in values]
+            axes.barh(rows + (number + 0.5) * height - 0.4, shown, height, label=score, color=color)
         axes.set_yticks(rows, _short(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, 100)
@@ -109,7 +127,7 @@ def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | N
     return draw
 
 
-def confusion(names: Sequence[str], matrix: np.ndarray):
+def confusion(names: Sequence[str], matrix: np.ndarray) -> Drawing:
     """Return what draws a confusion matrix, each row in % of its class.
 
     Args:
@@ -140,13 +158,13 @@ def confusion(names: Sequence[str], matrix: np.ndarray):
     return draw
 
 
-def histogram(values: Sequence[float], label: str):
+def histogram(values: Sequence[float], label: str) -> Drawing:
     """Return what draws how often values in 0..1 occur."""
 
     def draw(figure: Figure) -> None:
         figure.set_size_inches(_WIDTH, 2.2)
         axes = figure.subplots()
-        axes.hist(np.multiply(values, 100), bins=np.arange(0, 101, 5), color=_BLUE)
+        axes.hist(np.multiply(values, 100), bins=list(range(0, 101, 5)), color=_BLUE)
         axes.set_xlim(0, 100)
         axes.set_xlabel(label)
         axes.set_ylabel("images")
@@ -154,7 +172,7 @@ def histogram(values: Sequence[float], label: str):
     return draw
 
 
-def differences(names: Sequence[str], values: Sequence[float], label: str):
+def differences(names: Sequence[str], values: Sequence[float], label: str) -> Drawing:
     """Return what draws signed differences, a bar a name, better ones to the right."""
 
     def draw(figure: Figure) -> None:

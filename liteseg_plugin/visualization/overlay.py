@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, printable
 from liteseg_plugin.system.files import atomic_write
-
-if TYPE_CHECKING:
-    pass
-
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _Written = TypeVar("_Written")
 
 
-def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
+def indexed_image(label: np.ndarray, classes: Sequence[ClassInfo]) -> Image.Image:
     """Return class indices (H, W) as an image that holds them, with the classes' palette.
 
     Raises:
@@ -32,7 +29,7 @@ def indexed_image(label: np.ndarray, classes: Sequence[dict]) -> Image.Image:
     if highest > 255:
         raise DataError(f"class {highest} does not fit a label image, which is 8-bit: 0 to 255")
     indexed = Image.fromarray(label.astype(np.uint8))
-    indexed.putpalette([value for entry in classes for value in entry["color"]])
+    indexed.putpalette([value for entry in classes for value in entry.color_rgb])
     return indexed
 
 
@@ -54,7 +51,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
 def overlay(
     image: np.ndarray,
     label: np.ndarray,
-    classes: Sequence[dict],
+    classes: Sequence[ClassInfo],
     *,
     weight: float = 0.55,
     legend: bool = True,
@@ -64,7 +61,7 @@ def overlay(
     Args:
         image: (H, W, 3) of uint8, BGR.
         label: Class indices (H, W); indices without a class stay uncoloured.
-        classes: ``{"name": ..., "color": [r, g, b]}`` in index order.
+        classes: In index order.
         weight: Share of the label's colour.
         legend: Whether to list the classes that occur.
 
@@ -81,10 +78,10 @@ def overlay(
     return np.vstack([blended, legend_bar(present, image.shape[1])])
 
 
-def colorize(label: np.ndarray, classes: Sequence[dict]) -> np.ndarray:
+def colorize(label: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
     """Return the colours (H, W, 3), BGR, of class indices (H, W); black where there is no class."""
     palette = np.zeros((256, 3), np.uint8)
-    palette[: len(classes)] = [entry["color"][::-1] for entry in classes]
+    palette[: len(classes)] = [entry.color_bgr for entry in classes]
     return palette[np.clip(label, 0, 255)]
 
 
@@ -108,11 +105,11 @@ def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: i
     return np.hstack(columns[:-1])
 
 
-def legend_bar(classes: Sequence[dict], width: int) -> np.ndarray:
+def legend_bar(classes: Sequence[ClassInfo], width: int) -> np.ndarray:
     """Draw colour and name of classes, in as many rows as ``width`` pixels make necessary.
 
     Args:
-        classes: ``{"name": ..., "color": [r, g, b]}``.
+        classes: To list, in this order.
         width: Width of the result in pixels.
 
     Returns:
@@ -120,7 +117,7 @@ def legend_bar(classes: Sequence[dict], width: int) -> np.ndarray:
     """
     row_height, size, x, rows, places = 18, 0.4, 6, 1, []
     for entry in classes:
-        (text_width, _), _ = cv2.getTextSize(entry["name"], _FONT, size, 1)
+        (text_width, _), _ = cv2.getTextSize(entry.name, _FONT, size, 1)
         if x > 6 and x + text_width + 18 > width:
             rows, x = rows + 1, 6
         places.append((x, rows - 1))
@@ -128,8 +125,6 @@ def legend_bar(classes: Sequence[dict], width: int) -> np.ndarray:
     canvas = np.full((rows * row_height + 6, width, 3), 255, np.uint8)
     for entry, (x, row) in zip(classes, places):
         y = row * row_height + 4
-        cv2.rectangle(canvas, (x, y + 2), (x + 10, y + 12), entry["color"][::-1], cv2.FILLED)
-        cv2.putText(
-            canvas, entry["name"], (x + 14, y + 12), _FONT, size, (40, 40, 40), 1, cv2.LINE_AA
-        )
+        cv2.rectangle(canvas, (x, y + 2), (x + 10, y + 12), entry.color_bgr, cv2.FILLED)
+        cv2.putText(canvas, entry.name, (x + 14, y + 12), _FONT, size, (40, 40, 40), 1, cv2.LINE_AA)
     return canvas

@@ -20,7 +20,6 @@ from liteseg_plugin.datasets.check import (
     Split,
     check,
     from_folder,
-    summary,
 )
 from liteseg_plugin.datasets.validation import Pair
 from liteseg_plugin.errors import DataError
@@ -39,7 +38,7 @@ def street(clean, tmp_path):
 
 
 def look(root, **options):
-    return check(from_folder(root, **options), progress=False)
+    return check(from_folder(root, **options), progress=False).to_json()
 
 
 def kinds(entries):
@@ -52,7 +51,7 @@ def one(entries, kind):
 
 
 def test_kept_pixels_are_those_of_the_loss():
-    from liteseg_plugin.losses.ohem import ohem
+    from liteseg_plugin.losses import ohem
 
     assert ohem.PIXELS_PER_KEPT == PIXELS_PER_KEPT
 
@@ -209,7 +208,7 @@ def test_page_is_one_file_and_escapes_names(street):
     shutil.copy(street / "annot/train_0000.png", street / "annot/x.png")
     with (street / "train.txt").open("a") as listing:
         listing.write(f"images/{nasty} annot/x.png\n")
-    report = look(street)
+    report = check(from_folder(street), progress=False)
     text = write_page(report, street / "page.html").read_text(encoding="utf-8")
     assert "<script" not in text and "&lt;script&gt;" in text
     assert not re.findall(r"(?:src|href)=\"(?!data:)", text) and "://" not in text
@@ -221,7 +220,7 @@ def test_page_is_one_file_and_escapes_names(street):
 def test_summary_shows_some_and_counts_the_rest(street):
     for path in (street / "annot").glob("*"):
         cv2.imwrite(str(path), np.full((48, 64), 99, np.uint8))
-    text = summary(look(street), shown=2)
+    text = check(from_folder(street), progress=False).text(shown=2)
     assert text.count("label values out of range") == 2
     assert "label-range: 5 more" in text and "errors: 7" in text
 
@@ -303,9 +302,9 @@ def test_names_that_are_no_text(street, capsys):
             pairs.append(str(path))
     data = DataSet(str(street), [Split("train", [Pair(*pairs[::2]), Pair(*pairs[1::2])])], 255, 11)
     report = check(data, progress=False)
-    assert len(report["errors"]) >= 2  # of the empty files
-    json.dumps(report).encode()
-    print(summary(report))
+    assert len(report.errors) >= 2  # of the empty files
+    json.dumps(report.to_json()).encode()
+    print(report.text())
     assert r"stra\udcdfe_1.png" in capsys.readouterr().out
     assert write_page(report, street / "page.html").is_file()
 

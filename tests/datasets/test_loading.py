@@ -36,7 +36,7 @@ from paddleseg.transforms import (  # noqa: E402
     functional,
 )
 
-from liteseg_plugin.datasets import loading  # noqa: E402
+from liteseg_plugin.datasets import fast_transforms, loading  # noqa: E402
 from liteseg_plugin.training.batches import Batches  # noqa: E402
 
 SCRIPT = Path(__file__).parents[1] / "data" / "paddleseg_script.py"
@@ -214,14 +214,16 @@ def test_part_of_resized_image_is_that_of_the_whole():
     for image, size_wh, box in parts(300):
         x1, y1, x2, y2 = box
         whole = cv2.resize(image.astype(np.float32), size_wh)[y1:y2, x1:x2]
-        np.testing.assert_allclose(loading.resize_part(image, size_wh, box), whole, atol=0.01)
+        np.testing.assert_allclose(
+            fast_transforms.resize_part(image, size_wh, box), whole, atol=0.01
+        )
 
 
 def test_part_of_resized_label_is_that_of_the_whole():
     for image, size_wh, box in parts(300):
         x1, y1, x2, y2 = box
         whole = cv2.resize(image[..., 0], size_wh, interpolation=cv2.INTER_NEAREST)[y1:y2, x1:x2]
-        part = loading.resize_label_part(image[..., 0], size_wh, box)
+        part = fast_transforms.resize_label_part(image[..., 0], size_wh, box)
         np.testing.assert_array_equal(part, whole)
 
 
@@ -229,7 +231,7 @@ def test_part_of_resized_image_costs_what_the_part_costs(monkeypatch):
     sizes = []
     monkeypatch.setattr(functional, "resize", lambda part, *_: sizes.append(part.shape) or part)
     image = np.zeros((1024, 2048, 3), np.uint8)
-    loading.resize_part(image, (3072, 1536), (1500, 600, 2524, 1112))
+    fast_transforms.resize_part(image, (3072, 1536), (1500, 600, 2524, 1112))
     # 1024x512 of 3/2, so 683x342, and at most two blocks of 2 at either side.
     assert sizes[0][0] <= 342 + 8
     assert sizes[0][1] <= 683 + 8
@@ -240,7 +242,7 @@ def test_hue_is_paddlesegs(stock_hue, delta):
     colours = np.random.default_rng(2).integers(0, 256, (512, 512, 3), np.uint8)
     colours[:16] = np.arange(16 * 512).reshape(16, 512, 1) % 256  # greys
     image = Image.fromarray(colours)
-    fast = np.asarray(loading.hue(image, delta, delta))
+    fast = np.asarray(fast_transforms.hue(image, delta, delta))
     stock_hue()
     np.testing.assert_array_equal(fast, np.asarray(functional.hue(image, delta, delta)))
 

@@ -81,8 +81,8 @@ def test_data_set_says_what_the_checker_says(street, spoil, mode, kind):
     with pytest.raises(DataError) as raised:
         dataset[0]
     assert len(dataset[1]["label"]) > 0
-    (found,) = check(from_folder(street), progress=False)["errors"]
-    assert str(raised.value) == found["message"]
+    (found,) = check(from_folder(street), progress=False).errors
+    assert str(raised.value) == found.message
     assert [type(operation) for operation in dataset.transforms.transforms] == [Normalize]
 
 
@@ -91,8 +91,8 @@ def test_prediction_says_it_too(street):
     cut(image)
     with pytest.raises(DataError) as raised:
         Compose([Normalize()])({"img": str(image)})
-    (found,) = check(from_folder(street), progress=False)["errors"]
-    assert str(raised.value) == found["message"]
+    (found,) = check(from_folder(street), progress=False).errors
+    assert str(raised.value) == found.message
 
 
 def test_broken_line_of_a_list(street):
@@ -100,16 +100,16 @@ def test_broken_line_of_a_list(street):
         listing.write("images/my street.png annot/x.png\n")
     with pytest.raises(DataError) as raised:
         Dataset("train", str(street), [Normalize()], 11, train_path=str(street / "train.txt"))
-    (found,) = check(from_folder(street), progress=False)["errors"]
-    assert str(raised.value) == found["message"]
+    (found,) = check(from_folder(street), progress=False).errors
+    assert str(raised.value) == found.message
 
 
 def test_empty_list(street):
     (street / "train.txt").write_text("")
     with pytest.raises(DataError) as raised:
         Dataset("train", str(street), [Normalize()], 11)
-    (found,) = check(from_folder(street), progress=False)["errors"]
-    assert str(raised.value) == found["message"]
+    (found,) = check(from_folder(street), progress=False).errors
+    assert str(raised.value) == found.message
 
 
 @pytest.mark.parametrize(

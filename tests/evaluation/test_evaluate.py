@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import gc
+import json
 import threading
 import weakref
 from pathlib import Path
@@ -24,9 +26,10 @@ from paddleseg.transforms import Compose, Normalize  # noqa: E402
 from paddleseg.utils import metrics  # noqa: E402
 
 from liteseg_plugin.datasets import loading  # noqa: E402
+from liteseg_plugin.datasets.base import ClassInfo  # noqa: E402
 from liteseg_plugin.errors import DataError  # noqa: E402
-from liteseg_plugin.evaluation import report  # noqa: E402
-from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained, worst_images  # noqa: E402
+from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained  # noqa: E402
+from liteseg_plugin.evaluation.result import Evaluation, ImageScore  # noqa: E402
 from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
@@ -72,20 +75,20 @@ def nothing(sample):
 def test_evaluate_by_hand(parallel):
     dataset = FakeDataset(3)
     numbers = evaluate(Evaluated(dataset, first_pixels_wrong, parallel))
-    assert numbers["confusion_matrix"] == [[123, 3, 0], [0, 0, 0], [0, 0, 0]]
-    assert numbers["class_iou"] == [123 / 126, 0]
-    assert numbers["accuracy"] == 123 / 126
-    assert numbers["images"] == 3
-    assert [s["accuracy"] for s in numbers["image_scores"]] == [1, 41 / 42, 40 / 42]
-    assert [s["miou"] for s in numbers["image_scores"]] == [1, 41 / 42 / 2, 40 / 42 / 2]
-    assert numbers["image_scores"][0] == {
-        "image": "images/0.png",
-        "label": "annot/0.png",
-        "miou": 1,
-        "accuracy": 1,
-        "boundary_f1": None,  # neither truth nor prediction has a boundary
-    }
-    assert worst_images(numbers, 2) == [2, 1]
+    assert numbers.confusion_matrix == [[123, 3, 0], [0, 0, 0], [0, 0, 0]]
+    assert numbers.class_iou == [123 / 126, 0]
+    assert numbers.accuracy == 123 / 126
+    assert numbers.images == 3
+    assert [s.accuracy for s in numbers.image_scores] == [1, 41 / 42, 40 / 42]
+    assert [s.miou for s in numbers.image_scores] == [1, 41 / 42 / 2, 40 / 42 / 2]
+    assert numbers.image_scores[0] == ImageScore(
+        image="images/0.png",
+        label="annot/0.png",
+        miou=1,
+        accuracy=1,
+        boundary_f1=None,  # neither truth nor prediction has a boundary
+    )
+    assert numbers.worst_images(2) == [2, 1]
 
 
 @pytest.mark.parametrize("parallel", [1, 2])
@@ -104,9 +107,9 @@ def test_evaluate_without_a_pixel_that_counts_has_no_numbers():
     dataset = FakeDataset(2)
     dataset.ignore_index = 0
     numbers = evaluate(Evaluated(dataset, first_pixels_wrong))
-    assert numbers["accuracy"] is numbers["kappa"] is numbers["boundary_f1"] is None
-    assert [s["miou"] for s in numbers["image_scores"]] == [None, None]
-    assert worst_images(numbers, 2) == []
+    assert numbers.accuracy is numbers.kappa is numbers.boundary_f1 is None
+    assert [s.miou for s in numbers.image_scores] == [None, None]
+    assert numbers.worst_images(2) == []
 
 
 def test_evaluate_refuses_an_empty_list():
@@ -159,9 +162,9 @@ def test_evaluate_equals_paddleseg_on_real_frames():
         kappa=metrics.kappa(*areas),
     )
     for name, value in vars(expected).items():
-        np.testing.assert_allclose(numbers[name], value, atol=1e-4, err_msg=name)
-    assert 0.5 < numbers["miou"] < 0.99
-    assert 0.3 < numbers["boundary_f1"] < 1
+        np.testing.assert_allclose(getattr(numbers, name), value, atol=1e-4, err_msg=name)
+    assert 0.5 < numbers.miou < 0.99
+    assert 0.3 < numbers.boundary_f1 < 1
 
 
 def test_labels_of_any_depth_give_the_same_scores(tmp_path, pointwise):
@@ -178,11 +181,11 @@ def test_labels_of_any_depth_give_the_same_scores(tmp_path, pointwise):
                 "val", str(tmp_path), [Normalize()], 5, val_path=str(tmp_path / "val.txt")
             )
             scores[kind, cls, "theirs"] = core.evaluate(network, dataset, print_detail=False)[0]
-            scores[kind, cls, "ours"] = evaluate(trained(network, dataset, {}))["miou"]
+            scores[kind, cls, "ours"] = evaluate(trained(network, dataset, {})).miou
             # As for an export: its transforms are not the data set's, and serve others, too.
             copied, compose = copy.copy(dataset), Compose([Normalize()])
             copied.transforms = compose
-            scores[kind, cls, "export"] = evaluate(trained(network, copied, {}))["miou"]
+            scores[kind, cls, "export"] = evaluate(trained(network, copied, {})).miou
             assert len(compose.transforms) == 1
     assert len(scores) == 12 and 0 < max(scores.values())
     np.testing.assert_allclose(list(scores.values()), scores[np.uint8, Dataset, "theirs"])
@@ -190,8 +193,19 @@ def test_labels_of_any_depth_give_the_same_scores(tmp_path, pointwise):
 
 def test_tables_give_the_terminal_no_orders():
     numbers = evaluate(Evaluated(FakeDataset(2), first_pixels_wrong))
-    classes = [{"name": name, "color": [0, 0, 0]} for name in ("a\x1b[2J", "b\nmIoU 100")]
-    numbers = {**numbers, "classes": classes}
-    header, *rows = report.table(numbers).split("\n")
+    classes = [ClassInfo(name, (0, 0, 0)) for name in ("a\x1b[2J", "b\nmIoU 100")]
+    header, *rows = dataclasses.replace(numbers, classes=classes).text().split("\n")
     assert [row.split("  ")[0] for row in rows] == [r"a\x1b[2J", r"b\nmIoU 100"]
     assert len({len(line) for line in (header, *rows)}) == 1
+
+
+def test_evaluation_is_read_as_it_was_saved(tmp_path):
+    numbers = evaluate(Evaluated(FakeDataset(3), first_pixels_wrong), model="m", config="c.yml")
+    numbers.save(tmp_path)
+    assert Evaluation.read(tmp_path) == numbers
+    assert [entry.name for entry in numbers.classes] == ["0", "1"]
+    document = {**numbers.to_json(), "format": 1}
+    del document["kappa"]
+    (tmp_path / "metrics.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"is no metrics\.json of a report: .*kappa"):
+        Evaluation.read(tmp_path)

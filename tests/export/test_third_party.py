@@ -16,7 +16,7 @@ from paddleseg.models.pp_liteseg import PPLiteSeg as StockPPLiteSeg
 
 from liteseg_plugin.cli import main
 from liteseg_plugin.errors import ExportError
-from liteseg_plugin.evaluation.benchmark import export_as_paddleseg
+from liteseg_plugin.evaluation.benchmark_exports import export_as_paddleseg
 from liteseg_plugin.export import third_party
 from liteseg_plugin.export.fixed_shape import fix_shape
 from liteseg_plugin.export.onnx import DEFAULT_OPSET

@@ -18,6 +18,7 @@ from paddleseg.deploy.infer import DeployConfig
 from paddleseg.transforms import Compose, Normalize
 
 from liteseg_plugin.cli import main
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.verify import spot_check
 from liteseg_plugin.export.writer import export_model
@@ -232,7 +233,7 @@ def test_exported_graph_has_no_bilinear_interp(exported):
 
 
 def test_deploy_yaml_is_true(pointwise, tmp_path):
-    classes = [{"name": str(i), "color": [i, i, i]} for i in range(5)]
+    classes = [ClassInfo(str(i), (i, i, i)) for i in range(5)]
     path = export_model(
         pointwise(),
         tmp_path / "new" / "folder",
@@ -248,7 +249,8 @@ def test_deploy_yaml_is_true(pointwise, tmp_path):
     assert deploy["transforms"] == TRANSFORMS
     assert deploy["input_shape"] == [-1, 3, -1, -1]  # as PaddleSeg writes it
     assert (deploy["output_op"], deploy["output_dtype"]) == ("argmax", "int32")
-    assert own["classes"] == classes and own["evaluation_scale"] == 1.0
+    assert own["classes"] == [{"name": str(i), "color": [i, i, i]} for i in range(5)]
+    assert own["evaluation_scale"] == 1.0
     assert own["provenance"]["weights_sha256"] == "0" * 64
     assert own["provenance"]["paddle"] == paddle.__version__
     assert Predictor(path.parent).exported.classes == classes
@@ -577,16 +579,16 @@ def test_predictor_refuses_an_output_that_is_not_the_graphs(pointwise, tmp_path,
 
 
 def test_predictor_refuses_scores_of_other_classes(pointwise, tmp_path):
-    classes = [{"name": str(i), "color": [i, i, i]} for i in range(5)]
+    classes = [ClassInfo(str(i), (i, i, i)) for i in range(5)]
     export_model(pointwise(), tmp_path, transforms=TRANSFORMS, output_op="softmax", classes=classes)
     Predictor(tmp_path)(photo((24, 32)))
-    spoil(tmp_path, "liteseg", classes=classes[:4])
+    spoil(tmp_path, "liteseg", classes=[entry.to_json() for entry in classes[:4]])
     with pytest.raises(ExportError, match=r"names 4 classes, the model in .* gives scores of 5"):
         Predictor(tmp_path)(photo((24, 32)))
 
 
 def test_export_refuses_more_classes_than_label_images_hold(pointwise, tmp_path):
-    classes = [{"name": str(i), "color": [0, 0, 0]} for i in range(257)]
+    classes = [ClassInfo(str(i), (0, 0, 0)) for i in range(257)]
     with pytest.raises(ExportError, match="257 classes; label images are 8-bit"):
         export_model(pointwise(), tmp_path, transforms=TRANSFORMS, classes=classes)
 

@@ -16,6 +16,7 @@ import pytest
 import requests
 from PIL import Image
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.serving import demo
@@ -27,7 +28,7 @@ PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 
 
 def test_class_shares_are_sorted_and_leave_unknown_labels_out():
-    classes = [{"name": "road", "color": [1, 2, 3]}, {"name": "sky", "color": [4, 5, 6]}]
+    classes = [ClassInfo("road", (1, 2, 3)), ClassInfo("sky", (4, 5, 6))]
     assert class_shares(np.array([[0, 1], [1, 255]]), classes) == [
         {"name": "sky", "color": "rgb(4, 5, 6)", "share": 0.5},
         {"name": "road", "color": "rgb(1, 2, 3)", "share": 0.25},

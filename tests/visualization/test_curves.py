@@ -83,14 +83,14 @@ def test_curves_of_a_real_run(run, trained, tmp_path):
 def test_curves_of_a_folder_come_from_its_metrics(trained, tmp_path):
     """With all digits, where the log rounds."""
     points = curves_module.read(trained.folder)
-    assert points["files"] == [str(trained.folder / "metrics.csv")]
+    assert points.files == [str(trained.folder / "metrics.csv")]
     (tmp_path / "train.log").write_text(trained.log)
     logged = curves_module.read(tmp_path)
-    assert [at for at, _ in points["loss"]] == [1, 2]
-    assert [at for at, _ in points["miou"]] == [2]
+    assert [at for at, _ in points.loss] == [1, 2]
+    assert [at for at, _ in points.miou] == [2]
     for curve, digits in (("loss", 4), ("lr", 6), ("miou", 4)):
-        rounded = [(at, round(value, digits)) for at, value in points[curve]]
-        assert rounded == logged[curve]
+        rounded = [(at, round(value, digits)) for at, value in points.points(curve)]
+        assert rounded == logged.points(curve)
 
 
 def test_curves_of_another_table(capsys, tmp_path):

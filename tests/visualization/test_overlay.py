@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.pipeline import segment_files
 from liteseg_plugin.visualization.overlay import (
@@ -20,7 +21,7 @@ from liteseg_plugin.visualization.overlay import (
     write_image,
 )
 
-CLASSES = [{"name": "road", "color": [128, 64, 32]}, {"name": "sky", "color": [0, 0, 255]}]
+CLASSES = [ClassInfo("road", (128, 64, 32)), ClassInfo("sky", (0, 0, 255))]
 
 
 def test_colorize_gives_bgr_and_black_without_a_class():

@@ -53,12 +53,14 @@ CAR_PAINTS = (
 
 def shade(color: Color, factor: float) -> Color:
     """Return a colour `factor` times as bright."""
-    return tuple(min(255.0, c * factor) for c in color)
+    red, green, blue = (min(255.0, c * factor) for c in color)
+    return red, green, blue
 
 
 def mix(a: Color, b: Color, share: float) -> Color:
     """Return `a` with a share (0..1) of `b`."""
-    return tuple(p + (q - p) * share for p, q in zip(a, b))
+    red, green, blue = (p + (q - p) * share for p, q in zip(a, b))
+    return red, green, blue
 
 
 def pick(rng: np.random.Generator, colors: tuple[Color, ...], spread: float = 0.1) -> Color:
@@ -151,8 +153,8 @@ class Pen:
 
     def _seen(self, color: Color) -> Color:
         mood = self.canvas.mood
-        lit = tuple(min(255.0, c * factor) for c, factor in zip(color, mood.light))
-        return mix(lit, mood.horizon, self.haze)
+        red, green, blue = (min(255.0, c * factor) for c, factor in zip(color, mood.light))
+        return mix((red, green, blue), mood.horizon, self.haze)
 
     def fill(self, polygon: np.ndarray, color: Color) -> None:
         """One polygon, (N, 3)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.camvid import CLASS_NAMES
 from liteseg_plugin.datasets.toy_street.scene import checked_resolution, render_scene
 from liteseg_plugin.system.files import scratch_folder
@@ -17,15 +18,13 @@ from liteseg_plugin.system.progress import progress_bar
 FORMAT_VERSION: int = 1
 RECORD_NAME: str = "toy_street.json"
 
-_SPLITS = ("train", "val", "test")
-
 
 def _holds(dest: Path, record: dict) -> bool:
     """Whether `dest` is a whole copy of the data set that `record` describes."""
     try:
         if json.loads((dest / RECORD_NAME).read_text(encoding="utf-8")) != record:
             return False
-        lists = [(dest / f"{split}.txt").read_text(encoding="utf-8") for split in _SPLITS]
+        lists = [(dest / f"{split}.txt").read_text(encoding="utf-8") for split in SPLIT_NAMES]
     except (OSError, ValueError):
         return False
     return all((dest / name).is_file() for name in " ".join(lists).split())
@@ -40,17 +39,17 @@ def _write(root: Path, record: dict, *, progress: bool) -> None:
     """Renders every scene of `record` into the folder `root`, which must not exist."""
     for folder in ("images", "annot"):
         (root / folder).mkdir(parents=True)
-    scenes = [(split, index) for split in _SPLITS for index in range(record[split])]
-    lines = {split: [] for split in _SPLITS}
+    scenes = [(split, index) for split in SPLIT_NAMES for index in range(record[split])]
+    lines: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
     for split, index in progress_bar(scenes, desc="Toy Street", unit="scene", disable=not progress):
         # A seed of its own for each scene: splits share none, and counts change none.
-        rng = np.random.default_rng((record["seed"], _SPLITS.index(split), index))
+        rng = np.random.default_rng((record["seed"], SPLIT_NAMES.index(split), index))
         image, label = render_scene(rng, record["resolution_wh"])
         name = f"{split}_{index:04d}.png"
         _write_png(root / "images" / name, image)
         _write_png(root / "annot" / name, label)
         lines[split].append(f"images/{name} annot/{name}\n")
-    for split in _SPLITS:
+    for split in SPLIT_NAMES:
         (root / f"{split}.txt").write_text("".join(lines[split]), encoding="utf-8")
     (root / "labels.txt").write_text("\n".join(CLASS_NAMES) + "\n", encoding="utf-8")
     (root / RECORD_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

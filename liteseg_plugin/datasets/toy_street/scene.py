@@ -84,8 +84,8 @@ def _furnish_sidewalks(canvas: Canvas, rng: np.random.Generator) -> list[_Thing]
         near = canvas.nearest(x, 0.5)
         first = [paint_lamp, paint_sign]
         later = [paint_tree, paint_tree, paint_lamp]
-        rng.shuffle(first)
-        rng.shuffle(later)
+        for painters in (first, later):
+            rng.shuffle(painters)  # type: ignore[arg-type]  # which takes any list
         for slot, paint in enumerate(first + later):
             z = near + rng.uniform(0.8, 2.0) + 2.5 * slot + 0.25 * slot**2
             things.append(_Thing(paint, x, z, (0.9, 0.5) if paint is paint_tree else (0.3, 0.2)))

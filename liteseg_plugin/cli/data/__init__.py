@@ -1,0 +1,29 @@
+"""Make, convert, check or split data sets."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.cli.data import camvid, check, cityscapes, split, toy
+
+_KINDS = {
+    "toy": (toy, "draw a small street-scene data set in CamVid's layout"),
+    "camvid": (camvid, "CamVid, original or SegNet's, to PaddleSeg's layout"),
+    "cityscapes": (cityscapes, "labelTrainIds and lists for Cityscapes"),
+    "check": (check, "look for what would harm a training"),
+    "split": (split, "write the lists of your own images and labels"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    for name, (kind, help_text) in _KINDS.items():
+        sub = kinds.add_parser(name, help=help_text)
+        kind.add_arguments(sub)
+        sub.set_defaults(make=kind.run)
+
+
+def run(args: argparse.Namespace) -> dict | None:
+    """Do it, and return what was done."""
+    return args.make(args)

@@ -1,0 +1,42 @@
+"""Convert CamVid, original or SegNet's, to PaddleSeg's layout."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.errors import printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("source", metavar="SOURCE", help="the distribution, unpacked")
+    parser.add_argument("dest", metavar="DEST", help="folder to make")
+    parser.add_argument(
+        "--size", nargs=2, type=int, metavar=("W", "H"), help="default: as in the source"
+    )
+    parser.add_argument(
+        "--void_unknown", action="store_true", help="make colours that are no class void"
+    )
+    parser.add_argument("--workers", type=int, help="threads; default: one a processor")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Convert, and say what was left out."""
+    from liteseg_plugin.datasets import camvid
+
+    made = camvid.convert(
+        args.source,
+        args.dest,
+        resolution_wh=args.size and tuple(args.size),
+        void_unknown=args.void_unknown,
+        workers=args.workers,
+    )
+    for name, published in made["published"].items():
+        print(f"{name}: {made[name]} of {published} frames")
+    if made["left_out"]:
+        print(
+            f"{len(made['left_out'])} frames are in no split and were left out: "
+            f"{', '.join(map(printable, made['left_out'][:5]))}"
+        )
+    return made

@@ -1,0 +1,49 @@
+"""Look for what would harm a training."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.errors import LitesegError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder with lists")
+    parser.add_argument("--config", help="check the data sets of a config instead")
+    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override its values")
+    parser.add_argument("--separator", default=" ", help="of image and label in the lists")
+    parser.add_argument("--num_classes", type=int, help="default: the lines of labels.txt")
+    parser.add_argument("--ignore_index", type=int, default=255)
+    parser.add_argument("--batch_size", type=int, help="for the suggested min_kept")
+    parser.add_argument("--html", metavar="FILE", help="write a page with overlays")
+    parser.add_argument("--samples", type=int, default=24, help="overlays in the page")
+    parser.add_argument("--workers", type=int, help="threads; default: one a processor")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Check, and tell what was found."""
+    if (args.data is None) == (args.config is None):
+        raise LitesegError("give a folder to check, or --config")
+    from liteseg_plugin.datasets import check
+
+    if args.config:
+        from liteseg_plugin.cli import _common
+
+        data = check.from_config(_common.build(args))
+    else:
+        data = check.from_folder(
+            args.data,
+            separator=args.separator,
+            num_classes=args.num_classes,
+            ignore_index=args.ignore_index,
+            batch_size=args.batch_size,
+        )
+    report = check.check(data, samples=args.samples, workers=args.workers)
+    print(report.text())
+    if args.html:
+        from liteseg_plugin.visualization.check_page import write_page
+
+        print(f"page: {write_page(report, args.html)}")
+    return report.to_json()

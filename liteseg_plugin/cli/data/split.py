@@ -1,0 +1,49 @@
+"""Write the lists of your own images and labels."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.errors import printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("root", metavar="FOLDER", help="holds the folders of images and labels")
+    parser.add_argument("--images", default="images", help="folder of the images in FOLDER")
+    parser.add_argument("--labels", default="annot", help="folder of the labels in FOLDER")
+    parser.add_argument(
+        "--ratio", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST")
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--label_suffix", default="", help="_mask, if a.jpg has a_mask.png")
+    parser.add_argument(
+        "--keep_sequences", action="store_true", help="keep the frames of a video in one split"
+    )
+    parser.add_argument("--separator", default=" ", help="of image and label in the lists")
+    parser.add_argument("--overwrite", action="store_true", help="replace lists that are there")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Write the lists, and say what was left out."""
+    from liteseg_plugin.datasets.split import split_folder
+
+    made = split_folder(
+        args.root,
+        images=args.images,
+        labels=args.labels,
+        ratio=args.ratio,
+        seed=args.seed,
+        label_suffix=args.label_suffix,
+        keep_sequences=args.keep_sequences,
+        separator=args.separator,
+        overwrite=args.overwrite,
+    )
+    print(f"{made['root']}: train {made['train']}, val {made['val']}, test {made['test']} pairs")
+    for what, names in (("label", "without_label"), ("image", "without_image")):
+        if made[names]:
+            print(
+                f"left out, no {what}: {len(made[names])} files, e.g. {printable(made[names][0])}"
+            )
+    return made

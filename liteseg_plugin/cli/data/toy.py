@@ -1,0 +1,30 @@
+"""Draw a small street-scene data set in CamVid's layout."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("dest", metavar="DEST", help="folder to make")
+    parser.add_argument("--train", type=int, default=160, help="images to train on")
+    parser.add_argument("--val", type=int, default=32, help="images to evaluate on")
+    parser.add_argument("--test", type=int, default=16, help="images to test on")
+    parser.add_argument("--size", nargs=2, type=int, default=(256, 192), metavar=("W", "H"))
+    parser.add_argument("--seed", type=int, default=2022)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw the scenes."""
+    from liteseg_plugin.datasets import toy_street
+
+    folder = toy_street.generate(
+        args.dest,
+        train=args.train,
+        val=args.val,
+        test=args.test,
+        resolution_wh=tuple(args.size),
+        seed=args.seed,
+    )
+    print(f"toy street scenes: {folder}")

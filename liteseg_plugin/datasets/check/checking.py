@@ -1,0 +1,201 @@
+"""Open everything, and report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from liteseg_plugin.datasets.check.looking import Look, look
+from liteseg_plugin.datasets.check.report import (
+    CheckReport,
+    ClassCount,
+    Finding,
+    MinKept,
+    Sample,
+    Size,
+)
+from liteseg_plugin.datasets.check.source import DataSet
+from liteseg_plugin.datasets.classes import describe_classes
+from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, Fault, Pair
+from liteseg_plugin.system.parallel import process
+
+PIXELS_PER_KEPT = 16
+"""That of losses.ohem, as a test holds; importing it here would load Paddle."""
+
+
+def check(
+    data: DataSet, *, samples: int = 24, workers: int | None = None, progress: bool = True
+) -> CheckReport:
+    """Open everything, and report.
+
+    Args:
+        data: From :func:`from_folder` or :func:`from_config`.
+        samples: Number of pairs to choose for a page.
+        workers: Number of threads; by default that of the processors.
+        progress: Show a progress bar.
+
+    Raises:
+        ValueError: If the number of classes is not 1 to 256.
+    """
+    if data.num_classes is not None and not 1 <= data.num_classes <= 256:
+        raise ValueError(f"num_classes is 1 to 256, as labels are 8-bit, got {data.num_classes}")
+    started = time.perf_counter()
+    todo = [(split.name, pair) for split in data.splits for pair in split.pairs]
+    range_limit = data.num_classes or 256
+
+    def look_at(item: tuple[str, Pair]) -> Look:
+        return look(item[1], range_limit, data.ignore_index)
+
+    looks = process(look_at, todo, description="check", workers=workers, progress=progress)
+
+    errors = [_finding(fault, split.name) for split in data.splits for fault in split.faults]
+    warnings: list[Finding] = []
+    for (name, pair), seen in zip(todo, looks):
+        errors += [_finding(fault, name, pair) for fault in seen.errors]
+        warnings += [_finding(fault, name, pair) for fault in seen.warnings]
+    leaks, twins = _repeated(todo, looks)
+    errors += leaks
+    warnings += twins
+    if data.whole:
+        warnings += _left_over(data)
+
+    pixels = {split.name: np.zeros(256, np.int64) for split in data.splits}
+    images = {split.name: np.zeros(256, np.int64) for split in data.splits}
+    for (name, _), seen in zip(todo, looks):
+        pixels[name] += seen.counts
+        images[name] += seen.counts > 0
+    num_classes = data.num_classes
+    if num_classes is None:
+        used = np.flatnonzero(sum(pixels.values()))
+        num_classes = int(max((v for v in used if v != data.ignore_index), default=0)) + 1
+        message = (
+            "the number of classes is not known; the largest value in the labels makes it "
+            f"{num_classes}. Give --num_classes, or names in {data.root}/labels.txt"
+        )
+        warnings.append(_finding(Fault("num-classes", message)))
+    classes, ignored_share = _classes(data, num_classes, pixels, images)
+    for entry in classes:
+        for name in ("train", "val"):
+            if not entry.pixels.get(name, 1):
+                message = f"class {entry.index} ({entry.info.name}) is in no label of {name}"
+                warnings.append(_finding(Fault("class-absent", message), name))
+
+    sizes = Counter(seen.size_wh for seen in looks if seen.size_wh)
+    return CheckReport(
+        data=data.root,
+        images=len(todo),
+        seconds=time.perf_counter() - started,
+        splits={split.name: len(split.pairs) for split in data.splits},
+        num_classes=num_classes,
+        ignore_index=data.ignore_index,
+        errors=errors,
+        warnings=warnings,
+        sizes=[Size(width, height, n) for (width, height), n in sizes.most_common()],
+        classes=classes,
+        ignored_share=ignored_share,
+        min_kept=_min_kept(data, sizes),
+        samples=_samples(todo, looks, samples),
+    )
+
+
+def _finding(fault: Fault, split: str | None = None, pair: Pair | None = None) -> Finding:
+    image, label = pair or (None, None)
+    return Finding(fault.kind, split, image, label, fault.message)
+
+
+def _repeated(
+    todo: Sequence[tuple[str, Pair]], looks: Sequence[Look]
+) -> tuple[list[Finding], list[Finding]]:
+    """Find pictures that are there more than once: in two splits, and in one."""
+    places = defaultdict(list)
+    for (name, pair), seen in zip(todo, looks):
+        if seen.digest is not None:
+            places[seen.digest].append((name, pair))
+    leaks, twins = [], []
+    for group in places.values():
+        if len(group) < 2:
+            continue
+        where = ", ".join(f"{pair.image} ({name})" for name, pair in group[:4])
+        where += f" and {len(group) - 4} more" if len(group) > 4 else ""
+        name, pair = group[0]
+        if len({name for name, _ in group}) > 1:
+            message = f"the same picture in more than one split: {where}"
+            leaks.append(_finding(Fault("leak", message), name, pair))
+        else:
+            message = f"the same picture {len(group)} times: {where}"
+            twins.append(_finding(Fault("duplicate", message), name, pair))
+    return leaks, twins
+
+
+def _left_over(data: DataSet) -> Iterator[Finding]:
+    """Find images that no list names, in the folders of those that are named."""
+    pairs = [pair for split in data.splits for pair in split.pairs]
+    named = {os.path.normpath(path) for pair in pairs for path in pair if path}
+    for folder in sorted({os.path.dirname(os.path.normpath(pair.image)) for pair in pairs}):
+        if not os.path.isdir(folder):
+            continue
+        files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
+        unnamed = [f for f in files if f.lower().endswith(IMAGE_SUFFIXES) and f not in named]
+        if unnamed:
+            # A name on disk may hold bytes that are no text.
+            first = os.fsencode(unnamed[0]).decode(errors="replace")
+            message = f"{len(unnamed)} images in {folder} are in no list, e.g. {first}"
+            yield _finding(Fault("not-listed", message))
+
+
+def _classes(
+    data: DataSet, num_classes: int, totals: dict[str, np.ndarray], images: dict[str, np.ndarray]
+) -> tuple[list[ClassCount], float]:
+    """Count pixels by class; the share of ignored pixels comes second."""
+    # What training sees, or where there is no such list what there is.
+    seen = totals.get("train", np.sum([*totals.values()], axis=0))
+    valued = seen[:num_classes].copy()
+    if 0 <= data.ignore_index < num_classes:
+        valued[data.ignore_index] = 0
+    shares = valued / max(valued.sum(), 1)
+    weights = 1 / np.log(1.02 + shares)
+    config = {"dataset_root": data.root, "type": data.kind, "ignore_index": data.ignore_index}
+    described = describe_classes(config, num_classes)
+    classes = [
+        ClassCount(
+            index=index,
+            info=info,
+            pixels={name: int(total[index]) for name, total in totals.items()},
+            images={name: int(count[index]) for name, count in images.items()},
+            share=float(shares[index]),
+            weight=round(float(weights[index]), 3),
+        )
+        for index, info in enumerate(described)
+    ]
+    ignored = seen[data.ignore_index] if 0 <= data.ignore_index < 256 else 0
+    return classes, float(ignored / max(seen.sum(), 1))
+
+
+def _min_kept(data: DataSet, sizes: Counter) -> MinKept | None:
+    """Suggest OHEM's `min_kept`: a sixteenth of the pixels of a batch."""
+    size_wh = data.crop_wh or (sizes.most_common(1)[0][0] if sizes else None)
+    if size_wh is None:
+        return None
+    per_image = size_wh[0] * size_wh[1] // PIXELS_PER_KEPT
+    return MinKept(
+        width=size_wh[0],
+        height=size_wh[1],
+        batch_size=data.batch_size,
+        per_image=per_image,
+        value=data.batch_size and per_image * data.batch_size,
+    )
+
+
+def _samples(todo: Sequence[tuple[str, Pair]], looks: Sequence[Look], count: int) -> list[Sample]:
+    """Choose pairs that can be shown, evenly over the splits."""
+    fit = [
+        Sample(name, pair.image, pair.label)
+        for (name, pair), seen in zip(todo, looks)
+        if pair.label is not None and not seen.errors
+    ]
+    places = np.linspace(0, len(fit) - 1, min(count, len(fit))).round().astype(int)
+    return [fit[place] for place in places]

@@ -1,0 +1,117 @@
+"""Look at one image and its label."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from liteseg_plugin.datasets.validation import (
+    Fault,
+    Pair,
+    about,
+    check_image_file,
+    label_faults,
+    orientation_faults,
+    read_image,
+    read_label_and_depth,
+)
+from liteseg_plugin.errors import DataError
+
+_Read = TypeVar("_Read")
+
+
+class Look(NamedTuple):
+    """What one image and its label gave.
+
+    Attributes:
+        errors: What stops a training.
+        warnings: What does not.
+        size_wh: Width and height of the image in pixels; None if it cannot be read.
+        digest: Tells the picture from others; None if it cannot be read.
+        counts: Pixels of the label by value, (256,).
+    """
+
+    errors: list[Fault]
+    warnings: list[Fault]
+    size_wh: tuple[int, int] | None
+    digest: bytes | None
+    counts: np.ndarray
+
+
+def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
+    """Open image and label the way training does, and collect what is wrong.
+
+    Args:
+        pair: Paths of image and label.
+        num_classes: Labels from this value on are errors.
+        ignore_index: Label of pixels that do not count.
+    """
+    errors: list[Fault] = []
+    warnings: list[Fault] = []
+    size_wh = digest = None
+    counts = np.zeros(256, np.int64)
+    image = _opened(read_image, pair.image, errors)
+    labelled = _opened(read_label_and_depth, pair.label, errors) if pair.label else None
+    if image is not None and pair.label is not None:
+        turned = orientation_faults(check_image_file(pair.image))
+        errors += [Fault(f.kind, about(pair.image, None, f.message)) for f in turned]
+    if image is not None:
+        size_wh = (image.shape[1], image.shape[0])
+        digest = hashlib.sha1(image.data, usedforsecurity=False).digest() + repr(size_wh).encode()
+    if labelled is None or pair.label is None:
+        return Look(errors, warnings, size_wh, digest, counts)
+
+    label, depth = labelled
+    size_hw = label.shape[:2] if image is None else image.shape[:2]
+    found = label_faults(label, size_hw, num_classes, ignore_index)
+    errors += [Fault(f.kind, about(pair.image, pair.label, f.message)) for f in found]
+    if label.ndim == 2:
+        counts = _histogram(label)
+        used = [v for v in np.flatnonzero(counts) if v != ignore_index]
+        warnings += [
+            Fault(f.kind, about(pair.image, pair.label, f.message))
+            for f in _oddities(used, pair.label, ignore_index, depth)
+        ]
+    return Look(errors, warnings, size_wh, digest, counts)
+
+
+def _opened(read: Callable[[str], _Read], path: str, errors: list[Fault]) -> _Read | None:
+    """Return what a file holds; where it cannot be read, note why and return None."""
+    try:
+        return read(path)
+    except DataError as error:
+        kind = "unreadable" if os.path.isfile(path) else "missing"
+        errors.append(Fault(kind, str(error)))
+    except Exception as error:  # out of memory, a hostile file: an entry, and on to the next
+        errors.append(Fault("unreadable", f"{path}: {type(error).__name__}: {error}"))
+    return None
+
+
+def _oddities(
+    used: Sequence[int], label: str, ignore_index: int, depth: str | None
+) -> Iterator[Fault]:
+    if not used:
+        yield Fault("label-empty", f"the label is empty, all of it is {ignore_index}")
+    elif len(used) == 1:
+        yield Fault("label-single-class", f"the label holds one class only, {used[0]}")
+    if label.lower().endswith((".jpg", ".jpeg")):
+        yield Fault(
+            "label-lossy", "the label is a JPEG, whose values are not those that were saved"
+        )
+    if depth:
+        yield Fault(
+            "label-depth",
+            f"the label is a {depth} image; the plugin reads its values, but PaddleSeg without it "
+            "reads others or stops: save 8-bit labels to train elsewhere",
+        )
+
+
+def _histogram(label: np.ndarray) -> np.ndarray:
+    """Count the values 0 to 255 of a label (H, W)."""
+    if label.dtype != np.uint8:
+        label = label[(label >= 0) & (label < 256)].astype(np.uint8)
+    return np.bincount(label.ravel(), minlength=256)

@@ -1,0 +1,129 @@
+"""What to check: a folder with lists, or the data sets of a config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.classes import read_names
+from liteseg_plugin.datasets.validation import Fault, Pair, read_list
+from liteseg_plugin.errors import DataError
+
+if TYPE_CHECKING:
+    from paddleseg.cvlibs import SegBuilder
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images and labels of one split, and what is wrong with its list."""
+
+    name: str
+    pairs: Sequence[Pair]
+    faults: Sequence[Fault] = ()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What to check.
+
+    Attributes:
+        root: The folder.
+        splits: Its splits.
+        ignore_index: Label of pixels that do not count.
+        num_classes: Number of classes; None: one more than the largest value in the labels.
+        kind: The config's type of data set.
+        batch_size: Images of a training batch in one process, if known.
+        crop_wh: Width and height of a training crop in pixels, if known.
+        whole: Whether the splits are all there are, so that an image in none is left over.
+    """
+
+    root: str
+    splits: Sequence[Split]
+    ignore_index: int = IGNORE_INDEX
+    num_classes: int | None = None
+    kind: str = "Dataset"
+    batch_size: int | None = None
+    crop_wh: tuple[int, int] | None = None
+    whole: bool = False
+
+
+def from_folder(
+    root: str | os.PathLike,
+    *,
+    separator: str = " ",
+    num_classes: int | None = None,
+    ignore_index: int = IGNORE_INDEX,
+    batch_size: int | None = None,
+) -> DataSet:
+    """Find the lists `train`, `val` and `test` (`.txt` or `.list`) of a folder.
+
+    Args:
+        root: The folder.
+        separator: What stands between image and label in a line.
+        num_classes: Number of classes; by default that of the lines of `labels.txt`, or 19 for
+            Cityscapes' tree.
+        ignore_index: Label of pixels that do not count.
+        batch_size: For the suggested `min_kept`.
+
+    Raises:
+        DataError: If there is no list, or one cannot be read.
+    """
+    if not os.path.isdir(root):
+        raise DataError(f"no such folder: {root}")
+    splits = []
+    for name in SPLIT_NAMES:
+        for path in (Path(root, f"{name}.txt"), Path(root, f"{name}.list")):
+            if path.is_file():
+                pairs, faults = read_list(path, root, separator=separator, labelled=name != "test")
+                if not pairs and not faults and name != "test":
+                    faults = [Fault("list", f"the list {path} of data set {root} is empty")]
+                splits.append(Split(name, pairs, faults))
+                break
+    if not splits:
+        raise DataError(
+            f"no list train, val or test (.txt or .list) in {root}; `liteseg data split {root}` "
+            "makes them for folders of images and labels"
+        )
+    is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()
+    kind = "Cityscapes" if is_cityscapes else "Dataset"
+    if num_classes is None:
+        num_classes = 19 if is_cityscapes else len(read_names(root)) or None
+    return DataSet(
+        str(root), splits, ignore_index, num_classes, kind, batch_size=batch_size, whole=True
+    )
+
+
+def from_config(builder: SegBuilder) -> DataSet:
+    """Take `train_dataset` and `val_dataset` of a config.
+
+    Args:
+        builder: PaddleSeg's builder of the config.
+
+    Raises:
+        DataError: If a list cannot be used.
+    """
+    config = builder.config
+    parts = {"train": (config.train_dataset_cfg, "train_dataset")}
+    parts["val"] = (config.val_dataset_cfg, "val_dataset")
+    datasets = {name: getattr(builder, part) for name, (cfg, part) in parts.items() if cfg}
+    one = next(iter(datasets.values()))
+    crop_wh = None
+    for transform in config.train_dataset_cfg.get("transforms", []):
+        size = transform.get("crop_size", transform.get("target_size"))
+        crop_wh = tuple(size) if isinstance(size, (list, tuple)) else crop_wh
+    return DataSet(
+        root=str(one.dataset_root),
+        splits=[
+            Split(name, [Pair(*pair) for pair in dataset.file_list])
+            for name, dataset in datasets.items()
+        ],
+        ignore_index=one.ignore_index,
+        num_classes=one.num_classes,
+        kind=type(one).__name__,
+        batch_size=config.batch_size,
+        crop_wh=crop_wh,
+    )
