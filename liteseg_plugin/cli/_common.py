@@ -106,6 +106,23 @@ def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
     return SegBuilder(Config(args.config, opts=args.opts, **overrides))
 
 
+def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
+    """Build the config's network and load trained weights.
+
+    Args:
+        builder: Of :func:`build`.
+        model_path: A ``.pdparams`` file, or the URL of one.
+    """
+    from paddleseg.utils import logger
+
+    from liteseg_plugin.weights import load_trained
+
+    model = builder.model
+    load_trained(model, model_path)
+    logger.info(f"Loaded {model_path} into {class_name(model)}")
+    return model
+
+
 def show(builder: SegBuilder, device: str | None = None) -> None:
     """Log environment and config, and choose the device, as PaddleSeg's tools do."""
     from paddleseg.utils import utils
