@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -11,6 +10,8 @@ from liteseg_plugin.errors import LitesegError
 if TYPE_CHECKING:
     from paddle import nn
     from paddleseg.cvlibs import SegBuilder
+
+    from liteseg_plugin.integration.config import ConfigBuilder
 
 # The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
@@ -67,7 +68,7 @@ def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> di
     """Return the config's test settings, overridden by the flags of :func:`add_augmentation`."""
     chosen = dict(test_config)
     if getattr(args, switch):
-        chosen[switch] = True
+        chosen["aug_eval"] = True
         for name in ("scales", "flip_horizontal", "flip_vertical"):
             chosen[name] = getattr(args, name)
     if args.is_slide:
@@ -78,32 +79,29 @@ def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> di
     return chosen
 
 
-def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
-    """Activate the plugin and read the config.
+def build(
+    args: argparse.Namespace, *, downloads: bool | None = None, **overrides: Any
+) -> ConfigBuilder:
+    """Register the components, repair PaddleSeg, and read the config.
 
     Args:
-        args: Holds ``config`` and ``opts``; a ``model_path`` or ``resume_model`` in it says that
-            the backbone's weights need not be downloaded.
+        args: Holds ``config`` and ``opts``.
+        downloads: Whether to download weights that the config names by URL; by default not where
+            ``args`` has a ``model_path`` or ``resume_model``, which gives full weights.
         overrides: Further arguments of PaddleSeg's ``Config``.
     """
-    from liteseg_plugin.integration.registry import activate
+    from liteseg_plugin.integration.registry import repair
 
-    activate()
+    repair()
 
-    from liteseg_plugin.integration import compat
+    from liteseg_plugin.integration import config
 
-    given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
-    compat.skip_backbone_download(any(given))
-
-    from paddleseg.cvlibs import Config, SegBuilder
-    from paddleseg.utils import progbar
-
-    if sys.stderr is not None and not sys.stderr.isatty():
-        from liteseg_plugin.system.progress import ProgressBar
-
-        progbar.Progbar = ProgressBar  # of evaluate and predict
-
-    return SegBuilder(Config(args.config, opts=args.opts, **overrides))
+    if downloads is None:
+        given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
+        downloads = not any(given)
+    return config.ConfigBuilder(
+        config.load(args.config, args.opts, **overrides), downloads=downloads
+    )
 
 
 def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:

@@ -56,14 +56,11 @@ def run(args: argparse.Namespace) -> dict:
     if not args.config and (args.against or args.model_path):
         raise LitesegError("--against and --model_path need --config")
 
-    builder = _common.build(args) if args.config else None
-    from liteseg_plugin.integration.registry import activate
-
-    activate()
     # Speed does not depend on the values: without weights, none are downloaded.
-    from liteseg_plugin.integration import compat
+    builder = _common.build(args, downloads=False) if args.config else None
+    from liteseg_plugin.integration.registry import repair
 
-    compat.skip_backbone_download()
+    repair()
 
     import tempfile
     from pathlib import Path
@@ -131,12 +128,7 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _network(builder: SegBuilder, weights: str | None) -> nn.Layer:
-    from paddleseg.utils import utils
-
-    network = builder.model
-    if weights:
-        utils.load_entire_model(network, weights)
-    return network
+    return _common.load_network(builder, weights) if weights else builder.model
 
 
 def _export(network: nn.Layer, folder: str, input_shape: list[int], with_onnx: bool) -> str:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict:
     if args.exported or args.report:
         return _evaluate_image_by_image(args, builder)
 
-    from paddleseg.core import evaluate
+    from liteseg_plugin.training.validation import evaluate
 
     model = _load(args, builder)
     dataset = builder.val_dataset
@@ -84,13 +84,8 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
 
 
 def _load(args: argparse.Namespace, builder: SegBuilder):
-    from paddleseg.utils import logger, utils
-
     _common.show(builder, args.device)
-    model = builder.model
-    utils.load_entire_model(model, args.model_path)
-    logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
-    return model
+    return _common.load_network(builder, args.model_path)
 
 
 def _evaluate_image_by_image(args: argparse.Namespace, builder: SegBuilder) -> dict:

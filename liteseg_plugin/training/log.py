@@ -20,8 +20,8 @@ from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import usable_cpus
 from liteseg_plugin.training import processes
 from liteseg_plugin.training.batches import Batch
-from liteseg_plugin.training.best import Score
 from liteseg_plugin.training.settings import Settings
+from liteseg_plugin.training.validation import Score
 
 METRICS = "metrics.csv"
 
