@@ -22,6 +22,8 @@ from paddleseg.datasets import Dataset
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger, utils
 
+from liteseg_plugin.datasets.loading import Cityscapes as OurCityscapes
+from liteseg_plugin.datasets.loading import Dataset as OurDataset
 from liteseg_plugin.errors import ConfigError, LitesegError
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.system.text import read_yaml
@@ -115,11 +117,8 @@ class ConfigBuilder(SegBuilder):
             WeightsError: If its ``pretrained`` weights cannot be loaded.
         """
         built = build_component(super().build_component, self, cfg, downloads=self._downloads)
-        if isinstance(built, Dataset) and type(built.transforms) is Compose:
-            if type(built).__module__.startswith("paddleseg."):
-                built.transforms = CheckedCompose(
-                    built.transforms, built.num_classes, built.ignore_index
-                )
+        if isinstance(built, Dataset) and not isinstance(built, (OurDataset, OurCityscapes)):
+            _check_samples(built)
         return built
 
     @utils.CachedProperty
@@ -131,6 +130,16 @@ class ConfigBuilder(SegBuilder):
         """
         check_parameter_groups(self.config.optimizer_cfg.get("custom_cfg"), self.model)
         return super().optimizer
+
+
+def _check_samples(dataset: Dataset) -> None:
+    """Let a data set of PaddleSeg's check images and labels as it reads them."""
+    if not isinstance(dataset.transforms, Compose):
+        return
+    limits = None
+    if type(dataset).__getitem__ is Dataset.__getitem__:  # others may change labels afterwards
+        limits = dataset.num_classes, dataset.ignore_index
+    dataset.transforms = CheckedCompose(dataset.transforms, limits)
 
 
 def check_component(registries: Sequence[manager.ComponentManager], name: str) -> None:

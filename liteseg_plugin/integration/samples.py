@@ -19,13 +19,12 @@ class CheckedCompose(Compose):
 
     Args:
         original: The transforms.
-        num_classes: Number of classes.
-        ignore_index: Label of pixels that do not count.
+        limits: As in :func:`read_and_transform`.
     """
 
-    def __init__(self, original: Compose, num_classes: int, ignore_index: int) -> None:
+    def __init__(self, original: Compose, limits: tuple[int, int] | None) -> None:
         super().__init__(original.transforms, original.to_rgb, original.img_channels)
-        self._limits = num_classes, ignore_index
+        self._limits = limits
 
     def __call__(self, data: dict) -> dict:
         """Transform a sample, given by the paths of its image and label.

@@ -17,7 +17,7 @@ from liteseg_plugin.errors import TrainingError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _FILE = ".lock"
 # What lockf raises where another process holds the lock; anything else means there are no locks.

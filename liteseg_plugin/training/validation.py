@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from paddle import nn
@@ -64,7 +64,7 @@ def evaluate(model: nn.Layer, dataset: Dataset, **options: Any) -> tuple:
     """
     check_not_empty(dataset)
     samples = _Samples(dataset)
-    hook = model.register_forward_pre_hook(lambda *_: samples.raise_error())
+    hook = model.register_forward_pre_hook(cast(Any, lambda *_: samples.raise_error()))
     try:
         return core.evaluate(model, samples, **options)
     except Exception:
