@@ -142,7 +142,7 @@ def read_arrays(path: str | os.PathLike) -> Any:
         raise WeightsError(f"refused to load {path}: {error}") from None
     except Exception as error:
         raise WeightsError(
-            f"{path} is no .pdparams file, or is cut short ({type(error).__name__}: {error})"
+            f"{path} is not a .pdparams file, or is cut short ({type(error).__name__}: {error})"
         ) from error
 
 

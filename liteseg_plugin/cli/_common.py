@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from liteseg_plugin.integration.config import ConfigBuilder
 
-# The keys of deploy.runtimes.RUNTIMES, which a test holds; importing it here would load Paddle.
+# The keys of runtimes.catalog.RUNTIMES, which a test compares; importing it would load Paddle.
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
-# deploy.engine.PRECISIONS, likewise.
+# Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import shlex
 import sys
@@ -43,19 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train; a process of `paddle.distributed.launch` that is not the main one takes no lock."""
-    from liteseg_plugin.training import lock, processes
+    """Train, alone in the folder of the run."""
+    from liteseg_plugin.training import lock
 
-    main = processes.is_main()
-    with lock.hold(Path(args.save_dir)) if main else contextlib.nullcontext():
-        _train(args, main)
+    with lock.run_folder(Path(args.save_dir), args.resume_model) as args.resume_model:
+        _train(args)
 
 
-def _train(args: argparse.Namespace, is_main: bool) -> None:
-    from liteseg_plugin.training import checkpoint
-
-    wanted = args.resume_model
-    args.resume_model = checkpoint.prepare(Path(args.save_dir), wanted, is_main=is_main)
+def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
 
@@ -70,8 +64,6 @@ def _train(args: argparse.Namespace, is_main: bool) -> None:
     utils.set_cv2_num_threads(args.num_workers)
     model = utils.convert_sync_batchnorm(builder.model, args.device)
     logger.info(f"Model: {_common.class_name(model)}")
-    if wanted and not args.resume_model:
-        logger.info(f"There is no checkpoint in {args.save_dir}: starting from the beginning")
     config, train_dataset = builder.config, builder.train_dataset
     train_dataset.file_list *= args.repeats
     args.iters, args.batch_size = config.iters, config.batch_size

@@ -79,7 +79,7 @@ def _export_names_missing_file() -> bool:
 def _repair_deploy_yaml_at_exit() -> None:
     def save(original: Any, layer: Any, path: str, *args: Any, **kwargs: Any) -> None:
         original(layer, path, *args, **kwargs)
-        # PaddleSeg's script writes deploy.yaml after this, so it is mended when the script ends.
+        # PaddleSeg's script writes deploy.yaml after this, so it is repaired when the script ends.
         atexit.register(repair_deploy_yaml, Path(path).parent)
 
     wrap(paddle.jit, "save", save)

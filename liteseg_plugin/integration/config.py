@@ -104,7 +104,7 @@ class ConfigBuilder(SegBuilder):
         """Return the class or function registered as ``class_type``.
 
         Raises:
-            ConfigError: If there is none; the message lists the choices.
+            ConfigError: If nothing is; the message lists the choices.
         """
         check_component(self.comp_list, class_type)
         return super().load_component_class(class_type)

@@ -54,7 +54,7 @@ def explain(error: BaseException) -> LitesegError | None:
     traceback.
 
     Returns:
-        The error, or None if there is none of the plugin behind ``error``.
+        The error, or None if ``error`` has another cause.
     """
     if isinstance(error, LitesegError):
         name = f"{type(error).__module__}.{type(error).__qualname__}: "

@@ -249,7 +249,7 @@ def _known_parts(model: nn.Layer, names: Sequence[str]) -> set[str]:
         if name not in parts:
             close = difflib.get_close_matches(name, parts)
             top = [part for part in parts if "." not in part]
-            raise ValueError(f"frozen: there is no part {name!r}; parts are {close or top}, ...")
+            raise ValueError(f"frozen: no part is named {name!r}; parts are {close or top}, ...")
     return set(names)
 
 

@@ -35,7 +35,7 @@ def iteration_of(folder: str | os.PathLike) -> int:
     """Return N of a checkpoint ``iter_N``.
 
     Raises:
-        WeightsError: If it is no folder of that name.
+        WeightsError: If it is not a folder of that name.
     """
     path = Path(folder)
     iteration = path.name.rpartition("_")[2]
@@ -200,7 +200,7 @@ def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
     names = read_arrays(folder / "model.pdparams").get(_NAMES, {})
     content = read_arrays(folder / "model.pdopt")
     if not isinstance(content, dict):
-        raise WeightsError(f"{folder / 'model.pdopt'} is no state of an optimiser")
+        raise WeightsError(f"{folder / 'model.pdopt'} is not the state of an optimiser")
     renaming = {
         names[key]: tensor.name for key, tensor in model.state_dict().items() if key in names
     }
@@ -223,7 +223,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from error
+        raise WeightsError(f"{path} is not valid JSON: {error}") from error
 
 
 def _renamed_state(content: Mapping[str, Any], renaming: Mapping[str, str]) -> dict[str, Any]:

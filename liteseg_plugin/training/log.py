@@ -110,7 +110,7 @@ class MetricsFile:
 
 
 def _iteration_of(row: str) -> float:
-    """Return the iteration of a row, infinity for what is no row."""
+    """Return the iteration of a row, infinity for what is not a row."""
     number = row.split(",")[0]
     return int(number) if number.isdecimal() else math.inf
 

@@ -1,10 +1,10 @@
 """The training loop behind ``liteseg train``: PaddleSeg's steps, made safe.
 
-It computes what ``paddleseg.core.train`` computes (a test holds the two against each other) and
-writes the same log lines, VisualDL scalars and folders. What PaddleSeg's loop could not be taught
-from outside: checkpoints are complete or absent and hold everything, the sampler goes on in the
-middle of an epoch, the best model is never replaced by a worse one, a loss that is no number
-stops, signals save first, and gradients can be accumulated.
+It computes what ``paddleseg.core.train`` computes, bit for bit, and writes the same log lines,
+VisualDL scalars and folders. Beyond PaddleSeg's loop: checkpoints are complete or absent and hold
+everything, the sampler continues in the middle of an epoch, the best model is never replaced by a
+worse one, a loss that is not finite stops training, signals save first, gradients can be
+accumulated, and a sample that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def train(
 
     Raises:
         DataError: If the images do not fill one batch, or one cannot be used.
-        TrainingError: If the loss is no number, the disk is full, or the device does not know the
+        TrainingError: If the loss is not finite, the disk is full, or the device does not know the
             precision.
         WeightsError: If a checkpoint cannot be resumed.
         Interrupted: After SIGINT or SIGTERM, once a checkpoint is written.
@@ -151,8 +151,8 @@ class _Trainer:
         """Read the losses since the last time, and tell whether a process was interrupted.
 
         On a GPU, reading waits for the device. So it is done where a log line or a checkpoint
-        needs the numbers, and no checkpoint is written before: weights that a loss of NaN has
-        spoilt are never saved. What the gradients' scaler overflows is not looked at: it skips
+        needs the numbers, and no checkpoint is written before: weights that a loss of NaN
+        made invalid are never saved. What the gradients' scaler overflows is not looked at: it skips
         such steps by itself.
 
         Raises:
