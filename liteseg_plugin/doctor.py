@@ -87,13 +87,13 @@ def examine() -> dict:
 def inspect_inside() -> dict:
     """Tell about components and incompatibilities from inside; imports Paddle and PaddleSeg."""
     import paddle
-    import paddleseg  # noqa: F401 - before compat, as in activate()
+    import paddleseg  # noqa: F401 - before the table, as in activate()
 
-    from liteseg_plugin.integration import compat
+    from liteseg_plugin.integration import table
     from liteseg_plugin.integration.registry import activate, owners
 
     # Probed before anything is repaired.
-    broken = {entry.name: entry.is_broken() for entry in compat.ENTRIES}
+    broken = {entry.name: entry.is_broken() for entry in table.ENTRIES}
     activate()
     return {
         "device": paddle.device.get_device(),
@@ -102,12 +102,12 @@ def inspect_inside() -> dict:
             {
                 "name": entry.name,
                 "broken_here": broken[entry.name],
-                "active": compat.is_active(entry.name),
+                "active": table.is_active(entry.name),
                 "symptom": entry.symptom,
                 "repair": entry.repair_text,
                 "reference": entry.reference,
             }
-            for entry in compat.ENTRIES
+            for entry in table.ENTRIES
         ],
     }
 

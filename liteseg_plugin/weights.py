@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import pickle
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlparse
 
 import numpy as np
 import paddle
 
 from liteseg_plugin.errors import WeightsError
+from liteseg_plugin.system.array_pickle import load_arrays
+from liteseg_plugin.system.files import is_lfs_pointer
 
 
 class ReleasedWeights(NamedTuple):
@@ -50,25 +52,35 @@ class ReleasedWeights(NamedTuple):
 
 
 def _cityscapes(
-    model: str, backbone: str, scale: str, test_wh: tuple[int, int], *miou: float | None
+    model: str,
+    backbone: str,
+    scale: str,
+    test_wh: tuple[int, int],
+    miou: float,
+    flip: float,
+    ms_flip: float | None = None,
 ) -> ReleasedWeights:
     config = f"pp_liteseg_{backbone.lower()}_cityscapes_1024x512_scale{scale}_160k"
+    train_wh = (1024, 512)
     return ReleasedWeights(
-        config, model, backbone, "Cityscapes", 160_000, (1024, 512), test_wh, *miou
+        config, model, backbone, "Cityscapes", 160_000, train_wh, test_wh, miou, flip, ms_flip
     )
 
 
-def _camvid(model: str, backbone: str, *miou: float) -> ReleasedWeights:
+def _camvid(model: str, backbone: str, miou: float, flip: float, ms_flip: float) -> ReleasedWeights:
     config = f"pp_liteseg_{backbone.lower()}_camvid_960x720_10k"
-    return ReleasedWeights(config, model, backbone, "CamVid", 10_000, (960, 720), (960, 720), *miou)
+    size_wh = (960, 720)
+    return ReleasedWeights(
+        config, model, backbone, "CamVid", 10_000, size_wh, size_wh, miou, flip, ms_flip
+    )
 
 
 RELEASED = (
-    _cityscapes("PP-LiteSeg-T", "STDC1", "0.5", (1024, 512), 73.10, 73.89, None),
-    _cityscapes("PP-LiteSeg-T", "STDC1", "0.75", (1536, 768), 76.03, 76.74, None),
+    _cityscapes("PP-LiteSeg-T", "STDC1", "0.5", (1024, 512), 73.10, 73.89),
+    _cityscapes("PP-LiteSeg-T", "STDC1", "0.75", (1536, 768), 76.03, 76.74),
     _cityscapes("PP-LiteSeg-T", "STDC1", "1.0", (2048, 1024), 77.04, 77.73, 77.46),
-    _cityscapes("PP-LiteSeg-B", "STDC2", "0.5", (1024, 512), 75.25, 75.65, None),
-    _cityscapes("PP-LiteSeg-B", "STDC2", "0.75", (1536, 768), 78.75, 79.23, None),
+    _cityscapes("PP-LiteSeg-B", "STDC2", "0.5", (1024, 512), 75.25, 75.65),
+    _cityscapes("PP-LiteSeg-B", "STDC2", "0.75", (1536, 768), 78.75, 79.23),
     _cityscapes("PP-LiteSeg-B", "STDC2", "1.0", (2048, 1024), 79.04, 79.52, 79.85),
     _camvid("PP-LiteSeg-T", "STDC1", 73.30, 73.89, 73.66),
     _camvid("PP-LiteSeg-B", "STDC2", 75.10, 75.85, 75.48),
@@ -96,7 +108,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if isinstance(value, np.ndarray):
             arrays[name] = value
     if not arrays:
-        raise WeightsError(f"{path} holds no arrays by name: it is no .pdparams file of a network")
+        raise WeightsError(
+            f"{path} holds no arrays by name: it is not the .pdparams file of a network"
+        )
     return arrays
 
 
@@ -116,32 +130,90 @@ def read_arrays(path: str | os.PathLike) -> Any:
     if path.is_dir():
         raise WeightsError(f"weights {path} is a folder; give the model.pdparams in it")
     try:
+        if is_lfs_pointer(path):
+            raise WeightsError(
+                "it is a Git LFS pointer, not the weights; run `git lfs pull` in its repository"
+            )
         with path.open("rb") as file:
-            return _with_arrays(_ArrayUnpickler(file).load())
+            return load_arrays(file)
     except FileNotFoundError:
         raise WeightsError(f"weights not found: {path}") from None
     except WeightsError as error:
         raise WeightsError(f"refused to load {path}: {error}") from None
     except Exception as error:
         raise WeightsError(
-            f"{path} is no .pdparams file, or is cut short ({type(error).__name__}: {error})"
+            f"{path} is not a .pdparams file, or is cut short ({type(error).__name__}: {error})"
         ) from error
 
 
-def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
+def local_path(path_or_url: str) -> str:
+    """Return the path of weights; those given by URL are downloaded into PaddleSeg's cache.
+
+    Args:
+        path_or_url: A file, or the URL of one.
+
+    Raises:
+        WeightsError: If the download fails.
+    """
+    if not urlparse(path_or_url).netloc:
+        return path_or_url
+    from paddleseg.utils import utils
+
+    with download_errors(path_or_url):
+        return utils.download_pretrained_model(path_or_url)
+
+
+@contextlib.contextmanager
+def download_errors(url: str) -> Iterator[None]:
+    """Turn errors of a download into one that says how to work offline.
+
+    Raises:
+        WeightsError: If the block raises a network or file error.
+    """
+    import requests
+
+    try:
+        yield
+    except (requests.RequestException, OSError) as error:
+        raise WeightsError(
+            f"cannot download {url} ({type(error).__name__}). To work offline, download it "
+            "elsewhere and name the local file: --model_path PATH for full weights, --opts "
+            "model.backbone.pretrained=PATH for a backbone (None: start from random weights)"
+        ) from error
+
+
+def load_trained(model: paddle.nn.Layer, path_or_url: str) -> None:
+    """Load the weights that a network was trained to: its own strictly, PaddleSeg's what fits.
+
+    Args:
+        model: The network. Every array of a :class:`PPLiteSeg` must be in the file; PaddleSeg's
+            own networks may lack some, which is logged.
+        path_or_url: A ``.pdparams`` file, or the URL of one.
+
+    Raises:
+        WeightsError: As :func:`load_weights` or :func:`load_matching_weights`.
+    """
+    from liteseg_plugin.models.pp_liteseg import PPLiteSeg
+
+    load = load_weights if isinstance(model, PPLiteSeg) else load_matching_weights
+    load(model, path_or_url)
+
+
+def load_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> None:
     """Load full weights; every array of the network must be in the file, in its shape.
 
     ``_scale`` alone may be missing, as in some released files; it is 1.
 
     Args:
         model: The network.
-        path: A ``.pdparams`` file.
+        path_or_url: A ``.pdparams`` file, or the URL of one.
 
     Raises:
         WeightsError: If the file cannot be read, names and shapes are not the network's, or a
             value is not finite; the message names them.
     """
-    arrays = read_state_dict(path)
+    path = local_path(os.fspath(path_or_url))
+    arrays: dict[str, Any] = read_state_dict(path)
     target = model.state_dict()
     for name, tensor in target.items():
         if name.endswith("._scale") and name not in arrays:
@@ -177,14 +249,14 @@ def load_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> None:
     model.set_state_dict(arrays)
 
 
-def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> int:
+def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> int:
     """Load the arrays of a file that a network has under the same name and shape.
 
     This is for weights to start training from: a backbone's, or those of other classes.
 
     Args:
         model: The network.
-        path: A ``.pdparams`` file.
+        path_or_url: A ``.pdparams`` file, or the URL of one.
 
     Returns:
         How many arrays were loaded.
@@ -195,9 +267,10 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
     """
     from paddleseg.utils import logger
 
+    path = local_path(os.fspath(path_or_url))
     arrays = read_state_dict(path)
     target = model.state_dict()
-    fitting = {
+    fitting: dict[str, Any] = {
         name: _as_float32(arrays[name])
         for name, tensor in target.items()
         if name in arrays and list(arrays[name].shape) == list(tensor.shape)
@@ -223,6 +296,7 @@ def load_matching_weights(model: paddle.nn.Layer, path: str | os.PathLike) -> in
         )
     _require_finite(fitting, path)
     model.set_state_dict({**target, **fitting})
+    logger.info(f"Loaded {len(fitting)} of {len(target)} arrays from {path_or_url}")
     return len(fitting)
 
 
@@ -234,10 +308,10 @@ def _as_float32(array: np.ndarray) -> np.ndarray:
 
 def _require_finite(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     """Refuse NaN and infinity, with which a network gives class 0 everywhere."""
-    spoilt = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if spoilt:
+    invalid = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if invalid:
         raise WeightsError(
-            f"weights {path} hold NaN or infinity:\n{_listing('not finite', spoilt)}\n"
+            f"weights {path} hold NaN or infinity:\n{_listing('not finite', invalid)}\n"
             "Take an earlier checkpoint, and train from it with a lower learning rate."
         )
 
@@ -247,65 +321,3 @@ def _listing(title: str, names: list[str], shown: int = 4) -> str:
         return ""
     more = f", and {len(names) - shown} more" if len(names) > shown else ""
     return f"  {len(names)} {title}: {', '.join(names[:shown])}{more}"
-
-
-class _Dtype:
-    """Stands for ``numpy.dtype`` in a pickle: numbers only, whose bytes are their values."""
-
-    def __init__(self, code: str, *flags: Any) -> None:
-        if not re.fullmatch(r"[biuf]\d+", code):
-            raise WeightsError(f"it holds an array of type {code!r}, not of numbers")
-        self.dtype = np.dtype(code)
-
-    def __setstate__(self, state: tuple) -> None:
-        self.dtype = self.dtype.newbyteorder(state[1])
-
-
-class _Array:
-    """Stands for ``numpy.ndarray`` in a pickle, until it is complete."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.array: np.ndarray | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, kind, is_fortran, content = state
-        flat = np.frombuffer(content, kind.dtype)
-        # A copy: what is read from bytes cannot be written.
-        self.array = flat.reshape(shape, order="F" if is_fortran else "C").copy()
-
-
-def _with_arrays(value: Any) -> Any:
-    """Replace what stands for arrays by the arrays."""
-    if isinstance(value, _Array):
-        if value.array is None:
-            raise WeightsError("it holds an array without content")
-        return value.array
-    if isinstance(value, dict):
-        return {key: _with_arrays(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_with_arrays, value))
-    return value
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for ``_codecs.encode``, by which protocol 2 writes bytes."""
-    if encoding != "latin1":
-        raise WeightsError(f"it encodes text as {encoding!r}")
-    return text.encode("latin1")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    _ADMITTED: ClassVar = {
-        ("numpy", "dtype"): _Dtype,
-        ("numpy", "ndarray"): _Array,
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("collections", "OrderedDict"): dict,
-        ("_codecs", "encode"): _latin1,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._ADMITTED[module, name]
-        except KeyError:
-            raise WeightsError(f"it asks for {module}.{name}, which is no array") from None

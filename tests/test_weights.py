@@ -308,3 +308,11 @@ def test_weights_that_are_not_finite_are_named(pointwise, tmp_path, load, value)
     with pytest.raises(WeightsError, match=r"hold NaN or infinity:\n  1 not finite: conv\.bias"):
         load(net, path)
     assert_values(net, before)
+
+
+@pytest.mark.parametrize("load", [load_weights, load_matching_weights])
+def test_git_lfs_pointer_is_named_as_what_it_is(net, tmp_path, load):
+    path = tmp_path / "model.pdparams"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 32000000\n")
+    with pytest.raises(WeightsError, match="Git LFS pointer, not the weights; run `git lfs pull`"):
+        load(net, path)

@@ -86,14 +86,10 @@ def _output_to_stderr() -> Iterator[None]:
 def _report(error: Exception, command: str) -> int:
     from liteseg_plugin.errors import LitesegError, printable_lines
 
-    diagnostics = sys.modules.get("liteseg_plugin.integration.patches")
-    explained = diagnostics.explain(error) if diagnostics else None
-    if explained is None and isinstance(error, LitesegError):
-        explained = error
-    if explained is None and command == "run":
-        raise error  # a foreign script's own error: its traceback says where
-    if explained is None and isinstance(error, (OSError, ValueError)):
-        explained = error  # these say what they are about
-    message = explained or f"{type(error).__name__}: {error}\n(--debug shows the traceback)"
+    if command == "run" and not isinstance(error, LitesegError):
+        raise error  # a script's own error: its traceback says where
+    message = str(error)
+    if not isinstance(error, (LitesegError, OSError, ValueError)):  # these say what is wrong
+        message = f"{type(error).__name__}: {error}\n(--debug shows the traceback)"
     print(f"error: {printable_lines(message)}", file=sys.stderr)
     return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -12,9 +11,11 @@ if TYPE_CHECKING:
     from paddle import nn
     from paddleseg.cvlibs import SegBuilder
 
-# The keys of runtimes.catalog.RUNTIMES, which a test holds; importing it here would load Paddle.
+    from liteseg_plugin.integration.config import ConfigBuilder
+
+# The keys of runtimes.catalog.RUNTIMES, which a test compares; importing it would load Paddle.
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
-# runtimes.base.PRECISIONS, likewise.
+# Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
@@ -67,7 +68,7 @@ def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> di
     """Return the config's test settings, overridden by the flags of :func:`add_augmentation`."""
     chosen = dict(test_config)
     if getattr(args, switch):
-        chosen[switch] = True
+        chosen["aug_eval"] = True
         for name in ("scales", "flip_horizontal", "flip_vertical"):
             chosen[name] = getattr(args, name)
     if args.is_slide:
@@ -78,32 +79,46 @@ def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> di
     return chosen
 
 
-def build(args: argparse.Namespace, **overrides: Any) -> SegBuilder:
-    """Activate the plugin and read the config.
+def build(
+    args: argparse.Namespace, *, downloads: bool | None = None, **overrides: Any
+) -> ConfigBuilder:
+    """Register the components, repair PaddleSeg, and read the config.
 
     Args:
-        args: Holds ``config`` and ``opts``; a ``model_path`` or ``resume_model`` in it says that
-            the backbone's weights need not be downloaded.
+        args: Holds ``config`` and ``opts``.
+        downloads: Whether to download weights that the config names by URL; by default not where
+            ``args`` has a ``model_path`` or ``resume_model``, which gives full weights.
         overrides: Further arguments of PaddleSeg's ``Config``.
     """
-    from liteseg_plugin.integration.registry import activate
+    from liteseg_plugin.integration.registry import repair
 
-    activate()
+    repair()
 
-    from liteseg_plugin.integration import compat
+    from liteseg_plugin.integration import config
 
-    given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
-    compat.skip_backbone_download(any(given))
+    if downloads is None:
+        given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
+        downloads = not any(given)
+    return config.ConfigBuilder(
+        config.load(args.config, args.opts, **overrides), downloads=downloads
+    )
 
-    from paddleseg.cvlibs import Config, SegBuilder
-    from paddleseg.utils import progbar
 
-    if sys.stderr is not None and not sys.stderr.isatty():
-        from liteseg_plugin.system.progress import ProgressBar
+def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
+    """Build the config's network and load trained weights.
 
-        progbar.Progbar = ProgressBar  # of evaluate and predict
+    Args:
+        builder: Of :func:`build`.
+        model_path: A ``.pdparams`` file, or the URL of one.
+    """
+    from paddleseg.utils import logger
 
-    return SegBuilder(Config(args.config, opts=args.opts, **overrides))
+    from liteseg_plugin.weights import load_trained
+
+    model = builder.model
+    load_trained(model, model_path)
+    logger.info(f"Loaded {model_path} into {class_name(model)}")
+    return model
 
 
 def show(builder: SegBuilder, device: str | None = None) -> None:

@@ -45,15 +45,11 @@ def run(args: argparse.Namespace) -> dict:
     if not args.config and (args.against or args.model_path):
         raise LitesegError("--against and --model_path need --config")
 
-    builder = _common.build(args) if args.config else None
-    from liteseg_plugin.integration import compat
-    from liteseg_plugin.integration.registry import activate
-
-    activate()
     # Speed does not depend on the values: without weights, none are downloaded.
-    compat.skip_backbone_download()
+    builder = _common.build(args, downloads=False) if args.config else None
+    from liteseg_plugin.integration.registry import repair
 
-    from paddleseg.utils import utils
+    repair()
 
     from liteseg_plugin.evaluation import benchmark
     from liteseg_plugin.evaluation.benchmark_exports import exports_to_time
@@ -70,9 +66,10 @@ def run(args: argparse.Namespace) -> dict:
     runtimes = benchmark.choose_runtimes(
         args.runtime, args.device, args.precision, only_onnx=only_onnx
     )
-    network = builder.model if builder is not None else None
-    if args.model_path:
-        utils.load_entire_model(network, args.model_path)
+    network = None
+    if builder is not None:
+        weights = args.model_path
+        network = _common.load_network(builder, weights) if weights else builder.model
     with exports_to_time(
         network,
         shape,

@@ -27,20 +27,19 @@ def run(args: argparse.Namespace) -> None:
     """Export."""
     builder = _common.build(args)
 
-    from paddleseg.utils import logger, utils
+    from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation.verify import spot_check
     from liteseg_plugin.export import writer
     from liteseg_plugin.exported import file_sha256
     from liteseg_plugin.inference.network import evaluation_scale
-    from liteseg_plugin.integration.patches import local_path
+    from liteseg_plugin.weights import local_path
 
     _common.show(builder)
     config = builder.config
-    model = builder.model
     weights = local_path(args.model_path)
-    utils.load_entire_model(model, weights)
+    model = _common.load_network(builder, weights)
     deploy_file = writer.export_model(
         model,
         args.save_dir,

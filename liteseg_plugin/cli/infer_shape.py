@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+from collections.abc import Sequence
 
 from liteseg_plugin.errors import ExportError
 
@@ -36,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{fixed.model} takes {shapes}")
 
 
-def _parse(text: str) -> dict[str, list[int]]:
+def _parse(text: str) -> dict[str, Sequence[int]]:
     try:
         shapes = ast.literal_eval(text)
         shapes = {str(name): [int(n) for n in shape] for name, shape in shapes.items()}

@@ -33,4 +33,13 @@ def run(args: argparse.Namespace) -> None:
     sys.argv = [str(script), *args.arguments]
     activate(sys.argv)
     sys.path[0] = str(script.resolve().parent)
-    runpy.run_path(str(script), run_name="__main__")
+
+    from liteseg_plugin.integration.scripts import explain
+
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        raise explained from error

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
+import sys
+from pathlib import Path
 
 from liteseg_plugin.cli import _common
 
@@ -12,17 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     _common.add_config(parser)
     _common.add_device(parser)
-    add, flag = parser.add_argument, {"action": "store_true"}
+    add, switch = parser.add_argument, "store_true"
     add("--save_dir", default="./output", help="where checkpoints go (default: ./output)")
     add("--num_workers", type=int, default=0, help="worker processes of the data loader")
-    add("--do_eval", **flag, help="evaluate at every save, and keep the best model")
-    add("--use_vdl", **flag, help="write VisualDL logs into --save_dir")
-    add("--use_ema", **flag, help="keep an exponential moving average of the weights")
-    add(
-        "--resume_model",
-        help="checkpoint (iter_N) to go on from, or the folder of a run, or auto: the newest in "
-        "--save_dir, if there is one",
-    )
+    add("--do_eval", action=switch, help="evaluate at every save, and keep the best model")
+    add("--use_vdl", action=switch, help="write VisualDL logs into --save_dir")
+    add("--use_ema", action=switch, help="keep an exponential moving average of the weights")
+    resume = "checkpoint (iter_N), the folder of a run, or auto: the newest of --save_dir, if any"
+    add("--resume_model", help=f"{resume}; training goes on from it")
     add("--iters", type=int, help="number of iterations")
     add("--batch_size", type=int, help="images of one process")
     add("--learning_rate", type=float)
@@ -33,40 +33,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int)
     add("--precision", default="fp32", choices=("fp32", "fp16", "bf16"))
     add("--amp_level", default="O1", choices=("O1", "O2"))
-    add(
-        "--gradient_accumulation_steps",
-        type=int,
-        default=1,
-        help="batches of one iteration, for a batch larger than memory (default: 1)",
-    )
+    accumulate = "batches of one iteration, for a batch larger than memory (default: 1)"
+    add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
     add("--profiler_options")
     add("--repeats", type=int, default=1, help="pass over each image so often in an epoch")
-    add("--to_static_training", **flag)
+    add("--to_static_training", action=switch)
     add("--data_format", default="NCHW", choices=("NCHW",))
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train."""
-    import contextlib
-    from pathlib import Path
+    """Train, alone in the folder of the run."""
+    from liteseg_plugin.training import lock
 
-    from liteseg_plugin.training import lock, processes
-
-    # One lock for all processes of `paddle.distributed.launch`.
-    main = processes.is_main()
-    with lock.hold(Path(args.save_dir)) if main else contextlib.nullcontext():
+    with lock.run_folder(Path(args.save_dir), args.resume_model) as args.resume_model:
         _train(args)
 
 
 def _train(args: argparse.Namespace) -> None:
-    import shlex
-    import sys
-    from pathlib import Path
-
-    from liteseg_plugin.training import checkpoint, processes
-
-    wanted = args.resume_model
-    args.resume_model = checkpoint.prepare(Path(args.save_dir), wanted, is_main=processes.is_main())
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
 
@@ -79,27 +62,17 @@ def _train(args: argparse.Namespace) -> None:
     utils.set_seed(args.seed)
     _common.show(builder, args.device)
     utils.set_cv2_num_threads(args.num_workers)
-    config = builder.config
     model = utils.convert_sync_batchnorm(builder.model, args.device)
     logger.info(f"Model: {_common.class_name(model)}")
-    if wanted and not args.resume_model:
-        logger.info(f"There is no checkpoint in {args.save_dir}: starting from the beginning")
-    train_dataset = builder.train_dataset
+    config, train_dataset = builder.config, builder.train_dataset
     train_dataset.file_list *= args.repeats
-    names = [field.name for field in dataclasses.fields(Settings)]
-    settings = {name: getattr(args, name) for name in names}
-    settings.update(iters=config.iters, batch_size=config.batch_size)
-    settings["to_static_training"] = args.to_static_training or config.to_static_training
+    args.iters, args.batch_size = config.iters, config.batch_size
+    args.to_static_training = args.to_static_training or config.to_static_training
+    settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
+    val_dataset = builder.val_dataset if args.do_eval else None
+    parts = (model, builder.optimizer, builder.loss, train_dataset, settings, val_dataset)
     try:
-        train(
-            model,
-            builder.optimizer,
-            builder.loss,
-            train_dataset,
-            Settings(**settings),
-            builder.val_dataset if args.do_eval else None,
-            config.test_config,
-        )
+        train(*parts, config.test_config)
     except Interrupted as interruption:
         given = [*sys.argv[1:], "--resume_model", str(interruption.checkpoint)]
         logger.info(f"Interrupted; go on with: liteseg {shlex.join(given)}")

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> dict:
     builder = _common.build(args)
 
     import paddle
-    from paddleseg.utils import logger, utils
+    from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
@@ -65,9 +65,7 @@ def run(args: argparse.Namespace) -> dict:
         )
     else:
         _common.show(builder, args.device)
-        model = builder.model
-        utils.load_entire_model(model, args.model_path)
-        logger.info(f"Loaded {args.model_path} into {_common.class_name(model)}")
+        model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:

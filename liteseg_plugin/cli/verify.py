@@ -23,14 +23,12 @@ def run(args: argparse.Namespace) -> dict:
     builder = _common.build(args)
 
     from paddleseg.transforms import Compose
-    from paddleseg.utils import utils
 
     from liteseg_plugin.evaluation.verify import verify
-    from liteseg_plugin.integration.patches import local_path
     from liteseg_plugin.system.progress import progress_bar
 
-    model, dataset = builder.model, builder.val_dataset
-    utils.load_entire_model(model, local_path(args.model_path))
+    dataset = builder.val_dataset
+    model = _common.load_network(builder, args.model_path)
     verification = verify(
         model,
         args.exported,

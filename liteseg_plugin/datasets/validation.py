@@ -19,10 +19,12 @@ import numpy as np
 from PIL import Image
 
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system.files import is_lfs_pointer
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _NO_IMAGE = "it is no image, or is cut short"
+_LFS_POINTER = "it is a Git LFS pointer, not the image; run `git lfs pull` in its repository"
 _END_OF_JPEG = b"\xff\xd9"
 _ORIENTATION = 0x0112  # the tag of EXIF and of TIFF
 _SHOWN_VALUES = 8
@@ -125,7 +127,7 @@ def read_image(
     except cv2.error:
         image = None
     if image is None:
-        raise DataError(f"cannot read image {path}: {_NO_IMAGE}")
+        raise DataError(f"cannot read image {path}: {_no_image(path)}")
     return image
 
 
@@ -164,7 +166,9 @@ def read_label_and_depth(path: str | os.PathLike) -> tuple[np.ndarray, str | Non
             values = np.asarray(image)
             return _as_indices(values, str(stored))
     except Exception as error:  # a hostile file may raise anything
-        raise DataError(f"cannot read label {path}: {_reason(error)}") from error
+        unidentified = isinstance(error, Image.UnidentifiedImageError)
+        reason = _no_image(path) if unidentified else _reason(error)
+        raise DataError(f"cannot read label {path}: {reason}") from error
 
 
 def _as_indices(values: np.ndarray, stored: str) -> tuple[np.ndarray, str | None]:
@@ -185,9 +189,11 @@ def _as_indices(values: np.ndarray, stored: str) -> tuple[np.ndarray, str | None
     raise ValueError(f"it holds values up to {values.max():g}")
 
 
+def _no_image(path: str | os.PathLike) -> str:
+    return _LFS_POINTER if is_lfs_pointer(path) else _NO_IMAGE
+
+
 def _reason(error: Exception) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
-        return _NO_IMAGE
     named = isinstance(error, (OSError, ValueError, SyntaxError, Image.DecompressionBombError))
     return str(error) if named and str(error) else f"{type(error).__name__}: {error}"
 

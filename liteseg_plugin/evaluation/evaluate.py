@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
-from paddleseg import core
 from paddleseg.datasets import Dataset
 from paddleseg.utils import metrics
 
@@ -31,6 +30,7 @@ from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
 from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
+from liteseg_plugin.training import validation
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,11 @@ def as_paddleseg(
 
     Returns:
         A document for JSON, with keys of :class:`Evaluation`.
+
+    Raises:
+        DataError: If the data set is empty, or a sample cannot be read.
     """
-    miou, accuracy, class_iou, class_precision, kappa = core.evaluate(
+    miou, accuracy, class_iou, class_precision, kappa = validation.evaluate(
         network, dataset, num_workers=num_workers, **test_config
     )
     return {

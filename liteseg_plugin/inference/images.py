@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -68,43 +68,6 @@ def find_images(image_path: str) -> list[InputImage]:
 def folder_of(image_path: str) -> str:
     """Return the folder of the images of ``--image_path``: itself, or where the file lies."""
     return image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
-
-
-def for_paddleseg(images: Sequence[InputImage], folder: str) -> tuple[list[str], str]:
-    """Return paths and ``image_dir`` for PaddleSeg's ``predict``.
-
-    It calls a result what is left of the path without each occurrence of ``image_dir``: with
-    ``img``, ``img/img1.png`` gives ``1.png``. The absolute folder with its separator hardly ever
-    occurs twice.
-
-    Args:
-        images: What :func:`find_images` gives.
-        folder: What :func:`folder_of` gives.
-    """
-    image_dir = os.path.join(os.getcwd(), folder, "")
-    return [
-        # Outside of the folder: without `..`, which PaddleSeg would keep.
-        os.path.join(image_dir, name)
-        if PurePath(path) == PurePath(folder, name)
-        else os.path.realpath(path)
-        for path, name in images
-    ], image_dir
-
-
-def paddleseg_results(images: Iterable[str], image_dir: str, save_dir: str) -> Iterator[Result]:
-    """Yield the files that PaddleSeg's ``predict`` writes for images.
-
-    Args:
-        images: Their paths.
-        image_dir: What ``predict`` is given.
-        save_dir: Likewise.
-    """
-    for image in images:
-        name = image.replace(image_dir, "")
-        name = name[1:] if name.startswith(("/", "\\")) else name
-        yield Result(os.path.join(save_dir, "added_prediction", name), image)
-        label_map = f"{os.path.splitext(name)[0]}.png"
-        yield Result(os.path.join(save_dir, "pseudo_color_prediction", label_map), image)
 
 
 def check_results(images: Iterable[str], results: Iterable[Result]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.inference.images import Result, check_results, find_images
 from liteseg_plugin.system.files import atomic_write
@@ -108,7 +109,9 @@ def segment_files(
     yield from overlapped(predictor, reads, write, workers=workers)
 
 
-def write_label_map(path: str | os.PathLike, label: np.ndarray, classes: Sequence[dict]) -> None:
+def write_label_map(
+    path: str | os.PathLike, label: np.ndarray, classes: Sequence[ClassInfo]
+) -> None:
     """Write class indices (H, W) as a PNG with a palette; the file is complete, or not there."""
     encoded = BytesIO()
     indexed_image(label, classes).save(encoded, format="PNG")

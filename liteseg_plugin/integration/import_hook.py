@@ -55,7 +55,7 @@ class _AfterImport:
                 sys.meta_path.remove(self)
                 self._action()
 
-        spec.loader.exec_module = execute_then_act
+        spec.loader.exec_module = execute_then_act  # type: ignore[method-assign]
         return spec
 
 

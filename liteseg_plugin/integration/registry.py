@@ -34,22 +34,34 @@ def owners() -> dict[str, str]:
 def activate(arguments: Sequence[str] = ()) -> None:
     """Register the components, repair PaddleSeg on this Paddle, and make its errors clear.
 
+    It is what PaddleSeg's unmodified scripts need; the plugin's commands need only :func:`repair`.
+
     Args:
         arguments: The command line that runs, script first. If it is a script of PaddleSeg's with
             ``--model_path`` (or ``--resume_model``, in training), full weights are given, and the
             backbone's need not be downloaded.
     """
+    repair(for_scripts=True)
+    if _gives_full_weights(arguments):
+        from liteseg_plugin.integration import scripts
+
+        scripts.skip_backbone_download()
+
+
+def repair(*, for_scripts: bool = False) -> None:
+    """Register the components and repair PaddleSeg on this Paddle.
+
+    Args:
+        for_scripts: Whether to replace, too, what only PaddleSeg's unmodified scripts need.
+    """
     # First of all: with autoload enabled this import activates, through the hook, and the modules
     # below must not be half imported then.
     import paddleseg  # noqa: F401
 
-    from liteseg_plugin.integration import compat, patches
+    from liteseg_plugin.integration import table
 
     register()
-    patches.install()
-    compat.apply()
-    if _gives_full_weights(arguments):
-        compat.skip_backbone_download()
+    table.apply(for_scripts=for_scripts)
 
 
 def _gives_full_weights(arguments: Sequence[str]) -> bool:

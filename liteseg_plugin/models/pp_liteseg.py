@@ -9,7 +9,7 @@ feature has a head, and each head a loss.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import paddle
@@ -102,11 +102,15 @@ class PPLiteSeg(nn.Layer):
         if pretrained is not None:
             utils.load_pretrained_model(self, pretrained)
 
-    def train(self) -> None:
-        """Switch to training, but for the frozen parts."""
+    def train(self, mode: bool = True) -> PPLiteSeg:
+        """Switch to training, but for the frozen parts; to evaluation if ``mode`` is False."""
+        if not mode:
+            self.eval()
+            return self
         super().train()
         for part in self._frozen_parts():
             part.eval()
+        return self
 
     def _frozen_parts(self) -> list[nn.Layer]:
         # Looked up each time: SyncBatchNorm's conversion replaces layers.
@@ -155,10 +159,10 @@ class Decoder(nn.Layer):
         encoder_channels: Sequence[int],
         decoder_channels: Sequence[int],
         *,
-        context: type[nn.Layer],
+        context: Callable[..., nn.Layer],
         context_channels: int,
         bin_sizes: Sequence[int],
-        fusion: type[nn.Layer],
+        fusion: Callable[..., nn.Layer],
         resize_mode: str,
     ) -> None:
         super().__init__()
@@ -245,7 +249,7 @@ def _known_parts(model: nn.Layer, names: Sequence[str]) -> set[str]:
         if name not in parts:
             close = difflib.get_close_matches(name, parts)
             top = [part for part in parts if "." not in part]
-            raise ValueError(f"frozen: there is no part {name!r}; parts are {close or top}, ...")
+            raise ValueError(f"frozen: no part is named {name!r}; parts are {close or top}, ...")
     return set(names)
 
 

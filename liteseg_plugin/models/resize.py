@@ -12,7 +12,7 @@ images.
 from __future__ import annotations
 
 from functools import reduce
-from typing import Union
+from typing import Any, Union, cast
 
 import paddle
 import paddle.nn.functional as F
@@ -54,7 +54,7 @@ def resize(
         else:
             rows, columns = map(_nearest_matrix, spatial_size(x), size_hw)
         return apply_matrices(rows, x, columns)
-    return F.interpolate(x, list(size_hw), mode=mode)
+    return F.interpolate(x, list(size_hw), mode=cast(Any, mode))
 
 
 def bilinear_matrices(
@@ -65,12 +65,13 @@ def bilinear_matrices(
     Returns:
         Rows (h, H) and columns (w, W) for :func:`apply_matrices`.
     """
-    return tuple(
+    rows, columns = (
         reduce(
             lambda first, then: paddle.matmul(then, first), map(_bilinear_matrix, axis, axis[1:])
         )
         for axis in zip(*sizes_hw)
     )
+    return rows, columns
 
 
 def sample(x: paddle.Tensor, size_hw: tuple[Extent, Extent]) -> paddle.Tensor:

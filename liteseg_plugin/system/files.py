@@ -20,6 +20,7 @@ from pathlib import Path
 
 from liteseg_plugin.errors import printable
 
+_LFS_START = b"version https://git-lfs.github.com/spec/v1"
 _SHOWN_NAME = 48
 _TAG = re.compile(r"\.(?P<machine>[0-9a-f]{8})-(?P<pid>[0-9]+)-")
 _LEFT_AFTER_SECONDS = 24 * 3600
@@ -70,6 +71,16 @@ def scratch_folder(parent: str | os.PathLike, name: str) -> Iterator[Path]:
         yield Path(folder)
 
 
+def is_lfs_pointer(path: str | os.PathLike) -> bool:
+    """Tell whether a file is a Git LFS pointer, left where the content was not fetched.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(len(_LFS_START)) == _LFS_START
+
+
 def _to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDWR)
     try:
@@ -111,7 +122,7 @@ def remove_leftovers(folder: str | os.PathLike, pattern: str) -> None:
         pattern: Of the names, as :mod:`fnmatch` has it.
     """
     with contextlib.suppress(OSError):
-        for entry in list(os.scandir(folder)):
+        for entry in list(os.scandir(os.fspath(folder))):
             tag = _TAG.search(entry.name)
             if not tag or not fnmatch.fnmatchcase(entry.name, pattern):
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -65,7 +65,13 @@ def read_yaml(
         raise ConfigError(f"{path} is no valid YAML: {error}") from error
 
 
-class _Bounded:
+if TYPE_CHECKING:
+    _Loader = yaml.SafeLoader
+else:
+    _Loader = object  # the loader is chosen by who calls
+
+
+class _Bounded(_Loader):
     """Bounds a loader of PyYAML, before it makes values of what is written."""
 
     _level = _written = 0

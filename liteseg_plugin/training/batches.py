@@ -11,13 +11,17 @@ import contextlib
 import random
 import signal
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import paddle
 from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.collate import default_collate_fn
+
+from liteseg_plugin.errors import DataError, LitesegError
+
+_ERROR = "error"  # in place of a batch of which a sample could not be read
 
 
 class Batch(NamedTuple):
@@ -54,11 +58,14 @@ class Batches:
         """Return the number of batches of an epoch."""
         return len(self._sampler)
 
-    def start(self, position: int) -> Iterator[Batch]:
+    def start(self, position: int) -> Generator[Batch, None, None]:
         """Give batches without end.
 
         Args:
             position: How many were used before, in all epochs.
+
+        Raises:
+            LitesegError: When the turn comes to a batch of which a sample cannot be read.
         """
         epoch, skipped = divmod(position, len(self))
         while True:
@@ -66,29 +73,30 @@ class Batches:
             yield from self._read([*self._sampler][skipped:], epoch)
             epoch, skipped = epoch + 1, 0
 
-    def _read(self, batches: list[list[int]], epoch: int) -> Iterator[Batch]:
+    def _read(self, batches: list[list[int]], epoch: int) -> Generator[Batch, None, None]:
         states: deque[dict[str, Any]] = deque()
 
         def collate(samples: list[dict]) -> dict:  # in the thread that reads
-            batch = default_collate_fn(samples)
+            batch = _collate(samples)
             states.append(random_state())
             return batch
 
+        seeds = self.seed if self._num_workers else None
+        before = random_state()
+        loader: Any = DataLoader(
+            _Samples(self._dataset, seeds),
+            batch_sampler=cast(Any, [[(epoch, index) for index in batch] for batch in batches]),
+            collate_fn=cast(Any, _collate if self._num_workers else collate),
+            num_workers=self._num_workers,
+            worker_init_fn=_leave_interrupts_to_the_parent,
+        )
+        iterator: Any = iter(loader)
         if self._num_workers:
-            before = random_state()
-            loader = DataLoader(
-                _SeededSamples(self._dataset, self.seed),
-                batch_sampler=[[(epoch, index) for index in indices] for indices in batches],
-                num_workers=self._num_workers,
-                worker_init_fn=_leave_interrupts_to_the_parent,
-            )
-            iterator = iter(loader)
             set_random_state(before)  # it draws a seed, which nobody uses
-        else:
-            loader = DataLoader(self._dataset, batch_sampler=batches, collate_fn=collate)
-            iterator = iter(loader)
         try:
             for data, indices in zip(iterator, batches):
+                if _ERROR in data:
+                    raise data[_ERROR]
                 state = random_state() if self._num_workers else states.popleft()
                 yield Batch(data, [self._file(index) for index in indices], state)
         finally:
@@ -100,22 +108,51 @@ class Batches:
         return str(files[index][0]) if files else f"sample {index}"
 
 
-class _SeededSamples(Dataset):
-    """Samples whose augmentation follows from seed, epoch and index."""
+class _Samples(Dataset):
+    """Samples by epoch and index; an error of reading one is handed over in its place.
 
-    def __init__(self, dataset: Dataset, seed: int) -> None:
+    Raised in a thread or a worker process of Paddle's loader, it would never reach the main thread.
+
+    Args:
+        dataset: The training set.
+        seed: What augmentation follows from, with epoch and index; None for the global random
+            state.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int | None) -> None:
         self._dataset = dataset
         self._seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
+    def __getitem__(self, key: Any) -> dict:
         epoch, index = key
-        words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(4)
-        random.seed(words.tobytes())
-        np.random.seed(words)
-        return self._dataset[index]
+        if self._seed is not None:
+            words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(4)
+            random.seed(words.tobytes())
+            np.random.seed(words)
+        try:
+            return self._dataset[index]
+        except Exception as error:
+            return {_ERROR: sample_error(error)}
 
     def __len__(self) -> int:
         return len(self._dataset)
+
+
+def _collate(samples: list[dict]) -> dict:
+    for sample in samples:
+        if _ERROR in sample:
+            # The loader takes a batch without an array for the end of the data.
+            return {**sample, "img": np.zeros(1, np.float32)}
+    return default_collate_fn(samples)
+
+
+def sample_error(error: Exception) -> LitesegError:
+    """Return what went wrong with a sample as an error that a worker process can hand over."""
+    if isinstance(error, LitesegError):
+        return error
+    described = DataError(f"cannot read a sample: {type(error).__name__}: {error}")
+    described.__cause__ = error
+    return described
 
 
 def _leave_interrupts_to_the_parent(worker: int) -> None:
@@ -126,7 +163,8 @@ def _leave_interrupts_to_the_parent(worker: int) -> None:
 def random_state() -> dict[str, Any]:
     """Return the random state of Python and NumPy, as values that JSON keeps exactly."""
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    state: Any = np.random.get_state()
+    kind, keys, position, has_gauss, cached = state
     return {
         "python": [version, list(words), gauss],
         "numpy": [kind, keys.tolist(), position, has_gauss, cached],

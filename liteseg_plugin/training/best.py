@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from paddle import nn
 from paddleseg.utils import logger
 
 from liteseg_plugin.training import checkpoint, processes
-from liteseg_plugin.training.checkpoint import Best
+from liteseg_plugin.training.state import Best
+from liteseg_plugin.training.validation import Score
 from liteseg_plugin.weights import load_weights
-
-
-@dataclass(frozen=True)
-class Score:
-    """How good weights are on the validation set, each from 0 to 1."""
-
-    miou: float
-    accuracy: float
 
 
 class BestWeights:

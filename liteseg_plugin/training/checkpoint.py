@@ -13,15 +13,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
 
 from liteseg_plugin.errors import TrainingError, WeightsError
+from liteseg_plugin.training.state import Best
 from liteseg_plugin.weights import load_weights, read_arrays
 
 STATE = "training.json"
@@ -31,58 +31,11 @@ _REPLACED = ".replaced-"
 _NAMES = "StructuredToParameterName@@"  # Paddle's table of the parameters' own names
 
 
-class Best(NamedTuple):
-    """The best evaluation so far.
-
-    Attributes:
-        miou: Its mIoU; -1 before the first.
-        iteration: When it was.
-    """
-
-    miou: float = -1.0
-    iteration: int = -1
-
-
-@dataclass(frozen=True)
-class State:
-    """What ``training.json`` holds: all that goes on after a resume, but weights and optimiser.
-
-    Attributes:
-        iteration: Optimiser steps so far.
-        best: The best evaluation of the network.
-        best_ema: The best evaluation of its exponential moving average.
-        evaluations_below_best: How many in a row were below the best.
-        window: Losses since the last log line: of each step the sum, then those of each output.
-        scaler: The state of the loss scale of fp16.
-        random: The random state of each process.
-    """
-
-    iteration: int = 0
-    best: Best = field(default_factory=Best)
-    best_ema: Best = field(default_factory=Best)
-    evaluations_below_best: int = 0
-    window: list[list[float]] = field(default_factory=list)
-    scaler: dict[str, Any] = field(default_factory=dict)
-    random: list[dict[str, Any]] = field(default_factory=list)
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> State:
-        """Read what :meth:`to_json` returned, or a part of it."""
-        known = {entry.name: content[entry.name] for entry in fields(cls) if entry.name in content}
-        for name in {"best", "best_ema"} & known.keys():
-            known[name] = Best(*known[name])
-        return cls(**known)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of ``training.json``."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
-
-
 def iteration_of(folder: str | os.PathLike) -> int:
     """Return N of a checkpoint ``iter_N``.
 
     Raises:
-        WeightsError: If it is no folder of that name.
+        WeightsError: If it is not a folder of that name.
     """
     path = Path(folder)
     iteration = path.name.rpartition("_")[2]
@@ -247,7 +200,7 @@ def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
     names = read_arrays(folder / "model.pdparams").get(_NAMES, {})
     content = read_arrays(folder / "model.pdopt")
     if not isinstance(content, dict):
-        raise WeightsError(f"{folder / 'model.pdopt'} is no state of an optimiser")
+        raise WeightsError(f"{folder / 'model.pdopt'} is not the state of an optimiser")
     renaming = {
         names[key]: tensor.name for key, tensor in model.state_dict().items() if key in names
     }
@@ -270,7 +223,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from error
+        raise WeightsError(f"{path} is not valid JSON: {error}") from error
 
 
 def _renamed_state(content: Mapping[str, Any], renaming: Mapping[str, str]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def refuse(bad_steps: Sequence[BadStep], save_dir: Path) -> None:
     """
     if not bad_steps:
         return
-    # A process that is wrong spoils the others' weights: theirs come later.
+    # A bad step of one process makes the others' weights invalid: theirs come later.
     iteration = min(bad.iteration for bad in bad_steps)
     first = [bad for bad in bad_steps if bad.iteration == iteration]
     files = [file for bad in first for file in bad.files]
@@ -70,7 +70,7 @@ def check_weights(model: nn.Layer, step: Step, save_dir: Path) -> None:
     """
     finite = [paddle.isfinite(parameter).all() for parameter in model.parameters()]
     if not bool(paddle.stack(finite).all()):
-        _stop("weights are no numbers", BadStep(step.iteration, [], step.files), save_dir)
+        _stop("weights are not finite", BadStep(step.iteration, [], step.files), save_dir)
 
 
 def _stop(what: str, bad: BadStep, save_dir: Path) -> None:

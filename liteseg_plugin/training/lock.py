@@ -13,15 +13,38 @@ from typing import TextIO
 from paddleseg.utils import logger
 
 from liteseg_plugin.errors import TrainingError
+from liteseg_plugin.training import checkpoint, processes
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _FILE = ".lock"
-# What lockf raises where another process holds the lock; anything else means there are no locks.
+# What lockf raises where another process holds the lock; anything else means no locks here.
 _TAKEN = (errno.EACCES, errno.EAGAIN)
+
+
+@contextlib.contextmanager
+def run_folder(save_dir: Path, resume_model: str | None) -> Iterator[Path | None]:
+    """Lock the folder of a run, clean it, and yield the checkpoint that the run goes on from.
+
+    The main process holds one lock for all processes of ``paddle.distributed.launch``.
+
+    Args:
+        save_dir: Where the run's checkpoints go.
+        resume_model: As in :func:`checkpoint.prepare`.
+
+    Raises:
+        TrainingError: If another process trains there, or checkpoints would be overwritten.
+        WeightsError: If there is no such checkpoint.
+    """
+    is_main = processes.is_main()
+    with hold(save_dir) if is_main else contextlib.nullcontext():
+        resumed = checkpoint.prepare(save_dir, resume_model, is_main=is_main)
+        if resume_model and not resumed:
+            logger.info(f"There is no checkpoint in {save_dir}: starting from the beginning")
+        yield resumed
 
 
 @contextlib.contextmanager

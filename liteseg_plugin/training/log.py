@@ -20,8 +20,8 @@ from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import usable_cpus
 from liteseg_plugin.training import processes
 from liteseg_plugin.training.batches import Batch
-from liteseg_plugin.training.best import Score
 from liteseg_plugin.training.settings import Settings
+from liteseg_plugin.training.validation import Score
 
 METRICS = "metrics.csv"
 
@@ -110,7 +110,7 @@ class MetricsFile:
 
 
 def _iteration_of(row: str) -> float:
-    """Return the iteration of a row, infinity for what is no row."""
+    """Return the iteration of a row, infinity for what is not a row."""
     number = row.split(",")[0]
     return int(number) if number.isdecimal() else math.inf
 

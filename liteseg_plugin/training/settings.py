@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import paddle
 
 from liteseg_plugin.errors import TrainingError
 
 # As in PaddleSeg's loop.
-_AMP_LISTS = {
+_AMP_LISTS: dict[str, Any] = {
     "custom_white_list": {"elementwise_add", "batch_norm", "sync_batch_norm"},
     "custom_black_list": {"bilinear_interp_v2"},
 }
@@ -68,7 +69,7 @@ class Settings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
 
     @property
-    def amp_dtype(self) -> str:
+    def amp_dtype(self) -> Any:
         """Return Paddle's name of a low precision."""
         return _DTYPES[self.precision]
 
@@ -76,7 +77,8 @@ class Settings:
         """Return the context in which the network computes in the chosen precision."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
-        return paddle.amp.auto_cast(level=self.amp_level, dtype=self.amp_dtype, **_AMP_LISTS)
+        level: Any = self.amp_level
+        return paddle.amp.auto_cast(level=level, dtype=self.amp_dtype, **_AMP_LISTS)
 
 
 def check_precision(precision: str) -> None:

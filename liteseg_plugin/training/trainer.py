@@ -1,10 +1,10 @@
 """The training loop behind ``liteseg train``: PaddleSeg's steps, made safe.
 
-It computes what ``paddleseg.core.train`` computes (a test holds the two against each other) and
-writes the same log lines, VisualDL scalars and folders. What PaddleSeg's loop could not be taught
-from outside: checkpoints are complete or absent and hold everything, the sampler goes on in the
-middle of an epoch, the best model is never replaced by a worse one, a loss that is no number
-stops, signals save first, and gradients can be accumulated.
+It computes what ``paddleseg.core.train`` computes, bit for bit, and writes the same log lines,
+VisualDL scalars and folders. Beyond PaddleSeg's loop: checkpoints are complete or absent and hold
+everything, the sampler continues in the middle of an epoch, the best model is never replaced by a
+worse one, a loss that is not finite stops training, signals save first, gradients can be
+accumulated, and a sample that cannot be read is an error.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import paddle
 from paddle import nn
 from paddle.distributed import fleet
 from paddle.io import Dataset
-from paddleseg import core
 from paddleseg.utils import init_ema_params, logger, train_profiler, update_ema_model
 
 from liteseg_plugin.training import batches, checkpoint, finite, processes
-from liteseg_plugin.training.best import BestWeights, Score, frozen_copy
+from liteseg_plugin.training.best import BestWeights, frozen_copy
 from liteseg_plugin.training.log import RunLog, log_cpu_use
 from liteseg_plugin.training.settings import Settings, check_precision
 from liteseg_plugin.training.signals import Interrupted, SignalsDeferred
+from liteseg_plugin.training.state import State
 from liteseg_plugin.training.step import Step, Stepper
+from liteseg_plugin.training.validation import Validation
 from liteseg_plugin.weights import load_weights
 
 
@@ -54,7 +54,7 @@ def train(
 
     Raises:
         DataError: If the images do not fill one batch, or one cannot be used.
-        TrainingError: If the loss is no number, the disk is full, or the device does not know the
+        TrainingError: If the loss is not finite, the disk is full, or the device does not know the
             precision.
         WeightsError: If a checkpoint cannot be resumed.
         Interrupted: After SIGINT or SIGTERM, once a checkpoint is written.
@@ -66,27 +66,8 @@ def train(
         fleet.init(is_collective=True)
     validation = None
     if val_dataset is not None:
-        validation = _Validation(val_dataset, test_config or {}, settings)
+        validation = Validation(val_dataset, test_config or {}, settings)
     _Trainer(model, optimizer, losses, train_dataset, settings, validation).run()
-
-
-class _Validation:
-    """Evaluates networks on the validation set."""
-
-    def __init__(
-        self, dataset: Dataset, test_config: Mapping[str, Any], settings: Settings
-    ) -> None:
-        self._dataset, self._test_config, self._settings = dataset, test_config, settings
-
-    def __call__(self, model: nn.Layer) -> Score:
-        """Rate the weights that the main process would save."""
-        processes.share_buffers(model)
-        workers = min(self._settings.num_workers, 1)
-        with self._settings.autocast():
-            miou, accuracy, *_ = core.evaluate(
-                model, self._dataset, num_workers=workers, **self._test_config
-            )
-        return Score(float(miou), float(accuracy))
 
 
 class _Trainer:
@@ -97,7 +78,7 @@ class _Trainer:
         losses: dict,
         train_dataset: Dataset,
         settings: Settings,
-        validation: _Validation | None,
+        validation: Validation | None,
     ) -> None:
         self.settings, self.validation = settings, validation
         self.save_dir = Path(settings.save_dir)
@@ -170,8 +151,8 @@ class _Trainer:
         """Read the losses since the last time, and tell whether a process was interrupted.
 
         On a GPU, reading waits for the device. So it is done where a log line or a checkpoint
-        needs the numbers, and no checkpoint is written before: weights that a loss of NaN has
-        spoilt are never saved. What the gradients' scaler overflows is not looked at: it skips
+        needs the numbers, and no checkpoint is written before: weights that a loss of NaN
+        made invalid are never saved. An overflow of the gradient scaler does not count: it skips
         such steps by itself.
 
         Raises:
@@ -203,7 +184,7 @@ class _Trainer:
         model.train()
 
         self.best.keep(model, score, self.iteration)
-        if ema_model is not None:
+        if ema_model is not None and ema_score is not None:
             self.best_ema.keep(ema_model, ema_score, self.iteration)
         self.log.evaluation(self.iteration, score, ema_score)
         limit = self.settings.early_stop_intervals
@@ -237,8 +218,8 @@ class _Trainer:
             }
             if self.ema_model is not None:
                 files["ema_model.pdparams"] = self.ema_model.state_dict()
-            scaler = self.scaler.state_dict() if self.scaler else {}
-            state = checkpoint.State(
+            scaler: dict[str, Any] = dict(self.scaler.state_dict()) if self.scaler else {}
+            state = State(
                 iteration=self.iteration,
                 best=self.best.best,
                 best_ema=self.best_ema.best,
@@ -257,7 +238,7 @@ class _Trainer:
         """Load a checkpoint and return the losses since the last log line before it."""
         self.iteration = checkpoint.iteration_of(folder)
         content = checkpoint.restore(folder, model, optimizer)
-        state = checkpoint.State.from_json(content)
+        state = State.from_json(content)
         lacks = [] if content else ["random state", "best mIoU", "loss scale of fp16"]
         if self.ema_model is not None:
             ema_weights = folder / "ema_model.pdparams"
@@ -276,7 +257,7 @@ class _Trainer:
                 f"random state of {processes.count()} processes ({len(state.random)} wrote)"
             )
         if self.scaler is not None and state.scaler:
-            self.scaler.load_state_dict(state.scaler)
+            self.scaler.load_state_dict(cast(Any, state.scaler))
         self.best.restore(state.best, state.evaluations_below_best)
         self.best_ema.restore(state.best_ema)
         logger.info(f"Resumed from {folder}, at iteration {self.iteration}")

@@ -45,13 +45,10 @@ def test_config_that_is_no_yaml(fails, tmp_path):
 
 @pytest.fixture(scope="module")
 def read_config():
-    """Return PaddleSeg's reading of configs, in this process, with the plugin's checks."""
-    from liteseg_plugin.integration.registry import activate
+    """Return the commands' reading of configs, in this process."""
+    from liteseg_plugin.integration.config import load
 
-    activate()
-    from paddleseg.cvlibs import Config
-
-    return Config
+    return load
 
 
 @pytest.mark.parametrize("name", ["child.yml", "parent.yml"])
@@ -264,3 +261,33 @@ def test_debug_shows_the_traceback(run, trained):
     )
     assert result.returncode == 1
     assert "Traceback" in result.stderr
+
+
+def test_messages_of_commands_rest_on_no_replacement(process, toy, trained, tmp_path):
+    """Nothing of PaddleSeg's is replaced for them: not in a thread or a process of the loader."""
+    root = tmp_path / "street"
+    shutil.copytree(toy.root, root)
+    for path in (root / "annot").glob("*.png"):
+        cv2.imwrite(str(path), np.full((96, 128), 42, np.uint8))
+    data = {f"{n}_dataset__dataset_root": str(root) for n in ("train", "val")}
+    data.update({f"{n}_dataset__{n}_path": str(root / f"{n}.txt") for n in ("train", "val")})
+    config = toy.config(tmp_path, **data)
+    code = f"""
+import liteseg_plugin
+from liteseg_plugin.cli import main
+train = ["train", "--config", {str(config)!r}, "--save_dir", {str(tmp_path / "out")!r}]
+val = ["val", "--config", {str(config)!r}, "--model_path", {str(trained.weights)!r}]
+codes = [main([*train, "--num_workers", n]) for n in "02"]
+codes += [main([*val, "--num_workers", n]) for n in "01"]
+from liteseg_plugin.integration import table
+active = [e.name for e in table.ENTRIES if e.scripts_only and table.is_active(e.name)]
+print(codes, active, flush=True)
+import os
+os._exit(0)
+"""
+    result = process("python", "-c", code)
+    assert result.stdout.splitlines()[-1] == "[1, 1, 1, 1] []"
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 4
+    assert all("label values out of range: 42 (12288 pixels)" in line for line in errors)
+    assert "Traceback" not in result.stderr

@@ -223,3 +223,11 @@ def test_import_brings_no_paddle():
         "sys.exit(bool({'paddle', 'paddleseg'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("read", [validation.read_image, validation.read_label])
+def test_git_lfs_pointer_is_named_as_what_it_is(tmp_path, read):
+    path = tmp_path / "frame.png"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 600000\n")
+    with pytest.raises(DataError, match=r"cannot read .*it is a Git LFS pointer, .*git lfs pull"):
+        read(path)

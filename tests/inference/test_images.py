@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from paddleseg.core import predict
 from paddleseg.transforms import Compose, Normalize
+from PIL import Image
 
 from liteseg_plugin.cli import main
 from liteseg_plugin.errors import DataError
@@ -15,10 +17,8 @@ from liteseg_plugin.inference.images import (
     Result,
     check_results,
     find_images,
-    folder_of,
-    for_paddleseg,
-    paddleseg_results,
 )
+from liteseg_plugin.inference.trained import check_image_results, predict_images
 from liteseg_plugin.inference.video import open_video
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
@@ -121,29 +121,44 @@ def test_video_whose_name_opencv_cannot_take(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["img", "./img/", "img/list.txt", "img/1.png"])
-def test_results_of_predict_are_those_foreseen(pointwise, tmp_path, monkeypatch, where):
+def test_predicted_files_are_those_of_paddleseg(pointwise, tmp_path, monkeypatch, where):
     pictures(tmp_path, "img/img1.png", "img/1.png", "img/sub_img/2.png", "other/3.png")
-    lines = ("img1.png", "./1.png", "sub_img/2.png", "../other/3.png", tmp_path / "other/3.png")
-    (tmp_path / "img" / "list.txt").write_text("".join(f"{line}\n" for line in lines))
+    for path in tmp_path.rglob("*.png"):
+        pixels = np.random.default_rng(len(path.name)).integers(0, 256, (9, 7, 3))
+        cv2.imwrite(str(path), pixels.astype(np.uint8))
+    (tmp_path / "img" / "list.txt").write_text("img1.png\n./1.png\nsub_img/2.png\n../other/3.png\n")
     monkeypatch.chdir(tmp_path)
-    images, folder = for_paddleseg(find_images(where), folder_of(where))
-    expected = {result.path for result in paddleseg_results(images, folder, "out")}
+    network, transforms = pointwise(), Compose([Normalize()])
+    classes = [{"name": f"class {n}", "color": [n, 40 * n, 255 - n]} for n in range(5)]
+    images = find_images(where)
+    check_image_results(images, "ours")
+    legend = predict_images(network, transforms, images, classes, "ours", {})
+    assert cv2.imread(legend).shape[1] == 480
+    inside = [image for image in images if "other" not in image.path]
     predict(
-        pointwise(),
+        network,
         model_path=None,
-        transforms=Compose([Normalize()]),
-        image_list=images,
-        image_dir=folder,
-        save_dir="out",
+        transforms=transforms,
+        image_list=[os.path.join(tmp_path, "img", image.name) for image in inside],
+        image_dir=f"{tmp_path}/img/",
+        save_dir="theirs",
+        custom_color=[value for entry in classes for value in entry["color"]],
     )
-    written = {str(path) for path in (tmp_path / "out").rglob("*.png")}
-    assert written == {str(tmp_path / path) for path in expected}
-    results = {
-        path[len(f"{tmp_path}/out/added_prediction/") :] for path in written if "added" in path
+    written = {path.relative_to("theirs") for path in Path("theirs").rglob("*.png")}
+    assert len(written) == 2 * len(inside)
+    ours = {path.relative_to("ours") for path in Path("ours").rglob("*.png")}
+    outside = {
+        Path(kind, "other", "3.png") for kind in ("added_prediction", "pseudo_color_prediction")
     }
-    assert "1.png" in results
-    if where != "img/1.png":
-        assert {"img1.png", "1.png", "sub_img/2.png"} <= results
+    assert ours == {*written, Path("legend.png"), *(outside if where.endswith("txt") else ())}
+    for path in written:
+        assert (Image.open("ours" / path).mode, Image.open("ours" / path).getpalette()) == (
+            Image.open("theirs" / path).mode,
+            Image.open("theirs" / path).getpalette(),
+        )
+        np.testing.assert_array_equal(
+            np.asarray(Image.open("ours" / path)), np.asarray(Image.open("theirs" / path))
+        )
 
 
 @pytest.fixture()

@@ -1,4 +1,4 @@
-"""Each incompatibility: the failure without its repair, and that the repair mends it.
+"""Each replacement: the failure without it, and that it does what its record says.
 
 A failure is expected exactly where the entry's own probe finds one, so that a probe that is wrong
 fails its test on every Paddle. Everything runs in processes of its own.
@@ -7,15 +7,16 @@ fails its test on every Paddle. Everything runs in processes of its own.
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import yaml
 
 import liteseg_plugin
 
-liteseg_plugin.activate()
-
-from liteseg_plugin.integration import compat  # noqa: E402
+# isort: split
+from liteseg_plugin.integration import compat, table
 
 SNIPPETS = {
     "zlib-first": """
@@ -85,6 +86,17 @@ SNIPPETS = {
         url = "https://example.invalid/weights.tar.gz"
         Builder(None, [manager.BACKBONES]).build_component({"type": "STDC1", "pretrained": url})
     """,
+    "progress-bar": """
+        import contextlib, io
+        from paddleseg.utils import progbar
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            bar = progbar.Progbar(target=100, verbose=1)
+            for step in range(100):
+                bar._last_update = -1.0  # as if time had passed
+                bar.update(step + 1, [])
+        assert len(printed.getvalue().splitlines()) < 10
+    """,
     "deploy-yaml": """
         import os, yaml
         spec = [paddle.static.InputSpec([1, 1], "float32")]
@@ -103,6 +115,99 @@ SNIPPETS = {
         paddle.inference.create_predictor(config)
     """,
 }
+# Each of these asserts what a user of PaddleSeg's unmodified scripts sees; they run in one process.
+MESSAGES = {
+    "config-errors": """
+        says("config not found: confg.yml", lambda: Config("confg.yml"))
+    """,
+    "unknown-component": """
+        builder = Builder(None, [manager.MODELS])
+        says("mean PPLiteSeg", lambda: builder.build_component({"type": "PPLightSeg"}))
+    """,
+    "parameter-groups": """
+        optimizer = optimizers.SGD(custom_cfg=[{"name": "bakbone", "lr_mult": 2.0}])
+        says("no parameter's name has 'bakbone'", lambda: optimizer(paddle.nn.Linear(1, 1), 0.1))
+    """,
+    "sample-errors": """
+        cv2.imwrite("image.png", numpy.zeros((4, 4, 3), "uint8"))
+        cv2.imwrite("label.png", numpy.full((4, 4), 42, "uint8"))
+        with open("list.txt", "w") as file:
+            file.write("image.png label.png")
+        for mode in ("train", "val"):
+            paths = {"train_path": "list.txt", "val_path": "list.txt"}
+            data = datasets.Dataset(mode, ".", [transforms.Normalize()], 2, **paths)
+            says("label values out of range: 42", lambda: data[0])
+        with open("image.png", "w") as file:
+            file.write("no image")
+        compose = transforms.Compose([transforms.Normalize()])
+        says("cannot read image image.png", lambda: compose({"img": "image.png"}))
+    """,
+    "empty-data": """
+        net = paddle.nn.Conv2D(3, 2, 1)
+        says("no images to evaluate on", lambda: core.evaluate(net, ListDataset([])))
+    """,
+    "weights-errors": """
+        with open("model.pdparams", "wb") as file:
+            pickle.dump({"weight": fractions.Fraction(1)}, file)
+        net = paddle.nn.Linear(1, 1)
+        says("refused to load", lambda: utils.load_entire_model(net, "model.pdparams"))
+        says("refused to load", lambda: utils.load_pretrained_model(net, "model.pdparams"))
+        says("give a checkpoint folder", lambda: loop.resume(net, None, "model.pdparams"))
+    """,
+    "download-errors": """
+        url = "http://127.0.0.1:9/model/model.pdparams"
+        says("To work offline", lambda: utils.download_pretrained_model(url))
+    """,
+    "loader-thread": """
+        loader = paddle.io.DataLoader(Unreadable(), batch_size=1)
+        thread = threading.Thread(target=lambda: raised(lambda: next(iter(loader))), daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+    """,
+    "tracebacks": """
+        with contextlib.redirect_stderr(io.StringIO()) as printed:
+            sys.excepthook(DataError, DataError("no image"), None)
+        assert printed.getvalue() == "error: no image\\n"
+    """,
+}
+PREPARATION = """
+import contextlib, fractions, importlib, io, json, pickle, threading
+import cv2, numpy
+from paddleseg import core, datasets, optimizers, transforms
+from paddleseg.cvlibs import Builder, Config, manager
+from paddleseg.utils import utils
+from liteseg_plugin.errors import DataError
+
+loop = importlib.import_module("paddleseg.core.train")
+
+class ListDataset(paddle.io.Dataset):
+    num_classes, ignore_index = 2, 255
+
+    def __init__(self, samples):
+        self.samples = samples
+
+    def __len__(self):
+        return len(self.samples)
+
+class Unreadable(paddle.io.Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise DataError("cannot read")
+
+def raised(action):
+    try:
+        action()
+    except Exception as error:
+        return str(error)
+    return ""
+
+def says(text, action):
+    said = raised(action)
+    assert text in said, said
+"""
 STOCK = "import sys, zlib, paddle, paddleseg\nsys.argv[:] = ['val.py', '--model_path=x']\n"
 MENDED = STOCK + "import liteseg_plugin\nliteseg_plugin.activate(sys.argv)\n"
 
@@ -113,8 +218,59 @@ def report(run):
 
 
 def test_every_entry_has_a_snippet(report):
-    assert {entry["name"] for entry in report["compat"]} == set(SNIPPETS)
+    names = [entry.name for entry in table.ENTRIES]
+    assert sorted(names) == sorted([*SNIPPETS, *MESSAGES])
+    assert [entry["name"] for entry in report["compat"]] == names
     assert all(entry["active"] for entry in report["compat"] if entry["broken_here"])
+
+
+def test_documentation_lists_every_entry():
+    page = Path(__file__).parents[2] / "docs" / "compatibility.md"
+    listed = {
+        title: dict(re.findall(r"^\| `([\w-]+)` \| (.*?) \|", section, re.M))
+        for title, section in re.findall(
+            r"^## (.*?)\n(.*?)(?=^## |\Z)", page.read_text(), re.M | re.S
+        )
+    }
+    for title, for_scripts in (
+        ("For every command", False),
+        ("For PaddleSeg's unmodified scripts only", True),
+    ):
+        entries = [entry for entry in table.ENTRIES if entry.scripts_only == for_scripts]
+        replaces = {name: text.replace("`", "") for name, text in listed[title].items()}
+        assert replaces == {entry.name: entry.replaces for entry in entries}
+
+
+def test_commands_of_the_plugin_make_no_replacement_for_scripts(process):
+    code = (
+        "from liteseg_plugin.integration import registry, table; registry.repair();"
+        "print(*(e.name for e in table.ENTRIES if e.scripts_only and table.is_active(e.name)))"
+    )
+    assert process("python", "-c", code).stdout.split() == []
+
+
+@pytest.mark.parametrize("preparation", ["stock", "mended"])
+def test_messages_for_scripts(process, tmp_path, preparation):
+    cases = {
+        name: "\n".join(line[8:] for line in code.splitlines()) for name, code in MESSAGES.items()
+    }
+    code = f"""
+works = {{}}
+for name, code in {cases!r}.items():
+    try:
+        exec(code, dict(globals()))
+        works[name] = True
+    except Exception as error:
+        print(name, type(error), error, file=sys.stderr)
+        works[name] = False
+print(json.dumps(works), flush=True)
+import os
+os._exit(0)  # without waiting for Paddle's threads
+"""
+    start = {"stock": STOCK, "mended": MENDED}[preparation]
+    result = process("python", "-c", start + PREPARATION + code, cwd=tmp_path)
+    works = json.loads(result.stdout.splitlines()[-1])
+    assert works == dict.fromkeys(MESSAGES, preparation == "mended"), result.stderr[-3000:]
 
 
 @pytest.mark.smoke
@@ -143,8 +299,6 @@ def test_entry_fails_without_and_works_with_the_repair(process, report, tmp_path
 def test_repaired_cross_entropy_is_that_of_numpy(weight, top_k):
     import numpy as np
     import paddle
-
-    import liteseg_plugin
 
     liteseg_plugin.activate()
     from paddleseg.models.losses import CrossEntropyLoss

@@ -268,5 +268,5 @@ def test_code_in_a_checkpoint_is_not_run(trained, tmp_path, name):
 def test_broken_json_is_named(trained, tmp_path):
     write(tmp_path, *trained())
     (tmp_path / "training.json").write_text('{"iteration": ')
-    with pytest.raises(WeightsError, match=r"training\.json is no JSON"):
+    with pytest.raises(WeightsError, match=r"training\.json is not valid JSON"):
         checkpoint.restore(tmp_path, *trained(0))

@@ -326,7 +326,7 @@ def test_weights_that_are_no_numbers_are_not_saved(small):
     """A gradient may be NaN where the loss is not."""
     net = Net()
     net.conv.weight.register_hook(lambda gradient: gradient * np.nan)
-    with pytest.raises(TrainingError, match=r"weights are no numbers at iteration 1, on image_"):
+    with pytest.raises(TrainingError, match=r"weights are not finite at iteration 1, on image_"):
         small(net=net, save_interval=1)
     assert {path.name for path in small.out.iterdir()} == {"nan_iter_1.json", "metrics.csv"}
 

@@ -1,0 +1,131 @@
+"""Images and videos segmented by a trained network of Paddle, with the results of PaddleSeg's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+from paddle import nn
+from paddleseg.transforms import Compose
+from paddleseg.utils import visualize
+
+from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.inference.images import (
+    InputImage,
+    Result,
+    check_results,
+    check_utf8,
+)
+from liteseg_plugin.inference.network import segment_by
+from liteseg_plugin.inference.video import Frames, segment_video, watch
+from liteseg_plugin.integration.samples import read_and_transform
+from liteseg_plugin.system.progress import progress_bar
+from liteseg_plugin.visualization.overlay import legend_bar, write_image
+
+_LEGEND = "legend.png"
+_LEGEND_WIDTH = 480
+_IMAGE_WEIGHT = 0.6  # of PaddleSeg's overlays
+
+
+def check_image_results(images: Sequence[InputImage], save_dir: str) -> None:
+    """Check the files that :func:`predict_images` is going to write.
+
+    Raises:
+        DataError: If one overwrites an image or another result, or a path is not UTF-8.
+    """
+    paths = [image.path for image in images]
+    check_utf8(save_dir, *paths)
+    results = [
+        Result(str(path), image.path)
+        for image in images
+        for path in _result_paths(image.name, save_dir)
+    ]
+    check_results(paths, [*results, Result(os.path.join(save_dir, _LEGEND), "the legend")])
+
+
+def predict_images(
+    network: nn.Layer,
+    transforms: Compose,
+    images: Sequence[InputImage],
+    classes: Sequence[ClassInfo],
+    save_dir: str,
+    test_config: dict,
+) -> str:
+    """Segment images and write overlays, label images and a legend, as PaddleSeg's ``predict``.
+
+    Args:
+        network: The trained network.
+        transforms: Those of evaluation.
+        images: The images; in each process of ``paddle.distributed.launch`` a part of them.
+        classes: In index order.
+        save_dir: Where ``added_prediction`` and ``pseudo_color_prediction`` go.
+        test_config: Scales, flips and sliding window, as in a config.
+
+    Returns:
+        The path of the legend.
+
+    Raises:
+        DataError: If an image cannot be read.
+        OSError: If a result cannot be written.
+    """
+    segment = segment_by(network, test_config)
+    color_map = visualize.get_color_map_list(
+        256, custom_color=[value for entry in classes for value in entry.color_rgb]
+    )
+    palette = np.array(color_map, np.uint8).reshape(-1, 3)[:, ::-1]
+    mine = images[paddle.distributed.get_rank() :: paddle.distributed.get_world_size()]
+    for path, name in progress_bar(mine, unit="image"):
+        sample = read_and_transform(transforms, transforms.read_flag, {"img": path})
+        label = segment(sample).astype(np.uint8)
+        added, pseudo = _result_paths(name, save_dir)
+        blended = cv2.addWeighted(
+            read_image(path), _IMAGE_WEIGHT, palette[label], 1 - _IMAGE_WEIGHT, 0
+        )
+        write_image(added, blended)
+        pseudo.parent.mkdir(parents=True, exist_ok=True)
+        visualize.get_pseudo_color_map(label, color_map).save(pseudo)
+    legend = os.path.join(save_dir, _LEGEND)
+    write_image(legend, legend_bar(classes, _LEGEND_WIDTH))
+    return legend
+
+
+def predict_video(
+    network: nn.Layer,
+    transforms: Compose,
+    frames: Frames,
+    classes: Sequence[ClassInfo],
+    save_dir: str,
+    test_config: dict,
+) -> str | None:
+    """Segment a video or a camera, and write a video of overlays.
+
+    Args:
+        network: The trained network.
+        transforms: Those of evaluation.
+        frames: Of :func:`liteseg_plugin.inference.video.open_video`.
+        classes: In index order.
+        save_dir: Where ``overlay/NAME.mp4`` goes.
+        test_config: Scales, flips and sliding window, as in a config.
+
+    Returns:
+        The path of the video; None without a frame.
+    """
+    segment = segment_by(network, test_config)
+    results = segment_video(
+        lambda frame: segment(transforms({"img": frame.astype("float32")})),
+        classes,
+        frames,
+        save_dir,
+    )
+    return watch(results, frames)[1]
+
+
+def _result_paths(name: str, save_dir: str) -> tuple[Path, Path]:
+    """Return where the overlay and the label image of an image go."""
+    added = Path(save_dir, "added_prediction", name)
+    return added, Path(save_dir, "pseudo_color_prediction", name).with_suffix(".png")

@@ -1,0 +1,112 @@
+"""Evaluation by PaddleSeg's ``evaluate``, where a sample that cannot be read is an error."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from paddle import nn
+from paddle.io import Dataset
+from paddleseg import core
+
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.training import processes
+from liteseg_plugin.training.batches import sample_error
+from liteseg_plugin.training.settings import Settings
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good weights are on the validation set, each from 0 to 1."""
+
+    miou: float
+    accuracy: float
+
+
+class Validation:
+    """Evaluates networks on a validation set while they are trained.
+
+    Args:
+        dataset: The validation set.
+        test_config: Further arguments of PaddleSeg's ``evaluate``.
+        settings: How to train.
+    """
+
+    def __init__(
+        self, dataset: Dataset, test_config: Mapping[str, Any], settings: Settings
+    ) -> None:
+        self._dataset, self._test_config, self._settings = dataset, test_config, settings
+
+    def __call__(self, model: nn.Layer) -> Score:
+        """Rate the weights that the main process would save."""
+        processes.share_buffers(model)
+        workers = min(self._settings.num_workers, 1)
+        with self._settings.autocast():
+            miou, accuracy, *_ = evaluate(
+                model, self._dataset, num_workers=workers, **self._test_config
+            )
+        return Score(float(miou), float(accuracy))
+
+
+def evaluate(model: nn.Layer, dataset: Dataset, **options: Any) -> tuple:
+    """Return what PaddleSeg's ``evaluate`` returns.
+
+    Args:
+        model: The network.
+        dataset: A data set of mode ``val``.
+        options: Further arguments of PaddleSeg's ``evaluate``.
+
+    Raises:
+        DataError: If the data set is empty, or a sample cannot be read.
+    """
+    check_not_empty(dataset)
+    samples = _Samples(dataset)
+    hook = model.register_forward_pre_hook(cast(Any, lambda *_: samples.raise_error()))
+    try:
+        return core.evaluate(model, samples, **options)
+    except Exception:
+        samples.raise_error()
+        raise
+    finally:
+        hook.remove()
+
+
+def check_not_empty(dataset: Dataset) -> None:
+    """Check that there is something to evaluate on.
+
+    Raises:
+        DataError: If the data set is empty.
+    """
+    if len(dataset) == 0:
+        raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
+
+
+class _Samples(Dataset):
+    """Hands over errors of reading: in a thread of Paddle's loader they would be lost.
+
+    In place of a sample that cannot be read there is an empty one. It never counts, as the error
+    is raised before the network sees it.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.num_classes, self.ignore_index = dataset.num_classes, dataset.ignore_index
+        self._dataset = dataset
+        self._errors: Any = multiprocessing.SimpleQueue()  # from worker processes, too
+
+    def __getitem__(self, index: int) -> dict:
+        try:
+            return self._dataset[index]
+        except Exception as error:
+            self._errors.put(sample_error(error))
+            image, label = np.zeros((3, 32, 32), np.float32), np.zeros((1, 32, 32), np.uint8)
+            return {"img": image, "label": label, "trans_info": [], "gt_fields": []}
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def raise_error(self) -> None:
+        if not self._errors.empty():
+            raise self._errors.get()
