@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Make an environment and run the tests in it; arguments go to pytest.
+# Create an environment and run the tests in it.
 #
 #   bash scripts/test.sh [PYTEST_ARGUMENTS]
+#   bash scripts/test.sh tests/export -k name
+#   bash scripts/test.sh -m smoke
 #
-# PADDLE=3.2.2 tests another Paddle than the newest, in an environment of its own.
+# PADDLE=3.2.2 tests with that Paddle instead of the newest, in a separate environment.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${PADDLE:-}" ]; then
