@@ -1,11 +1,9 @@
 #!/usr/bin/env bash
-# Create an environment and run the tests in it.
+# Make an environment and run the tests in it; arguments go to pytest.
 #
 #   bash scripts/test.sh [PYTEST_ARGUMENTS]
-#   bash scripts/test.sh tests/export -k name
-#   bash scripts/test.sh -m smoke
 #
-# PADDLE=3.2.2 tests with that Paddle instead of the newest, in a separate environment.
+# PADDLE=3.2.2 tests another Paddle than the newest, in an environment of its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${PADDLE:-}" ]; then
