@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by the scripts beside it: the virtual environment that they work in.
+# The virtual environment of the scripts in this folder, which source this file.
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}
 
@@ -7,7 +7,7 @@ say() { printf '\n== %s\n' "$*"; }
 
 cpus() { getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1; }
 
-# make_environment EXTRAS: makes $VENV once for these extras, and installs this checkout into it.
+# make_environment EXTRAS: creates $VENV with these extras and this checkout, unless it is up to date.
 make_environment() {
   local wanted
   wanted=$(cat setup.cfg && echo "$1")
@@ -15,12 +15,12 @@ make_environment() {
     return
   fi
   "$PYTHON" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info[:2] <= (3, 12))' || {
-    echo "error: Python 3.9 to 3.12 is needed, $PYTHON is $("$PYTHON" -V); set PYTHON=python3.11" >&2
+    echo "error: $PYTHON is $("$PYTHON" -V), but Python 3.9 to 3.12 is required; set PYTHON=python3.11" >&2
     exit 1
   }
   say "Installing into $VENV ($1); this takes a minute or two"
   "$PYTHON" -m venv "$VENV" || {
-    echo "error: $PYTHON cannot make a virtual environment; Debian has python3-venv for it" >&2
+    echo "error: $PYTHON cannot create a virtual environment; on Debian, install python3-venv" >&2
     exit 1
   }
   "$VENV/bin/python" -m pip install -qq --upgrade pip

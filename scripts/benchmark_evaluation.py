@@ -1,12 +1,12 @@
-"""Time PaddleSeg's own evaluation and the plugin's of an export, in turns, on the same frames.
+"""Time PaddleSeg's evaluation and the plugin's evaluation of an export, in turns.
 
     python scripts/benchmark_evaluation.py --config CONFIG --model_path WEIGHTS \
         --exported FOLDER --runtime openvino
 
-Each side is a process of its own: PaddleSeg's own class and ``evaluate`` without the plugin,
-repaired only where they crash on this Paddle, and the export with all metrics of `liteseg val
---report`. The frames of val_dataset are split into rounds, and the sides take turns. Models are
-loaded and run once before; start-up does not count.
+Each side is a process. One runs PaddleSeg's class and ``evaluate`` without the plugin, repaired
+only where they crash on this Paddle. The other runs the export and computes all metrics of
+``liteseg val --report``. The frames of val_dataset are divided into rounds, and the
+sides take turns. Each side loads its model and runs it once before; the start is not timed.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Load training samples with PaddleSeg's own code and with the plugin's, in turns, on one core.
+"""Time the loading of training samples by PaddleSeg and by the plugin, in turns, on one core.
 
     python scripts/benchmark_loading.py --config configs/pp_liteseg/NAME.yml \
         --opts train_dataset.dataset_root=FOLDER
 
-Each turn is a process of its own: PaddleSeg without the plugin, then the plugin with
-``fast_loading``, then with ``cache_gb`` (a second pass; the first fills the cache). All draw the
-same random numbers for the same images, and what they make of them is compared. Processor time is
-measured, which other processes disturb less than the clock: images a second of one core.
+Each turn is a process: PaddleSeg without the plugin, then the plugin with ``fast_loading``, then
+with ``cache_gb`` (the second pass; the first fills the cache). All use the same images and random
+numbers, and the script compares the samples. It measures processor time, which other processes
+disturb less than elapsed time.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SIDES = {"paddleseg": {}, "fast_loading": {"fast_loading": True}, "cache_gb": {"
 
 
 def main() -> None:
-    """Run the sides in turns, and print and compare what they say."""
+    """Run the sides in turns, compare their samples, and print their times."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", required=True, help="whose train_dataset is loaded")
+    parser.add_argument("--config", required=True, help="config with the train_dataset to load")
     parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override its values")
-    parser.add_argument("--samples", type=int, default=100, help="of each turn")
-    parser.add_argument("--images", type=int, help="use only the first ones of the list")
+    parser.add_argument("--samples", type=int, default=100, help="samples per turn")
+    parser.add_argument("--images", type=int, help="use only the first images of the list")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def start(side: str, folder: str) -> dict:
-    """Run a side in a process of its own, and return what it printed last."""
+    """Run a side in its own process, and return the last line that it printed."""
     ended = subprocess.run(
         [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", folder],
         capture_output=True,
@@ -74,7 +74,7 @@ def start(side: str, folder: str) -> dict:
 
 
 def run_side(args: argparse.Namespace) -> None:
-    """Load, and print milliseconds a sample and a checksum of all."""
+    """Load samples; print the milliseconds per sample and a checksum of all samples."""
     keys = SIDES[args.side]
     if keys:
         import liteseg_plugin

@@ -1,14 +1,17 @@
-"""Train with PaddleSeg's own code and with the plugin's, in turns, and hold them to each other.
+"""Train with PaddleSeg's code and with the plugin's, in turns; compare times and results.
 
     python scripts/benchmark_training.py --data FOLDER --variant T --crop 480 360 --batch_size 4
 
-Each turn is a process of its own (or ``--processes`` of them): PaddleSeg's network, OHEM and loop
-without the plugin, repaired only where they crash on this Paddle (see ``repair``), then the
-plugin's. Both make the first ``--steps`` optimiser steps of the released CamVid recipe, with
-``--crop`` and ``--batch_size``: same first weights, same seed, so the same batches. Printed are the
-median step (without the first, data loading included), images per second, peak memory, and how far
-losses and weights are apart in any process (of batch norm's statistics, only the first process's
-count: it saves them, and all start from them when resumed).
+Each turn runs in its own process, or in ``--processes`` of them: first PaddleSeg's network, OHEM
+and loop without the plugin, repaired only where they crash on this Paddle (see ``repair``), then
+the plugin's. Both run the first ``--steps`` optimiser steps of the released CamVid recipe, with
+``--crop`` and ``--batch_size``. They start from the same weights and seed, and so see the same
+batches.
+
+The script prints the median step (data loading included, first step excluded), images per second,
+peak memory, and the largest difference of losses and weights in any process. Of the batch-norm
+statistics only those of the first process count: it saves them, and all processes load them when
+they resume.
 """
 
 from __future__ import annotations
@@ -31,12 +34,12 @@ VARIANTS = {"T": "pp_liteseg_stdc1_camvid_960x720_10k", "B": "pp_liteseg_stdc2_c
 
 
 def main() -> None:
-    """Run both sides in turns, and print and compare what they say."""
+    """Run both sides in turns, compare their results, and print both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with a train.txt")
     parser.add_argument("--variant", choices=VARIANTS, default="T")
     parser.add_argument("--crop", type=int, nargs=2, default=(160, 128), metavar=("W", "H"))
-    parser.add_argument("--batch_size", type=int, default=2, help="of one process")
+    parser.add_argument("--batch_size", type=int, default=2, help="images per process")
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=1)
@@ -45,17 +48,17 @@ def main() -> None:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="each side's second half again, from its checkpoint; compared is the plugin's resumed",
+        help="also repeat the second half of each side from its checkpoint, and compare",
     )
     parser.add_argument(
         "--control",
         action="store_true",
-        help="PaddleSeg's again, with the last bit of one weight changed: how fast rounding grows",
+        help="also run PaddleSeg's side with the last bit of one weight changed",
     )
     parser.add_argument(
         "--same_mkl",
         action="store_true",
-        help="on AMD, PaddleSeg's side too gets MKL's path for AVX: its rounding, and its speed",
+        help="on AMD, let PaddleSeg's side use the plugin's path of MKL: same rounding and speed",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
@@ -94,7 +97,7 @@ def main() -> None:
 
 
 def config(args: argparse.Namespace) -> dict:
-    """Make the released recipe, cut to fit."""
+    """Return the released recipe with this crop and batch size."""
     width, height = args.crop
     transforms = yaml.safe_load((CONFIGS.parent / "_base_" / "pp_liteseg_camvid.yml").open())
     transforms = transforms["train_dataset"]["transforms"]
@@ -123,7 +126,7 @@ def config(args: argparse.Namespace) -> dict:
 
 
 def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
-    """Run a side in processes of its own, and return what its first one noted."""
+    """Run a side in its own processes, and return the record of the first."""
     launch = ["-m", "paddle.distributed.launch", "--nproc_per_node", str(args.processes)]
     launch += ["--log_dir", str(folder / "log")]
     environment = {**os.environ, "LITESEG_AUTOLOAD": "0"}
@@ -151,7 +154,7 @@ def start(args: argparse.Namespace, side: str, folder: Path) -> dict:
 
 
 def describe(name: str, result: dict) -> str:
-    """Word what a side noted."""
+    """Describe the record of a side."""
     return (
         f"{name:10}{result['step_seconds']:8.3f} s a step{result['images_per_second']:8.2f} images "
         f"a second{result['peak_mb']:8.0f} MB at the peak, {result['start_mb']:.0f} before"
@@ -159,7 +162,7 @@ def describe(name: str, result: dict) -> str:
 
 
 def compare(folder: Path, side: str, processes: int) -> dict[str, float]:
-    """Return how far a side is from PaddleSeg's: the largest differences in any process.
+    """Return the largest differences between a side and PaddleSeg's, in any process.
 
     Those of losses are relative, those of weights absolute.
     """
@@ -182,7 +185,7 @@ def compare(folder: Path, side: str, processes: int) -> dict[str, float]:
 
 
 def run_side(args: argparse.Namespace) -> None:
-    """Train, and note losses, times, memory and weights."""
+    """Train; record losses, times, memory and weights."""
     train = SIDES[args.side]()
     import paddle
     from paddleseg.cvlibs import Config, SegBuilder
@@ -192,7 +195,7 @@ def run_side(args: argparse.Namespace) -> None:
     noted = note_steps()
 
     def fresh() -> tuple[SegBuilder, dict]:
-        # Names as in a process of its own: PaddleSeg's checkpoint of the optimiser goes by them.
+        # Names as in a fresh process: PaddleSeg's optimiser checkpoint refers to them.
         paddle.utils.unique_name.switch()
         builder = SegBuilder(Config(str(args.folder / "config.yml")))
         weights = draw(builder.model)
@@ -280,7 +283,7 @@ def plugin():  # noqa: D103
 
 
 def repair() -> None:
-    """Mend PaddleSeg 2.8.0 where it crashes on Paddle 3: its numbers stay what they were."""
+    """Repair PaddleSeg 2.8.0 where it crashes on Paddle 3, without changing its numbers."""
     from importlib import import_module
 
     import paddle
@@ -295,7 +298,7 @@ def repair() -> None:
         return add(a, b)
 
     def losses_of_one_dimension(*args: object, **kw: object) -> list[paddle.Tensor]:
-        """The loop's log takes ``loss[0]``, of a loss without dimensions: IndexError."""
+        """The loop's log reads ``loss[0]`` of a 0-D loss: IndexError."""
         return [loss.reshape([1]) for loss in computation(*args, **kw)]
 
     paddle.Tensor.__add__ = add_of_types
@@ -303,7 +306,7 @@ def repair() -> None:
 
 
 def note_steps() -> dict[str, list]:
-    """Note when the losses of each step are computed, and their sum; both loops call this one."""
+    """Record the time and the sum of the losses of each step; both loops call this function."""
     from importlib import import_module
 
     loop = import_module("paddleseg.core.train")
@@ -321,7 +324,7 @@ def note_steps() -> dict[str, list]:
 
 
 def draw(model: object) -> dict[str, np.ndarray]:
-    """Draw first weights, He-normal, and small ones for the logits.
+    """Draw the initial weights: He-normal, and small ones for the logits.
 
     The backbone's own are N(0, 0.001): logits near 0, and everything agrees.
     """
@@ -342,7 +345,7 @@ def draw(model: object) -> dict[str, np.ndarray]:
 
 
 def peak_mb() -> float:
-    """Return the most memory that this process has held."""
+    """Return the peak memory of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -1,10 +1,10 @@
-"""Train configs at equal cost, with several seeds each, and set their results side by side.
+"""Train configs at equal cost with several seeds each, and print their results in one table.
 
     python scripts/compare_recipes.py RELEASED.yml NEW.yml --seeds 1 2
 
-Each run is a distributed launch of `liteseg train` on the CPU, and a `liteseg val` of its last
-checkpoint. What stays of it is a record, NAME_seedN.json: the whole config, the losses of the log,
-and the evaluation. A run that has a record is not repeated; one that was stopped goes on.
+Each run is a distributed launch of ``liteseg train`` on the CPU and a ``liteseg val`` of its last
+checkpoint. It leaves a record, NAME_seedN.json, with the whole config, the losses of the log, and
+the evaluation. A run with a record is not repeated. An interrupted run is resumed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LITESEG = str(Path(sys.executable).with_name("liteseg"))
 
 
 def main() -> None:
-    """Make the runs that are missing, and print a table in Markdown."""
+    """Do the missing runs, and print a table in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("configs", type=Path, nargs="+", metavar="YML")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
@@ -86,7 +86,7 @@ def run(config: Path, seed: int, args: argparse.Namespace) -> dict:
 
 
 def table(recipes: dict[str, list[dict]]) -> str:
-    """Write IoUs in percent: a column a recipe, mIoU of each seed, then the classes' means."""
+    """Format IoUs in percent: one column per recipe; mIoU of each seed, then means per class."""
 
     def row(name: str, values: list[float]) -> str:
         return f"| {name} | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |"

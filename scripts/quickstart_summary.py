@@ -1,4 +1,4 @@
-"""End the quick start: print its numbers, and make the picture that shows them."""
+"""Print the numbers of the quick start, and write the picture of its results."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def main(output: Path, dataset: Path) -> None:
     print(f"\n  mIoU          {metrics['miou']:.3f} on {metrics['images']} held-out scenes")
     for entry, iou in zip(classes, metrics["class_iou"]):
         print(f"    {entry['name']:12}{iou:.3f}")
-    print(f"  latency       {inference['engine_ms_median']:.1f} ms an image (Paddle Inference)")
+    print(f"  latency       {inference['engine_ms_median']:.1f} ms per image (Paddle Inference)")
     print(f"  exported      {output / 'exported'}")
     print(f"  look at       {picture.resolve()}")
-    print(f"  one a scene   {(output / 'predictions' / 'overlay').resolve()}")
+    print(f"  all scenes    {(output / 'predictions' / 'overlay').resolve()}")
 
 
 if __name__ == "__main__":

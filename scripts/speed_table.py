@@ -1,9 +1,9 @@
-"""Make the speed table of docs/deploy.md: `liteseg benchmark --against paddleseg`, row by row.
+"""Print the speed table of docs/deploy.md: one ``liteseg benchmark --against paddleseg`` per row.
 
     python scripts/speed_table.py [--quantized EXPORTED --config YML] [--runtime ...] [--repeats N]
 
-EXPORTED is an export that `liteseg quantize` was run on, and YML the config it comes from; they add
-the rows of INT8. Leave the machine alone meanwhile.
+EXPORTED is an export with an INT8 model from ``liteseg quantize``, and YML is its config. Both add
+the INT8 rows. Nothing else should run on the machine.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def main() -> None:
     """Run the benchmarks and print Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quantized", metavar="EXPORTED")
-    parser.add_argument("--config", help="of the quantised export")
+    parser.add_argument("--config", help="config of the quantised export")
     parser.add_argument("--runtime", nargs="+", default=["onnxruntime", "openvino"])
     parser.add_argument("--model", nargs="+", default=["T", "B"], choices=CONFIGS)
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args()
-    print("| Model | Size | Runtime | Precision | PaddleSeg's, ms | This plugin's, ms | Ratio |")
+    print("| Model | Size | Runtime | Precision | PaddleSeg, fp32, ms | This plugin, ms | Ratio |")
     print("|-|-|-|-|-|-|-|")
     for model in args.model:
         for size_wh in SIZES_WH:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def row(model: str, size_wh: tuple[int, int], args: argparse.Namespace, source: list[str]) -> None:
-    """Print a row for each runtime."""
+    """Print one row per runtime."""
     width, height = map(str, size_wh)
     command = [sys.executable, "-m", "liteseg_plugin", "benchmark", *source]
     command += ["--against", "paddleseg", "--runtime", *args.runtime, "--json"]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train a released configuration on several GPUs, as the published models were.
+# Train a released configuration on several GPUs, with the flags of the published models.
 #
 #   CUDA_VISIBLE_DEVICES=0,1,2,3 bash scripts/train.sh MODEL [FLAGS OF liteseg train]
 #   bash scripts/train.sh pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k

@@ -1,0 +1,87 @@
+"""What is distributed is complete, and works away from the checkout."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+FOLDERS = ("liteseg_plugin", "configs", "docs", "scripts", "tests")
+FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in")
+BUILD_FILES = ("pyproject.toml", "setup.cfg")
+
+pytestmark = pytest.mark.slow
+
+
+def _files(root):
+    return {
+        str(path.relative_to(root))
+        for path in root.rglob("*")
+        if path.is_file() and ".egg-info" not in str(path)
+    }
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """Copy what a commit holds, without what other tests may be writing."""
+    source = tmp_path_factory.mktemp("source")
+    for name in FOLDERS:
+        ignore = shutil.ignore_patterns("__pycache__", "*.py[co]")
+        shutil.copytree(REPOSITORY / name, source / name, ignore=ignore)
+    for name in (*FILES, *BUILD_FILES):
+        shutil.copy(REPOSITORY / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def sdist(process, source, tmp_path_factory):
+    """Make the source distribution, and unpack it."""
+    folder = tmp_path_factory.mktemp("sdist")
+    code = f"from setuptools import build_meta; build_meta.build_sdist({str(folder)!r})"
+    process("python", "-c", code, cwd=source)
+    (archive,) = folder.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        file.extractall(folder)
+    return next(path for path in folder.iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def installed(process, sdist, tmp_path_factory):
+    """Build what a wheel of the source distribution holds, into an empty folder."""
+    site = tmp_path_factory.mktemp("site")
+    code = "import setuptools; setuptools.setup()"
+    process("python", "-c", code, "build_py", "--build-lib", site, cwd=sdist)
+    return site
+
+
+def test_source_distribution_is_complete(source, sdist):
+    assert _files(source) <= _files(sdist)
+
+
+def test_wheel_holds_every_file_of_the_package_and_nothing_else(source, installed):
+    package = {name for name in _files(source) if name.startswith("liteseg_plugin/")}
+    assert {"liteseg_plugin/py.typed", "liteseg_plugin/visualization/templates/base.html"} < package
+    assert _files(installed) == package
+
+
+def test_installed_package_works_in_an_empty_folder(process, installed, tmp_path):
+    def liteseg(*command):
+        # `installed` before this environment's editable install of the checkout.
+        return process(
+            *("python", "-m", "liteseg_plugin", *command), cwd=tmp_path, PYTHONPATH=str(installed)
+        ).stdout
+
+    where = process(
+        *("python", "-c", "import liteseg_plugin; print(liteseg_plugin.__file__)"),
+        cwd=tmp_path,
+        PYTHONPATH=str(installed),
+    ).stdout
+    assert Path(where.strip()).parent == installed / "liteseg_plugin"
+    assert "doctor" in liteseg("--help")
+    counts = ("--train", 4, "--val", 2, "--test", 1, "--size", 96, 64)
+    liteseg("data", "toy", "street", *counts)
+    liteseg("data", "check", "street", "--html", "page.html")
+    assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
