@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-import liteseg_plugin  # noqa: F401 - first: it loads zlib before Paddle, as Paddle 2.6.2 needs
+import liteseg_plugin
 
 # isort: split
 import contextlib
+import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
 import traceback
@@ -33,6 +36,37 @@ VARIANTS = {
 # Whoever needs the network fails at once, at an unreachable proxy, instead of waiting for it.
 OFFLINE = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
 os.environ.update(OFFLINE, no_proxy="127.0.0.1,localhost")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def active():
+    """Let every test see PaddleSeg as commands do, whichever test or worker comes first."""
+    liteseg_plugin.activate()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Make a folder once a session, by whichever of pytest-xdist's workers needs it first.
+
+    `made_once(name, make)` returns the folder, which `make(folder)` filled.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made_once(name, make):
+        folder, complete = base / "shared" / name, base / "shared" / f"{name}.complete"
+        folder.parent.mkdir(exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return made_once
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +138,14 @@ def _output_in(stdout, stderr):
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory):
+def toy(made_once):
     """Folder of a small data set, and a function that writes a config for it."""
-    root = tmp_path_factory.mktemp("toy") / "street"
-    toy_street.generate(root, train=8, val=3, test=1, resolution_wh=(128, 96), progress=False)
+
+    def make(folder):
+        sizes = {"train": 8, "val": 3, "test": 1, "resolution_wh": (128, 96)}
+        toy_street.generate(folder / "street", **sizes, progress=False)
+
+    root = made_once("toy", make) / "street"
 
     def config(folder: Path, **changes) -> Path:
         """Write the quick start's config, on the small data set, with changes as KEY__KEY=value."""
@@ -132,33 +170,48 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(process, toy, tmp_path_factory):
+def trained(process, toy, made_once):
     """Config and weights of a network that `liteseg train` trained for two iterations."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = toy.config(folder)
-    result = process(
-        *("liteseg", "train", "--config", config, "--device", "cpu", "--save_dir", folder / "out"),
-        *("--do_eval", "--log_iters", 1, "--seed", 3),
-    )
+
+    def make(folder):
+        result = process(
+            *("liteseg", "train", "--config", toy.config(folder), "--device", "cpu"),
+            *("--save_dir", folder / "out", "--do_eval", "--log_iters", 1, "--seed", 3),
+        )
+        (folder / "log.txt").write_text(result.text)
+
+    folder = made_once("trained", make)
     return SimpleNamespace(
-        config=config,
+        config=folder / "config.yml",
         weights=folder / "out" / "best_model" / "model.pdparams",
         folder=folder / "out",
-        log=result.text,
+        log=(folder / "log.txt").read_text(),
     )
 
 
 @pytest.fixture(scope="session")
-def exported(run, trained, tmp_path_factory):
+def exported(run, trained, made_once):
     """The trained network's export, and the runtimes that can run it."""
-    folder = tmp_path_factory.mktemp("exported")
     with_onnx = find_spec("paddle2onnx") is not None
-    run(
-        *("export", "--config", trained.config, "--model_path", trained.weights),
-        *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
-    )
+
+    def make(folder):
+        run(
+            *("export", "--config", trained.config, "--model_path", trained.weights),
+            *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
+        )
+
     runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
-    return SimpleNamespace(folder=folder, runtimes=runtimes)
+    return SimpleNamespace(folder=made_once("exported", make), runtimes=runtimes)
+
+
+@pytest.fixture(scope="session")
+def doctor(process, made_once):
+    """The report of `liteseg doctor --json`."""
+
+    def make(folder):
+        (folder / "report.json").write_text(process("liteseg", "doctor", "--json").stdout)
+
+    return json.loads((made_once("doctor", make) / "report.json").read_text())
 
 
 @pytest.fixture()

@@ -46,9 +46,6 @@ def test_config_that_is_no_yaml(fails, tmp_path):
 @pytest.fixture(scope="module")
 def read_config():
     """Return PaddleSeg's reading of configs, in this process, with the plugin's checks."""
-    from liteseg_plugin.integration.registry import activate
-
-    activate()
     from paddleseg.cvlibs import Config
 
     return Config

@@ -13,21 +13,16 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from paddleseg import core
+from paddleseg.datasets import Dataset
+from paddleseg.transforms import Compose, Normalize
+from paddleseg.utils import metrics
 
-import liteseg_plugin
-
-liteseg_plugin.activate()
-
-from paddleseg import core  # noqa: E402
-from paddleseg.datasets import Dataset  # noqa: E402
-from paddleseg.transforms import Compose, Normalize  # noqa: E402
-from paddleseg.utils import metrics  # noqa: E402
-
-from liteseg_plugin.datasets import loading  # noqa: E402
-from liteseg_plugin.errors import DataError  # noqa: E402
-from liteseg_plugin.evaluation import report  # noqa: E402
-from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained, worst_images  # noqa: E402
-from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
+from liteseg_plugin.datasets import loading
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.evaluation import report
+from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained, worst_images
+from liteseg_plugin.metrics.confusion import calculate_area
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 

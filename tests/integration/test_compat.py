@@ -6,16 +6,10 @@ fails its test on every Paddle. Everything runs in processes of its own.
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import yaml
 
-import liteseg_plugin
-
-liteseg_plugin.activate()
-
-from liteseg_plugin.integration import compat  # noqa: E402
+from liteseg_plugin.integration import compat
 
 SNIPPETS = {
     "zlib-first": """
@@ -107,19 +101,14 @@ STOCK = "import sys, zlib, paddle, paddleseg\nsys.argv[:] = ['val.py', '--model_
 MENDED = STOCK + "import liteseg_plugin\nliteseg_plugin.activate(sys.argv)\n"
 
 
-@pytest.fixture(scope="module")
-def report(run):
-    return json.loads(run("doctor", "--json").stdout)
-
-
-def test_every_entry_has_a_snippet(report):
-    assert {entry["name"] for entry in report["compat"]} == set(SNIPPETS)
-    assert all(entry["active"] for entry in report["compat"] if entry["broken_here"])
+def test_every_entry_has_a_snippet(doctor):
+    assert {entry["name"] for entry in doctor["compat"]} == set(SNIPPETS)
+    assert all(entry["active"] for entry in doctor["compat"] if entry["broken_here"])
 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", SNIPPETS)
-def test_entry_fails_without_and_works_with_the_repair(process, report, tmp_path, name):
+def test_entry_fails_without_and_works_with_the_repair(process, doctor, tmp_path, name):
     code = "\n".join(line[8:] for line in SNIPPETS[name].splitlines())
     before, after = STOCK, MENDED
     if name == "zlib-first":
@@ -133,7 +122,7 @@ def test_entry_fails_without_and_works_with_the_repair(process, report, tmp_path
             return (folder / yaml.safe_load(named.read_text())["Deploy"]["model"]).exists()
         return result.returncode == 0
 
-    broken_here = next(e["broken_here"] for e in report["compat"] if e["name"] == name)
+    broken_here = next(e["broken_here"] for e in doctor["compat"] if e["name"] == name)
     assert works(before, tmp_path / "before") != broken_here
     assert works(after, tmp_path / "after")
 
@@ -143,10 +132,6 @@ def test_entry_fails_without_and_works_with_the_repair(process, report, tmp_path
 def test_repaired_cross_entropy_is_that_of_numpy(weight, top_k):
     import numpy as np
     import paddle
-
-    import liteseg_plugin
-
-    liteseg_plugin.activate()
     from paddleseg.models.losses import CrossEntropyLoss
 
     rng = np.random.default_rng(0)
