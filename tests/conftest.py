@@ -8,6 +8,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -88,10 +89,27 @@ def process(tmp_path_factory):
             text=True,
             timeout=300,
             env={**os.environ, "SEG_HOME": str(home), **environment},
+            start_new_session=True,
         )
         return _checked(result, check)
 
     return process
+
+
+@pytest.fixture(scope="session")
+def killed_at():
+    """Return the environment of a process that gets a signal at a moment; see data/killed."""
+
+    def killed_at(kind, pattern, number=1, by=signal.SIGKILL):
+        folder = Path(__file__).with_name("data") / "killed"
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            "PYTHONPATH": os.pathsep.join(path),
+            "KILLED_AT": f"{kind} {number} {pattern}",
+            "KILLED_BY": str(int(by)),
+        }
+
+    return killed_at
 
 
 @pytest.fixture(scope="session")
