@@ -100,6 +100,8 @@ def test_exported_model_gives_the_labels_of_predict(process, trained, toy, tmp_p
     process("liteseg", "infer", *infer)
     names = sorted(p.stem for p in images.iterdir())
     assert len(names) == 12
+    found = {index for name in names for index in np.unique(_indices(tmp_path / f"{name}.png"))}
+    assert len(found) > 1  # or everything would agree
     for name in names:
         label = cv2.imread(str(tmp_path / f"{name}.png"), cv2.IMREAD_COLOR)
         eager = tmp_path / "eager" / "pseudo_color_prediction" / f"{name}.png"
@@ -127,6 +129,7 @@ def test_run_gives_an_unmodified_script_the_plugin(process, toy, tmp_path):
     assert (tmp_path / "out" / "best_model" / "model.pdparams").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_run_serves_two_processes_of_distributed_launch(process, toy, tmp_path):
     result = process(
@@ -143,6 +146,7 @@ def test_run_serves_two_processes_of_distributed_launch(process, toy, tmp_path):
     assert (tmp_path / "out" / "iter_2" / "model.pdparams").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 def test_autoload_gives_plain_python_the_plugin_until_disabled(process, run, toy, tmp_path):
     config = toy.config(tmp_path)
@@ -251,6 +255,7 @@ def test_predict_and_infer_see_the_scale_of_evaluation(run, trained, toy, tmp_pa
         tmp_path,
     )
     eager = _indices(tmp_path / "p" / "pseudo_color_prediction" / "val_0000.png")
+    assert len(np.unique(eager)) > 1
     assert np.mean(_indices(tmp_path / "val_0000.png") == eager) > 0.999
 
     run("predict", "--config", trained.config, "--model_path", trained.weights,

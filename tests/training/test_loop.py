@@ -127,6 +127,7 @@ def test_steps_are_those_of_paddleseg_bit_for_bit(train, tmp_path, capfd):
     assert "iter_3: random state; best mIoU; loss scale of fp16" in said
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_paddleseg_in_two_processes(process, config, tmp_path):
     script = Path(__file__).parents[1] / "data" / "both_loops.py"
     process(
