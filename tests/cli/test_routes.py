@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import math
@@ -150,6 +151,7 @@ def test_run_serves_two_processes_of_distributed_launch(process, toy, tmp_path):
 @pytest.mark.smoke
 def test_autoload_gives_plain_python_the_plugin_until_disabled(process, run, toy, tmp_path):
     config = toy.config(tmp_path)
+    process = functools.partial(process, LITESEG_AUTOLOAD="1")  # conftest.py switches it off
     assert "disabled" in run("autoload", "status").stdout
     try:
         assert "enabled" in run("autoload", "enable").stdout

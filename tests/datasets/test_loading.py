@@ -142,7 +142,7 @@ def both(root, transforms, mode="train", fast_loading=True, **more):
 
 @pytest.mark.parametrize("transforms", RECIPES.values(), ids=RECIPES)
 def test_sample_is_paddlesegs(pictures, stock_hue, transforms):
-    assert_same_samples(*both(pictures, transforms), stock_hue, seeds=100)
+    assert_same_samples(*both(pictures, transforms), stock_hue, seeds=48)
 
 
 @pytest.mark.parametrize("more", [{"edge": True}, {"img_channels": 1}, {"mode": "val"}], ids=str)
