@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Make an environment and run the tests in it; arguments go to pytest.
 #
-#   bash scripts/test.sh [PYTEST_ARGUMENTS]
+#   bash scripts/test.sh                          all but the slow ones, which .ci/run runs too
+#   bash scripts/test.sh tests/models -k uafm     a part
+#   bash scripts/test.sh -m slow                  the slow ones
+#   bash scripts/test.sh -n 0 --pdb tests/losses  one after the other, with a debugger
 #
 # PADDLE=3.2.2 tests another Paddle than the newest, in an environment of its own.
 set -euo pipefail
@@ -22,4 +25,7 @@ else
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
 fi
-"$VENV/bin/python" -m pytest "$@"
+[ $# -gt 0 ] || set -- -m "not slow"
+# A worker takes about 2 GB. With worksteal, tests of a file share what they make, mostly.
+workers=$(cpus)
+"$VENV/bin/python" -m pytest -n $((workers < 8 ? workers : 8)) --dist worksteal "$@"

@@ -4,7 +4,11 @@ import liteseg_plugin  # noqa: F401 - first: it loads zlib before Paddle, as Pad
 
 # isort: split
 import contextlib
+import fcntl
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import traceback
@@ -20,6 +24,7 @@ from paddleseg.models import STDC1, STDC2
 
 from liteseg_plugin.cli import main
 from liteseg_plugin.datasets import toy_street
+from liteseg_plugin.integration import registry
 from liteseg_plugin.models import PPLiteSeg
 
 REPOSITORY = Path(__file__).parents[1]
@@ -33,6 +38,39 @@ VARIANTS = {
 # Whoever needs the network fails at once, at an unreachable proxy, instead of waiting for it.
 OFFLINE = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
 os.environ.update(OFFLINE, no_proxy="127.0.0.1,localhost")
+# A test enables autoload for a moment; those that other workers run meanwhile must not notice.
+os.environ["LITESEG_AUTOLOAD"] = "0"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def active():
+    """Let every test see PaddleSeg as the commands do: repaired, without patches for scripts."""
+    registry.repair()
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory):
+    """Make a folder once a session, by whichever of pytest-xdist's workers needs it first.
+
+    `made_once(name, make)` returns the folder, which `make(folder)` filled.
+    """
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def made_once(name, make):
+        folder, complete = base / "shared" / name, base / "shared" / f"{name}.complete"
+        folder.parent.mkdir(exist_ok=True)
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not complete.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                complete.touch()
+        return folder
+
+    return made_once
 
 
 @pytest.fixture(scope="session")
@@ -54,10 +92,27 @@ def process(tmp_path_factory):
             text=True,
             timeout=300,
             env={**os.environ, "SEG_HOME": str(home), **environment},
+            start_new_session=True,
         )
         return _checked(result, check)
 
     return process
+
+
+@pytest.fixture(scope="session")
+def killed_at():
+    """Return the environment of a process that gets a signal at a moment; see data/killed."""
+
+    def killed_at(kind, pattern, number=1, by=signal.SIGKILL):
+        folder = Path(__file__).with_name("data") / "killed"
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {
+            "PYTHONPATH": os.pathsep.join(path),
+            "KILLED_AT": f"{kind} {number} {pattern}",
+            "KILLED_BY": str(int(by)),
+        }
+
+    return killed_at
 
 
 @pytest.fixture(scope="session")
@@ -104,10 +159,14 @@ def _output_in(stdout, stderr):
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory):
+def toy(made_once):
     """Folder of a small data set, and a function that writes a config for it."""
-    root = tmp_path_factory.mktemp("toy") / "street"
-    toy_street.generate(root, train=8, val=3, test=1, resolution_wh=(128, 96), progress=False)
+
+    def make(folder):
+        sizes = {"train": 8, "val": 3, "test": 1, "resolution_wh": (128, 96)}
+        toy_street.generate(folder / "street", **sizes, progress=False)
+
+    root = made_once("toy", make) / "street"
 
     def config(folder: Path, **changes) -> Path:
         """Write the quick start's config, on the small data set, with changes as KEY__KEY=value."""
@@ -132,33 +191,48 @@ def toy(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def trained(process, toy, tmp_path_factory):
+def trained(process, toy, made_once):
     """Config and weights of a network that `liteseg train` trained for two iterations."""
-    folder = tmp_path_factory.mktemp("trained")
-    config = toy.config(folder)
-    result = process(
-        *("liteseg", "train", "--config", config, "--device", "cpu", "--save_dir", folder / "out"),
-        *("--do_eval", "--log_iters", 1, "--seed", 3),
-    )
+
+    def make(folder):
+        result = process(
+            *("liteseg", "train", "--config", toy.config(folder), "--device", "cpu"),
+            *("--save_dir", folder / "out", "--do_eval", "--log_iters", 1, "--seed", 3),
+        )
+        (folder / "log.txt").write_text(result.text)
+
+    folder = made_once("trained", make)
     return SimpleNamespace(
-        config=config,
+        config=folder / "config.yml",
         weights=folder / "out" / "best_model" / "model.pdparams",
         folder=folder / "out",
-        log=result.text,
+        log=(folder / "log.txt").read_text(),
     )
 
 
 @pytest.fixture(scope="session")
-def exported(run, trained, tmp_path_factory):
+def exported(run, trained, made_once):
     """The trained network's export, and the runtimes that can run it."""
-    folder = tmp_path_factory.mktemp("exported")
     with_onnx = find_spec("paddle2onnx") is not None
-    run(
-        *("export", "--config", trained.config, "--model_path", trained.weights),
-        *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
-    )
+
+    def make(folder):
+        run(
+            *("export", "--config", trained.config, "--model_path", trained.weights),
+            *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
+        )
+
     runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
-    return SimpleNamespace(folder=folder, runtimes=runtimes)
+    return SimpleNamespace(folder=made_once("exported", make), runtimes=runtimes)
+
+
+@pytest.fixture(scope="session")
+def doctor(process, made_once):
+    """The report of `liteseg doctor --json`."""
+
+    def make(folder):
+        (folder / "report.json").write_text(process("liteseg", "doctor", "--json").stdout)
+
+    return json.loads((made_once("doctor", make) / "report.json").read_text())
 
 
 @pytest.fixture()

@@ -7,12 +7,7 @@ from pathlib import Path
 import paddle
 import pytest
 import yaml
-
-import liteseg_plugin
-
-liteseg_plugin.activate()
-
-from paddleseg.cvlibs import Config, SegBuilder  # noqa: E402
+from paddleseg.cvlibs import Config, SegBuilder
 
 FOLDER = Path(__file__).parents[1] / "configs" / "pp_liteseg"
 CONFIGS = sorted(path.stem for path in FOLDER.glob("*.yml"))

@@ -9,12 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import liteseg_plugin
-
-liteseg_plugin.activate()
-
-from paddleseg.cvlibs import Config  # noqa: E402
+from paddleseg.cvlibs import Config
 
 REPOSITORY = Path(__file__).parents[1]
 MODEL = "pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k"

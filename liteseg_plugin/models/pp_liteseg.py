@@ -52,7 +52,7 @@ class PPLiteSeg(nn.Layer):
     Example:
         >>> from paddleseg.models import STDC1
         >>> net = PPLiteSeg(19, STDC1())
-        >>> [logit.shape for logit in net(paddle.rand([2, 3, 64, 128]))]
+        >>> [list(logit.shape) for logit in net(paddle.rand([2, 3, 64, 128]))]
         [[2, 19, 64, 128], [2, 19, 64, 128], [2, 19, 64, 128]]
     """
 

@@ -27,7 +27,7 @@ class SPPM(nn.Layer):
         ValueError: If ``bin_sizes`` is empty or holds a number below 1.
 
     Example:
-        >>> SPPM(1024, 128, 128, (1, 2, 4))(paddle.rand([1, 1024, 16, 32])).shape
+        >>> list(SPPM(1024, 128, 128, (1, 2, 4))(paddle.rand([1, 1024, 16, 32])).shape)
         [1, 128, 16, 32]
     """
 

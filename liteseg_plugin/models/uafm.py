@@ -60,7 +60,7 @@ class UAFM(nn.Layer):
 
     Example:
         >>> low, high = paddle.rand([1, 256, 64, 128]), paddle.rand([1, 64, 32, 64])
-        >>> UAFM(256, 64, 32)(low, high).shape
+        >>> list(UAFM(256, 64, 32)(low, high).shape)
         [1, 32, 64, 128]
     """
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from importlib.util import find_spec
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,22 +21,6 @@ pytestmark = pytest.mark.skipif(
     reason="needs the extra onnx, which scripts/test.sh installs",
 )
 
-# Loaded at the start of the process, which is killed instead of its n-th change of the export.
-_KILL_INSTEAD_OF_CHANGE = """
-import os, signal
-remaining = int(os.environ["KILLED_AT_CHANGE"])
-replace = os.replace
-
-def replace_or_die(source, target):
-    global remaining
-    remaining -= os.path.dirname(target) == os.environ["KILLED_IN"]
-    if remaining:
-        return replace(source, target)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-os.replace = replace_or_die
-"""
-
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
@@ -50,39 +32,39 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(pointwise, tmp_path_factory):
-    """Return an export that is quantised, and killed, again and again."""
+def in_float(pointwise, tmp_path_factory):
+    """Return an export without an INT8 model."""
     folder = tmp_path_factory.mktemp("exported")
     export_model(pointwise(), folder, transforms=[{"type": "Normalize"}], onnx_opset=13)
     return folder
 
 
-@pytest.fixture(scope="module")
-def start(folder, images, tmp_path_factory):
-    """Return a function that starts `liteseg quantize`, to be killed at its n-th change.
+@pytest.fixture
+def folder(in_float, tmp_path):
+    """Return an export that is quantised, and killed, again and again."""
+    return Path(shutil.copytree(in_float, tmp_path / "exported"))
 
-    What it says goes to the file `log` of the process.
-    """
-    patch = tmp_path_factory.mktemp("patch")
-    (patch / "sitecustomize.py").write_text(_KILL_INSTEAD_OF_CHANGE)
-    others = os.environ.get("PYTHONPATH")
-    path = os.pathsep.join([str(patch), *([others] if others else [])])
 
-    def start(number=None):
-        killed = {"PYTHONPATH": path, "KILLED_AT_CHANGE": str(number), "KILLED_IN": str(folder)}
-        command = [sys.executable, "-m", "liteseg_plugin", "quantize", folder]
-        log = tmp_path_factory.mktemp("log") / "log.txt"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [*map(str, command), "--image_path", str(images), "--tolerance", "1"],
-                env={**os.environ, **(killed if number else {})},
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-        process.log = log
-        return process
+@pytest.fixture
+def quantize(run, folder, images):
+    """Return a function that runs `liteseg quantize` on the export to its end."""
+    return lambda: run("quantize", folder, "--image_path", images, "--tolerance", 1)
 
-    return start
+
+@pytest.fixture
+def quantize_killed(process, killed_at, folder, images):
+    """Return a function that runs `liteseg quantize`, which is killed at a moment."""
+
+    def quantize_killed(kind, pattern, number):
+        result = process(
+            *("python", "-m", "liteseg_plugin", "quantize", folder),
+            *("--image_path", images, "--tolerance", 1),
+            check=False,
+            **killed_at(kind, pattern, number),
+        )
+        assert result.returncode == -signal.SIGKILL, result.text
+
+    return quantize_killed
 
 
 def files(folder):
@@ -100,45 +82,35 @@ def labels(folder, images, precision):
     return [predictor(cv2.imread(str(path))).tolist() for path in sorted(images.iterdir())]
 
 
-def test_killed_quantize_leaves_a_folder_that_runs(folder, images, start):
-    before = files(folder)
-    in_float = labels(folder, images, "fp32")
+def test_killed_quantize_leaves_the_float_model(folder, images, quantize, quantize_killed):
+    before, in_float = files(folder), labels(folder, images, "fp32")
+    quantize_killed("rename", f"{folder}/[!.]*", 2)
+    assert files(folder).items() >= before.items()
+    assert labels(folder, images, "fp32") == in_float
     assert labels(folder, images, "int8") is None
 
-    def killed(number):
-        process = start(number)
-        assert process.wait(timeout=120) == -signal.SIGKILL, process.log.read_text()
-        assert labels(folder, images, "fp32") == in_float
-        return labels(folder, images, "int8")
-
-    # The first time: as before, whatever lies beside it.
-    assert killed(2) is None
-    assert files(folder).items() >= before.items()
-
-    # Again, after all that: complete.
-    process = start()
-    assert process.wait(timeout=120) == 0, process.log.read_text()
-    in_int8 = labels(folder, images, "int8")
-    assert in_int8 is not None
+    # Again, after that: complete, and the float model is the same.
+    quantize()
+    assert labels(folder, images, "int8") is not None
+    assert labels(folder, images, "fp32") == in_float
     assert json.loads((folder / "model_int8.json").read_text())["images"] == 3
-    complete = files(folder)
-    assert complete.keys() == before.keys() | {"model_int8.onnx", "model_int8.json"}
+    assert files(folder).keys() == before.keys() | {"model_int8.onnx", "model_int8.json"}
 
-    # With an INT8 model there: that one or the new, which here are the same, under another name.
-    assert killed(4) == in_int8
+
+def test_killed_quantize_leaves_the_int8_model_there_was(folder, images, quantize, quantize_killed):
+    quantize()
+    complete = files(folder)
+    in_float, in_int8 = (labels(folder, images, precision) for precision in ("fp32", "int8"))
+    # That one or the new, which here are the same, under another name.
+    quantize_killed("rename", f"{folder}/[!.]*", 4)
     assert files(folder).keys() > complete.keys()
-    process = start()
-    assert process.wait(timeout=120) == 0, process.log.read_text()
+    assert labels(folder, images, "int8") == in_int8
+    assert labels(folder, images, "fp32") == in_float
+    quantize()
     assert files(folder) == complete
 
 
-def test_quantize_killed_while_it_measures_layers_changes_nothing(folder, images, start):
-    before, in_int8 = files(folder), labels(folder, images, "int8")
-    process = start()
-    while process.poll() is None and "layer" not in process.log.read_text():
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    # It may have been too fast to be hit, or be hit between two files.
-    assert files(folder) == before or labels(folder, images, "int8") == in_int8
-    assert labels(folder, images, "fp32") is not None
+def test_quantize_killed_while_it_measures_layers_changes_nothing(folder, quantize_killed):
+    before = files(folder)
+    quantize_killed("model", "", 2)  # the first is the float model
+    assert files(folder) == before

@@ -12,13 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-import liteseg_plugin
-
-liteseg_plugin.activate()
-
-from liteseg_plugin.cli import main  # noqa: E402
-from liteseg_plugin.errors import DataError  # noqa: E402
-from liteseg_plugin.evaluation.compare import compare  # noqa: E402
+from liteseg_plugin.cli import main
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.evaluation.compare import compare
 
 SCORES = ("miou", "accuracy", "kappa", "class_iou", "class_precision")
 HOSTILE = '<script>alert("$\\frac{x}$")</script>'

@@ -152,9 +152,6 @@ def test_trees_that_are_none(tree, tmp_path):
 
 
 def test_data_set_refuses_pairs_that_are_none(tree):
-    import liteseg_plugin
-
-    liteseg_plugin.activate()
     from paddleseg.transforms import Normalize
 
     from liteseg_plugin.datasets.loading import Cityscapes

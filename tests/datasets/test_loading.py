@@ -13,17 +13,10 @@ import cv2
 import numpy as np
 import paddle
 import pytest
-from PIL import Image
-
-import liteseg_plugin
-from liteseg_plugin.errors import ConfigError, DataError
-
-liteseg_plugin.activate()
-
-from paddleseg import datasets  # noqa: E402
-from paddleseg.cvlibs import manager  # noqa: E402
-from paddleseg.cvlibs.builder import Builder  # noqa: E402
-from paddleseg.transforms import (  # noqa: E402
+from paddleseg import datasets
+from paddleseg.cvlibs import manager
+from paddleseg.cvlibs.builder import Builder
+from paddleseg.transforms import (
     Compose,
     Normalize,
     RandomBlur,
@@ -35,9 +28,11 @@ from paddleseg.transforms import (  # noqa: E402
     ResizeStepScaling,
     functional,
 )
+from PIL import Image
 
-from liteseg_plugin.datasets import fast_transforms, loading  # noqa: E402
-from liteseg_plugin.training.batches import Batches  # noqa: E402
+from liteseg_plugin.datasets import fast_transforms, loading
+from liteseg_plugin.errors import ConfigError, DataError
+from liteseg_plugin.training.batches import Batches
 
 SCRIPT = Path(__file__).parents[1] / "data" / "paddleseg_script.py"
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
@@ -147,7 +142,7 @@ def both(root, transforms, mode="train", fast_loading=True, **more):
 
 @pytest.mark.parametrize("transforms", RECIPES.values(), ids=RECIPES)
 def test_sample_is_paddlesegs(pictures, stock_hue, transforms):
-    assert_same_samples(*both(pictures, transforms), stock_hue, seeds=100)
+    assert_same_samples(*both(pictures, transforms), stock_hue, seeds=48)
 
 
 @pytest.mark.parametrize("more", [{"edge": True}, {"img_channels": 1}, {"mode": "val"}], ids=str)

@@ -7,19 +7,14 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from paddleseg import datasets
+from paddleseg.transforms import Compose, Normalize, RandomPaddingCrop
 from PIL import Image
 
-import liteseg_plugin
 from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.datasets.check import check, from_folder
+from liteseg_plugin.datasets.loading import Dataset
 from liteseg_plugin.errors import ConfigError, DataError
-
-liteseg_plugin.activate()
-
-from paddleseg import datasets  # noqa: E402
-from paddleseg.transforms import Compose, Normalize, RandomPaddingCrop  # noqa: E402
-
-from liteseg_plugin.datasets.loading import Dataset  # noqa: E402
 
 
 @pytest.fixture

@@ -15,22 +15,17 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+from paddleseg import core
+from paddleseg.datasets import Dataset
+from paddleseg.transforms import Compose, Normalize
+from paddleseg.utils import metrics
 
-import liteseg_plugin
-
-liteseg_plugin.activate()
-
-from paddleseg import core  # noqa: E402
-from paddleseg.datasets import Dataset  # noqa: E402
-from paddleseg.transforms import Compose, Normalize  # noqa: E402
-from paddleseg.utils import metrics  # noqa: E402
-
-from liteseg_plugin.datasets import loading  # noqa: E402
-from liteseg_plugin.datasets.base import ClassInfo  # noqa: E402
-from liteseg_plugin.errors import DataError  # noqa: E402
-from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained  # noqa: E402
-from liteseg_plugin.evaluation.result import Evaluation, ImageScore  # noqa: E402
-from liteseg_plugin.metrics.confusion import calculate_area  # noqa: E402
+from liteseg_plugin.datasets import loading
+from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained
+from liteseg_plugin.evaluation.result import Evaluation, ImageScore
+from liteseg_plugin.metrics.confusion import calculate_area
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 

@@ -21,7 +21,7 @@ from liteseg_plugin.errors import DataError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.serving import demo
 from liteseg_plugin.serving.demo import class_shares
-from liteseg_plugin.serving.page import exit_on_signals, launch, write_samples
+from liteseg_plugin.serving.page import launch, write_samples
 from liteseg_plugin.serving.uploads import read_upload, uploaded
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
@@ -335,27 +335,33 @@ def test_events_that_are_none_get_an_error(page, body, status):
     assert answer.status_code == status
 
 
-@pytest.fixture()
-def signals():
-    """SIGTERM and SIGHUP, with their handlers put back afterwards."""
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    yield numbers
-    for number, handler in zip(numbers, before):
-        signal.signal(number, handler)
+def ended_by(process, *lines):
+    """Run lines in a process of their own, as a signal may end it; return what they print."""
+    start = ("import signal", "from liteseg_plugin.serving import page")
+    return process("python", "-c", "\n".join((*start, *lines))).stdout.split()
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_signal_ends_by_an_exception_once(signals, first):
-    exit_on_signals()
-    with pytest.raises(SystemExit) as raised:
-        signal.raise_signal(signals[first])
-    assert raised.value.code == 128 + signals[first]
-    for number in signals:  # uploads are being deleted
-        signal.raise_signal(number)
+@pytest.mark.parametrize("first", ["SIGTERM", "SIGHUP"])
+def test_signal_ends_by_an_exception_once(process, first):
+    said = ended_by(
+        process,
+        "page.exit_on_signals()",
+        "try:",
+        f"    signal.raise_signal(signal.{first})",
+        "except SystemExit as stopped:",
+        "    for number in (signal.SIGTERM, signal.SIGHUP):",  # uploads are being deleted
+        "        signal.raise_signal(number)",
+        "    print(stopped.code)",
+    )
+    assert said == [str(128 + getattr(signal, first))]
 
 
-def test_sighup_that_nohup_ignores_stays_ignored(signals):
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    exit_on_signals()
-    signal.raise_signal(signal.SIGHUP)
+def test_sighup_that_nohup_ignores_stays_ignored(process):
+    said = ended_by(
+        process,
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)",
+        "page.exit_on_signals()",
+        "signal.raise_signal(signal.SIGHUP)",
+        "print('alive')",
+    )
+    assert said == ["alive"]

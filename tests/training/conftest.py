@@ -1,18 +1,11 @@
-"""Real training processes on a small drawn data set, to be killed and resumed."""
+"""Training on a small drawn data set, to be killed and resumed."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
-from types import SimpleNamespace
 
 import pytest
 
-import liteseg_plugin
 from liteseg_plugin.weights import read_state_dict
 
 CROP = {"type": "RandomPaddingCrop", "crop_size": [64, 64]}
@@ -23,7 +16,6 @@ TRANSFORMS = [
     {"type": "RandomDistort", "brightness_range": 0.5, "contrast_range": 0.5},
     {"type": "Normalize"},
 ]
-PROCESS_TIME = 240  # seconds after which a process hangs
 
 
 @pytest.fixture(scope="session")
@@ -34,52 +26,16 @@ def random_crops(toy, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def training(random_crops, tmp_path_factory):
-    """Start `liteseg train` with flags, as a process that can be signalled."""
+def training(random_crops):
+    """Return a function for the arguments of `liteseg train` with flags."""
 
-    def start(save_dir, *flags, launch=0, config=random_crops, seed=5):
-        program = [sys.executable, "-m", "liteseg_plugin"]
-        if launch:
-            module = os.path.dirname(liteseg_plugin.__file__)
-            program = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node"]
-            program += [str(launch), "--log_dir", f"{save_dir}_log", f"{module}/__main__.py"]
-        command = [
-            *(*program, "train", "--config", config, "--device", "cpu", "--save_dir", save_dir),
+    def training(save_dir, *flags, seed=5):
+        return (
+            *("train", "--config", random_crops, "--device", "cpu", "--save_dir", save_dir),
             *("--log_iters", 1, *(["--seed", seed] if seed is not None else []), *flags),
-        ]
-        log = tmp_path_factory.mktemp("log") / "log.txt"
-        with log.open("w") as file:
-            process = subprocess.Popen(
-                [str(word) for word in command],
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        process.log = log
-        return process
+        )
 
-    return start
-
-
-@pytest.fixture(scope="session")
-def finish():
-    """Wait for a training process, which is killed or signalled once a condition holds.
-
-    The condition is asked with what the process said so far. As from a terminal, the signal
-    reaches its worker processes too.
-    """
-
-    def finish(process, when=None, send=signal.SIGKILL):
-        deadline = time.monotonic() + PROCESS_TIME
-        while process.poll() is None and time.monotonic() < deadline:
-            if when is not None and when(process.log.read_text()):
-                os.killpg(process.pid, send)
-                when = None
-            time.sleep(0.003 if when else 0.05)
-        process.kill()
-        return SimpleNamespace(returncode=process.wait(), text=process.log.read_text())
-
-    return finish
+    return training
 
 
 @pytest.fixture(scope="session")

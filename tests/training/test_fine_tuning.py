@@ -9,14 +9,12 @@ import paddle
 import pytest
 from paddleseg.cvlibs import Config, SegBuilder
 
-from liteseg_plugin import activate
 from liteseg_plugin.errors import ConfigError
 
 
 @pytest.fixture
 def build(toy, tmp_path):
     """Return a function that builds what a config with changes names."""
-    activate()
 
     def build(**changes):
         return SegBuilder(Config(str(toy.config(tmp_path, **changes))))

@@ -20,7 +20,6 @@ from paddle.distributed import fleet
 from paddleseg.cvlibs import Config, SegBuilder
 from paddleseg.utils import utils
 
-from liteseg_plugin import activate
 from liteseg_plugin.errors import DataError, TrainingError
 from liteseg_plugin.training import checkpoint, trainer
 from liteseg_plugin.training.settings import Settings
@@ -46,7 +45,6 @@ def config(toy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def train(config):
     """Train with one of the two loops; return what each step was and the trained weights."""
-    activate()
 
     def train(which, save_dir, iters=5, evaluate=False, optimizer=None, **options):
         builder = SegBuilder(Config(str(config)))
@@ -129,6 +127,7 @@ def test_steps_are_those_of_paddleseg_bit_for_bit(train, tmp_path, capfd):
     assert "iter_3: random state; best mIoU; loss scale of fp16" in said
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_paddleseg_in_two_processes(process, config, tmp_path):
     script = Path(__file__).parents[1] / "data" / "both_loops.py"
     process(
@@ -176,7 +175,6 @@ class Net(paddle.nn.Layer):
 @pytest.fixture
 def small(tmp_path):
     """Train the small network; scores are what successive evaluations shall give."""
-    activate()
 
     def run(
         save_dir=tmp_path / "out",

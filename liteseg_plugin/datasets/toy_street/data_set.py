@@ -90,7 +90,9 @@ def generate(
         FileExistsError: `dest` exists and is not exactly this data set.
 
     Example:
-        >>> root = generate("data/toy_street", train=8, val=2)  # doctest: +SKIP
+        >>> root = generate("data/toy_street", train=2, val=1, test=0, progress=False)
+        >>> print((root / "val.txt").read_text(), end="")
+        images/val_0000.png annot/val_0000.png
     """
     counts = {"train": train, "val": val, "test": test}
     for name, value in {**counts, "seed": seed}.items():
