@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -65,10 +65,7 @@ def read_yaml(
         raise ConfigError(f"{path} is no valid YAML: {error}") from error
 
 
-if TYPE_CHECKING:
-    _Loader = yaml.SafeLoader
-else:
-    _Loader = object  # the loader is chosen by who calls
+_Loader: Any = object  # which loader of PyYAML, read_yaml() is told
 
 
 class _Bounded(_Loader):
