@@ -303,11 +303,9 @@ def test_label_is_its_values_whatever_its_depth(deep_label, tmp_path, mode):
     (tmp_path / f"{mode}.txt").write_text("0.png label.png\n")
     # Some of OpenCV's functions take no bool, and others no int32.
     transforms = released(1.5, 1.5, 0, (96, 72)) if mode == "train" else [Normalize()]
-    listing = {f"{mode}_path": str(tmp_path / f"{mode}.txt")}
     given = (mode, str(tmp_path), transforms, 2)
     cache = {"cache_gb": 1, "cache_dir": tmp_path / "c"}
     sets = {
-        "of PaddleSeg": datasets.Dataset(*given, **listing),
         "own": loading.Dataset(*given),
         "fast": loading.Dataset(*given, fast_loading=True),
         "cached": loading.Dataset(*given, **cache),

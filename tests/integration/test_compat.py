@@ -135,6 +135,9 @@ MESSAGES = {
             paths = {"train_path": "list.txt", "val_path": "list.txt"}
             data = datasets.Dataset(mode, ".", [transforms.Normalize()], 2, **paths)
             says("label values out of range: 42", lambda: data[0])
+        cv2.imwrite("label.png", numpy.ones((4, 4), "uint16"))
+        label = datasets.Dataset("train", ".", [transforms.Normalize()], 2, **paths)[0]["label"]
+        assert (paddle.to_tensor(label).astype("int64") == 1).all(), label.dtype
         with open("image.png", "w") as file:
             file.write("no image")
         compose = transforms.Compose([transforms.Normalize()])
