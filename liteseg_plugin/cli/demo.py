@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.integration.registry import activate
 
     activate()
-    from liteseg_plugin.serving.demo import Model, serve
+    from liteseg_plugin.serving.demo import Model
+    from liteseg_plugin.serving.page import serve
 
     model = Model(args.exported, args.device, args.cpu_threads)
     with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:

@@ -28,10 +28,11 @@ def run(args: argparse.Namespace) -> None:
     """Fix the shape."""
     shapes = _parse(args.input_shape_dict)
 
-    from liteseg_plugin.export import third_party
+    from liteseg_plugin.export.fixed_shape import fix_shape
+    from liteseg_plugin.export.third_party import model_files
 
-    files = third_party.model_files(args.model_dir, args.model_filename, args.params_filename)
-    fixed = third_party.fix_shape(files, shapes, args.save_dir)
+    files = model_files(args.model_dir, args.model_filename, args.params_filename)
+    fixed = fix_shape(files, shapes, args.save_dir)
     print(f"{fixed.model} takes {shapes}")
 
 

@@ -97,13 +97,11 @@ def _predict_video(
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger, utils
 
-    from liteseg_plugin.inference.images import check_video_paths
     from liteseg_plugin.inference.network import segment_by
-    from liteseg_plugin.inference.video import Frames, segment_video, watch
+    from liteseg_plugin.inference.video import open_video, segment_video, watch
     from liteseg_plugin.integration.patches import local_path
 
-    check_video_paths(args.image_path, args.save_dir)
-    frames = Frames(args.image_path)
+    frames = open_video(args.image_path, args.save_dir)
     utils.load_entire_model(builder.model, local_path(args.model_path))
     transforms = Compose(builder.val_transforms)
     test_config = {**settings, "aug_eval": settings.get("aug_pred", False)}

@@ -21,7 +21,7 @@ from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.metrics.confusion import count_pixels
-from liteseg_plugin.runtimes.catalog import installed
+from liteseg_plugin.runtimes.catalog import installed_for
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label of the trained network, in float32."""
@@ -163,7 +163,7 @@ def verify(
         DataError: If there are no images, or one or its label cannot be used.
     """
     exported = ExportedModel.read(path)
-    names = list(runtimes or _able(exported, precision))
+    names = list(runtimes or installed_for(exported, precision=precision))
     predictors = {name: Predictor(exported, name, precision=precision) for name in names}
     scale = evaluation_scale(test_config)
     trained = _Tally(num_classes)
@@ -236,7 +236,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
     scale = evaluation_scale(test_config)
     network.eval()
     agreement = {}
-    for name in _able(exported, "fp32"):
+    for name in installed_for(exported):
         predictor = Predictor(exported, name)
         equal = []
         for shape in shapes:
@@ -267,9 +267,3 @@ def _require_finite(scores: np.ndarray, what: str) -> None:
             f"{what} gives NaN or infinity on noise ({wrong} of {scores.size} values); do not use "
             "it: take an earlier checkpoint"
         )
-
-
-def _able(exported: ExportedModel, precision: str) -> list[str]:
-    """Return the installed runtimes that can run an export on a CPU in a precision."""
-    names = installed(precision=precision)
-    return [name for name in names if name == "paddle" or exported.onnx is not None]

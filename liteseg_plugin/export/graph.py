@@ -40,7 +40,7 @@ class ExportedNetwork(nn.Layer):
         """Map normalised images (N, 3, H, W) to labels (N, H, W), or scores (N, C, H, W)."""
         sizes = [spatial_size(x)]
         if self._scale != 1:
-            sizes.insert(0, tuple(_scaled(extent, self._scale) for extent in sizes[0]))
+            sizes.insert(0, _scaled_size(sizes[0], self._scale))
             x = sample(x, sizes[0])
         if hasattr(self.network, "coarse_logits"):
             logit = self.network.coarse_logits(x)[0]
@@ -95,8 +95,13 @@ def _labels_in_strips(
 def _clip(value: Extent, low: int, high: Extent) -> Extent:
     if isinstance(value, int) and isinstance(high, int):
         return min(max(value, low), high)
-    value, low, high = (paddle.to_tensor(n, dtype="int64") for n in (value, low, high))
-    return paddle.minimum(paddle.maximum(value, low), high)
+    tensor, lowest, highest = (paddle.to_tensor(n, dtype="int64") for n in (value, low, high))
+    return paddle.minimum(paddle.maximum(tensor, lowest), highest)
+
+
+def _scaled_size(size_hw: tuple[Extent, Extent], scale: float) -> tuple[Extent, Extent]:
+    height, width = size_hw
+    return _scaled(height, scale), _scaled(width, scale)
 
 
 def _scaled(extent: Extent, scale: float) -> Extent:

@@ -18,6 +18,7 @@ from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, file_sha256, replace_files
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
+from liteseg_plugin.runtimes.base import onnx_file
 from liteseg_plugin.runtimes.onnxruntime import create_session
 from liteseg_plugin.system.files import scratch_folder
 from liteseg_plugin.system.text import read_yaml
@@ -79,7 +80,7 @@ def quantize(
         return batch
 
     with tempfile.TemporaryDirectory() as work:
-        source = _folded(exported.onnx, work)
+        source = _folded(onnx_file(exported, "fp32"), work)
         ranges = _ranges(source, map(read, images), work)
         layers = [node for node in source.graph.node if node.op_type == "Conv"]
 

@@ -86,7 +86,8 @@ def export_model(
             model = next(f for f in MODEL_FILES if Path(complete, f).exists())
             files = [model, PARAMS_FILE]
             if onnx_opset is not None:
-                convert(*(Path(complete, name) for name in (*files, ONNX_FILE)), onnx_opset)
+                model_path, params_path = (Path(complete, name) for name in files)
+                convert(model_path, params_path, Path(complete, ONNX_FILE), onnx_opset)
                 files.append(ONNX_FILE)
             deploy = {
                 "Deploy": {
@@ -123,5 +124,5 @@ def export_model(
             # Paddle 2.6 and 3.0 leave there what they traced, which 3.0 cannot run eagerly.
             vars(layer).pop("forward", None)
             if forward is not None:
-                layer.forward = forward
+                vars(layer)["forward"] = forward
     return save_dir / DEPLOY_FILE

@@ -149,17 +149,6 @@ def check_utf8(*paths: str) -> None:
             ) from None
 
 
-def check_video_paths(source: str, save_dir: str) -> None:
-    """Check the paths of a video, or a camera, and of its overlay.
-
-    Raises:
-        DataError: If a path is not UTF-8, or the overlay would overwrite the video.
-    """
-    check_utf8(source, save_dir)
-    overlay = os.path.join(save_dir, "overlay", f"{PurePath(source).stem}.mp4")
-    check_results([source], [Result(overlay, source)])
-
-
 def _is_image(path: str) -> bool:
     return path.lower().endswith(IMAGE_SUFFIXES)
 

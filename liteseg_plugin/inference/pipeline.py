@@ -3,28 +3,62 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from PIL import Image
 
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.inference.images import Result, check_results
+from liteseg_plugin.inference.images import Result, check_results, find_images
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import prefetch
+from liteseg_plugin.system.progress import progress_bar
+from liteseg_plugin.visualization.overlay import indexed_image, overlay, write_image
 
 if TYPE_CHECKING:
     from liteseg_plugin.inference.predictor import Predictor
 
-from liteseg_plugin.visualization.overlay import indexed_image, overlay, write_image
-
 _Written = TypeVar("_Written")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The files of one segmented image.
+
+    Attributes:
+        image: Path of the image.
+        label: Path of the label map: class indices with a palette.
+        overlay: Path of the image under the colours of its classes.
+    """
+
+    image: str
+    label: str
+    overlay: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it as JSON writes it."""
+        return asdict(self)
+
+
+def segment_path(
+    predictor: Predictor, image_path: str, save_dir: str | os.PathLike
+) -> list[Segmentation]:
+    """Segment what ``--image_path`` names, with a progress bar.
+
+    Takes and raises what :func:`find_images` and :func:`segment_files` do.
+    """
+    images = find_images(image_path)
+    # Folders below the one that was named are kept: two of them may hold files of one name.
+    names = [os.path.splitext(image.name)[0] for image in images]
+    results = segment_files(predictor, [image.path for image in images], names, save_dir)
+    return list(progress_bar(results, total=len(images), unit="image"))
 
 
 def segment_files(
@@ -34,7 +68,7 @@ def segment_files(
     save_dir: str | os.PathLike,
     *,
     workers: int = 2,
-) -> Iterator[dict]:
+) -> Iterator[Segmentation]:
     """Segment image files and write what people look at.
 
     Reading the next images and writing the last ones goes on while the model runs.
@@ -47,32 +81,41 @@ def segment_files(
         workers: Threads that read, and as many that write.
 
     Yields:
-        For each image, as soon as it is written, the paths ``image``, ``label`` and ``overlay``.
+        For each image, as soon as they are written, its files.
 
     Raises:
         DataError: If a result would overwrite an image or another result, before anything is
             written; if an image cannot be read, when those before it are written.
         OSError: If a result cannot be written; no file of it is there incomplete.
     """
-    results = [_result_paths(save_dir, name) for name in names]
-    check_results(
-        image_paths,
-        (Result(path, image) for image, pair in zip(image_paths, results) for path in pair),
-    )
+    results = [
+        Segmentation(
+            str(path),
+            str(Path(save_dir, f"{name}.png")),
+            str(Path(save_dir, f"overlay/{name}.jpg")),
+        )
+        for path, name in zip(image_paths, names)
+    ]
+    written = (Result(path, r.image) for r in results for path in (r.label, r.overlay))
+    check_results(image_paths, written)
     classes = predictor.exported.named_classes()
     reads = (partial(read_image, path) for path in image_paths)
 
-    def write(number: int, image: np.ndarray, label: np.ndarray) -> dict:
-        label_path, overlay_path = results[number]
-        atomic_write(label_path, _png(indexed_image(label, classes)), durable=False)
-        write_image(overlay_path, overlay(image, label, classes))
-        return {
-            "image": str(image_paths[number]),
-            "label": label_path,
-            "overlay": overlay_path,
-        }
+    def write(number: int, image: np.ndarray, label: np.ndarray) -> Segmentation:
+        write_label_map(results[number].label, label, classes)
+        write_image(results[number].overlay, overlay(image, label, classes))
+        return results[number]
 
     yield from overlapped(predictor, reads, write, workers=workers)
+
+
+def write_label_map(
+    path: str | os.PathLike, label: np.ndarray, classes: Sequence[ClassInfo]
+) -> None:
+    """Write class indices (H, W) as a PNG with a palette; the file is complete, or not there."""
+    encoded = BytesIO()
+    indexed_image(label, classes).save(encoded, format="PNG")
+    atomic_write(path, encoded.getvalue(), durable=False)
 
 
 def overlapped(
@@ -98,15 +141,3 @@ def overlapped(
         images = takewhile(lambda image: image is not None, read)
         labelled = ((number, image, segment(image)) for number, image in enumerate(images))
         yield from prefetch(writers, lambda result: write(*result), labelled, 2 * workers)
-
-
-def _result_paths(save_dir: str | os.PathLike, name: str) -> tuple[str, str]:
-    """Return where the label map and the overlay of an image go."""
-    folder = Path(save_dir)
-    return str(folder / f"{name}.png"), str(folder / "overlay" / f"{name}.jpg")
-
-
-def _png(image: Image.Image) -> bytes:
-    encoded = BytesIO()
-    image.save(encoded, format="PNG")
-    return encoded.getvalue()

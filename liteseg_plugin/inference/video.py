@@ -7,19 +7,25 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, LitesegError
-from liteseg_plugin.inference.pipeline import overlapped
+from liteseg_plugin.inference.images import Result, check_results, check_utf8
+from liteseg_plugin.inference.pipeline import overlapped, write_label_map
 from liteseg_plugin.system.parallel import per_second
 from liteseg_plugin.system.progress import progress_bar
-from liteseg_plugin.visualization.overlay import indexed_image, legend_bar, overlay
+from liteseg_plugin.visualization.overlay import legend_bar, overlay
+
+if TYPE_CHECKING:
+    from liteseg_plugin.inference.predictor import Predictor
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 CAMERA = "camera:"
@@ -32,6 +38,28 @@ _RATE_FRAMES = 30
 def is_video(source: str) -> bool:
     """Whether a path names a video file by its suffix, or a camera (``camera:0``)."""
     return source.startswith(CAMERA) or Path(source).suffix.lower() in VIDEO_SUFFIXES
+
+
+def open_video(source: str, save_dir: str | os.PathLike) -> Frames:
+    """Open a video or a camera, whose overlay is going to be written to a folder.
+
+    Raises:
+        DataError: If a path is not UTF-8, the overlay would overwrite the video, or it cannot be
+            opened.
+    """
+    check_utf8(source, os.fspath(save_dir))
+    check_results([source], [Result(str(_overlay_path(source, save_dir)), source)])
+    return Frames(source)
+
+
+def _overlay_path(source: str, save_dir: str | os.PathLike) -> Path:
+    return Path(save_dir, "overlay", f"{_name_of(source)}.mp4")
+
+
+def _name_of(source: str) -> str:
+    if source.startswith(CAMERA):
+        return f"camera_{source[len(CAMERA) :]}"
+    return PurePath(source).stem
 
 
 class Frames:
@@ -54,17 +82,16 @@ class Frames:
     def __init__(self, source: str) -> None:
         self.source = source
         self.live = source.startswith(CAMERA)
+        self.name = _name_of(source)
         if self.live:
             number = source[len(CAMERA) :]
             if not number.isdecimal():
                 raise DataError(f"{source!r} names no camera; the first is {CAMERA}0")
-            self.name = f"camera_{number}"
             self._capture = cv2.VideoCapture(int(number))
             problem = f"cannot open camera {number}: it is not there, or in use, or not permitted"
         else:
             if not os.path.isfile(source):
                 raise DataError(f"video not found: {source}")
-            self.name = Path(source).stem
             self._capture = cv2.VideoCapture(source)
             problem = f"cannot read video {source}: it is no video, or is cut short"
         if not self._capture.isOpened():
@@ -73,7 +100,8 @@ class Frames:
         self.fps = fps if 0 < fps <= _FASTEST_FPS else _USUAL_FPS
         stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.stated = int(stated) if stated > 0 and not self.live else None
-        self._read, self._seconds, self._shape = 0, 0.0, None
+        self._read, self._seconds = 0, 0.0
+        self._shape: tuple[int, ...] | None = None
 
     def read(self) -> np.ndarray | None:
         """Return the next frame, (H, W, 3) of uint8 in BGR, or None after the last.
@@ -115,6 +143,48 @@ class Frames:
             )
 
 
+@dataclass(frozen=True)
+class SegmentedFrame:
+    """What was written of a frame.
+
+    Attributes:
+        overlay: Path of the video.
+        label: Path of the label map, or None.
+        picture: What the video shows, (H, W, 3) of uint8, BGR.
+    """
+
+    overlay: str
+    label: str | None
+    picture: np.ndarray
+
+
+def segment_source(
+    predictor: Predictor,
+    source: str,
+    save_dir: str | os.PathLike,
+    *,
+    save_labels: bool = False,
+    in_window: bool = False,
+) -> tuple[int, str | None]:
+    """Segment the video or the camera that ``--image_path`` names, with a progress bar.
+
+    Takes and raises what :func:`open_video`, :func:`segment_video` and :func:`watch` do, which
+    it calls; returns what the last does.
+    """
+    if in_window:
+        require_display()
+    frames = open_video(source, save_dir)
+    results = segment_video(
+        predictor,
+        predictor.exported.named_classes(),
+        frames,
+        save_dir,
+        legend=bool(predictor.exported.classes),
+        save_labels=save_labels,
+    )
+    return watch(results, frames, in_window=in_window)
+
+
 def segment_video(
     segment: Callable[[np.ndarray], np.ndarray],
     classes: Sequence[ClassInfo],
@@ -123,7 +193,7 @@ def segment_video(
     *,
     legend: bool = True,
     save_labels: bool = False,
-) -> Iterator[dict]:
+) -> Generator[SegmentedFrame, None, None]:
     """Segment the frames of a video or a camera, and write a video of what people look at.
 
     Reading the next frames and writing the last ones goes on while the model runs. Stopping early
@@ -139,8 +209,7 @@ def segment_video(
         save_labels: Whether to write ``NAME/000000.png`` (class indices with a palette) too.
 
     Yields:
-        For each frame, as soon as it is written, ``overlay`` (the path of the video), ``label``
-        (a path or None) and ``picture`` (what the video shows, BGR).
+        Each frame, as soon as it is written.
 
     Raises:
         DataError: If a frame cannot be read; those before it are written.
@@ -156,7 +225,7 @@ def segment_video(
 
 
 def watch(
-    results: Iterator[dict], frames: Frames, see: Callable[[dict], bool] = lambda result: True
+    results: Generator[SegmentedFrame, None, None], frames: Frames, *, in_window: bool = False
 ) -> tuple[int, str | None]:
     """Go through what :func:`segment_video` yields, with a progress bar.
 
@@ -165,7 +234,7 @@ def watch(
     Args:
         results: What it yields.
         frames: What it was given.
-        see: Is shown each result, and says whether to go on.
+        in_window: Whether to show each picture in a window, in which q or Esc ends.
 
     Returns:
         The number of frames, and the path of the video; None without any.
@@ -174,13 +243,13 @@ def watch(
     until = contextlib.suppress(KeyboardInterrupt) if frames.live else contextlib.nullcontext()
     with until, contextlib.closing(results):
         for result in progress_bar(results, total=frames.stated, unit="frame"):
-            count, path = count + 1, result["overlay"]
-            if not see(result):
+            count, path = count + 1, result.overlay
+            if in_window and not _show(result.picture, frames.source):
                 break
     return count, path
 
 
-def show(picture: np.ndarray, title: str) -> bool:
+def _show(picture: np.ndarray, title: str) -> bool:
     """Show a picture in a window; return whether the viewer wants more (q or Esc ends)."""
     cv2.imshow(title, picture)
     return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
@@ -212,15 +281,14 @@ class _OverlayVideo:
         self._classes, self._legend = classes, legend
         self._frames = frames
         self._labels = folder / frames.name if save_labels else None
-        self._path = folder / "overlay" / f"{frames.name}.mp4"
+        self._path = _overlay_path(frames.source, folder)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._labels:
-            self._labels.mkdir(parents=True, exist_ok=True)
         self._writer: cv2.VideoWriter | None = None
-        self._written, self._times = 0, deque(maxlen=_RATE_FRAMES)
+        self._written = 0
+        self._times: deque[float] = deque(maxlen=_RATE_FRAMES)
         self._started = time.perf_counter()
 
-    def write(self, number: int, image: np.ndarray, label: np.ndarray) -> dict:
+    def write(self, number: int, image: np.ndarray, label: np.ndarray) -> SegmentedFrame:
         self._times.append(time.perf_counter())
         picture = overlay(image, label, self._classes, legend=False)
         if len(self._times) > 1:
@@ -236,8 +304,8 @@ class _OverlayVideo:
         path = None
         if self._labels:
             path = str(self._labels / f"{number:06d}.png")
-            indexed_image(label, self._classes).save(path)
-        return {"overlay": str(self._path), "label": path, "picture": picture}
+            write_label_map(path, label, self._classes)
+        return SegmentedFrame(str(self._path), path, picture)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -39,6 +39,12 @@ def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
     ]
 
 
+def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32") -> list[str]:
+    """Return the names of those of :func:`installed` that a model has the file for."""
+    names = installed(device, precision)
+    return [name for name in names if name == "paddle" or files.onnx is not None]
+
+
 def create(
     name: str, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
 ) -> Runtime:

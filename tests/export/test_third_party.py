@@ -18,6 +18,7 @@ from liteseg_plugin.cli import main
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.evaluation.benchmark_exports import export_as_paddleseg
 from liteseg_plugin.export import third_party
+from liteseg_plugin.export.fixed_shape import fix_shape
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
 from liteseg_plugin.runtimes.paddle import PaddleInference
 
@@ -103,16 +104,26 @@ def labels(files, images):
 
 def test_fixed_model_is_the_same_network(small, tmp_path):
     (small.model.parent / "deploy.yaml").write_text(
-        yaml.safe_dump({"Deploy": {"model": small.model.name, "transforms": []}})
+        yaml.safe_dump(
+            {
+                "Deploy": {"model": small.model.name, "transforms": []},
+                "liteseg": {
+                    "onnx": "model.onnx",
+                    "onnx_int8": "model_int8.onnx",
+                    "sha256": {"a": "b"},
+                },
+            }
+        )
     )
     before = small.model.read_bytes(), small.params.read_bytes()
-    fixed = third_party.fix_shape(small, {"x": [1, 3, 40, 64]}, tmp_path / "fixed")
+    fixed = fix_shape(small, {"x": [1, 3, 40, 64]}, tmp_path / "fixed")
     assert (small.model.read_bytes(), small.params.read_bytes()) == before
     assert fixed.params.read_bytes() == before[1]
     names = {"deploy.yaml", "model.pdiparams", small.model.name}
     assert {file.name for file in (tmp_path / "fixed").iterdir()} == names
-    deploy = yaml.safe_load((tmp_path / "fixed" / "deploy.yaml").read_text())["Deploy"]
-    assert deploy["input_shape"] == [1, 3, 40, 64]
+    deploy = yaml.safe_load((tmp_path / "fixed" / "deploy.yaml").read_text())
+    assert deploy["Deploy"]["input_shape"] == [1, 3, 40, 64]
+    assert deploy["liteseg"] == {"onnx": None, "sha256": {}}  # of the model of any size
     (small.model.parent / "deploy.yaml").unlink()
     images = np.random.default_rng(0).normal(size=(1, 3, 40, 64)).astype("float32")
     expected = labels(small, images)
@@ -128,7 +139,7 @@ def test_fixed_model_is_the_same_network(small, tmp_path):
 
 @installed
 def test_converted_file_is_compared_and_a_wrong_one_is_not_kept(small, tmp_path):
-    right = third_party.fix_shape(small, {"x": [1, 3, 40, 64]}, tmp_path / "right")
+    right = fix_shape(small, {"x": [1, 3, 40, 64]}, tmp_path / "right")
     report = third_party.convert_and_compare(right, tmp_path / "right.onnx")
     assert report["onnx"] == str(tmp_path / "right.onnx")
     [(shape, result)] = report["compared"].items()
@@ -138,7 +149,7 @@ def test_converted_file_is_compared_and_a_wrong_one_is_not_kept(small, tmp_path)
     assert result["classes"] > 1
 
     # 30 rows do not divide into 4 cells: the converter makes them 4 windows of equal size.
-    wrong = third_party.fix_shape(small, {"x": [1, 3, 30, 64]}, tmp_path / "wrong")
+    wrong = fix_shape(small, {"x": [1, 3, 30, 64]}, tmp_path / "wrong")
     with pytest.raises(ExportError, match=r"wrong, and was not kept: at 1x3x30x64 .* of labels"):
         third_party.convert_and_compare(wrong, tmp_path / "wrong.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["right", "right.onnx", "wrong"]
@@ -146,7 +157,7 @@ def test_converted_file_is_compared_and_a_wrong_one_is_not_kept(small, tmp_path)
 
 @installed
 def test_crash_of_the_converted_file_is_one_error(small, tmp_path):
-    fixed = third_party.fix_shape(small, {"x": [1, 3, 2, 64]}, tmp_path / "fixed")
+    fixed = fix_shape(small, {"x": [1, 3, 2, 64]}, tmp_path / "fixed")
     with pytest.raises(ExportError, match=r"ONNX Runtime cannot run .* at \(1, 3, 2, 64\)"):
         third_party.convert_and_compare(fixed, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
@@ -222,7 +233,7 @@ def test_files_that_cannot_be_are_refused(small, tmp_path):
     with pytest.raises(ExportError, match=r"other.json is missing; --model_filename names one of"):
         third_party.model_files(small.model.parent, "other.json", "model.pdiparams")
     with pytest.raises(ExportError, match=r"choose another --save_dir"):
-        third_party.fix_shape(small, shapes, small.model.parent)
+        fix_shape(small, shapes, small.model.parent)
     for name, content in (
         (small.model.name, small.model.read_bytes()[:-100]),
         (small.params.name, small.params.read_bytes()[:100]),
@@ -234,5 +245,5 @@ def test_files_that_cannot_be_are_refused(small, tmp_path):
         (folder / name).write_bytes(content)
         broken = third_party.model_files(folder, small.model.name, small.params.name)
         with pytest.raises(ExportError, match=r"(cannot run|crashes on) .*broken"):
-            third_party.fix_shape(broken, shapes, tmp_path / "fixed")
+            fix_shape(broken, shapes, tmp_path / "fixed")
         assert not (tmp_path / "fixed").exists()

@@ -14,12 +14,12 @@ from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     Result,
     check_results,
-    check_video_paths,
     find_images,
     folder_of,
     for_paddleseg,
     paddleseg_results,
 )
+from liteseg_plugin.inference.video import open_video
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
 needs_any_bytes = pytest.mark.skipif(
@@ -115,9 +115,9 @@ def test_result_that_is_an_image_or_the_result_of_another(tmp_path):
 @needs_any_bytes
 def test_video_whose_name_opencv_cannot_take(tmp_path):
     with pytest.raises(DataError, match=r"caf\\udce9.png is not UTF-8"):
-        check_video_paths(f"{tmp_path}/{NOT_UTF8}", "out")
+        open_video(f"{tmp_path}/{NOT_UTF8}", "out")
     with pytest.raises(DataError, match=r"would overwrite image .*overlay/a\.mp4"):
-        check_video_paths("out/overlay/a.mp4", "out")
+        open_video("out/overlay/a.mp4", "out")
 
 
 @pytest.mark.parametrize("where", ["img", "./img/", "img/list.txt", "img/1.png"])

@@ -105,7 +105,7 @@ def test_video_becomes_a_video_and_label_maps(run, exported, clip, tmp_path):
 
 def test_label_maps_only_when_asked_for(exported, clip, tmp_path):
     results = segment(exported, video.Frames(str(clip)), tmp_path)
-    assert next(results)["label"] is None
+    assert next(results).label is None
     results.close()
     assert [path.name for path in tmp_path.iterdir()] == ["overlay"]
 
@@ -114,7 +114,7 @@ def test_stopping_early_leaves_a_video(exported, clip, tmp_path):
     results = segment(exported, video.Frames(str(clip)), tmp_path)
     taken = [next(results) for _ in range(5)]
     results.close()
-    assert 5 <= len(frames_of(taken[0]["overlay"])) < COUNT
+    assert 5 <= len(frames_of(taken[0].overlay)) < COUNT
 
 
 def test_video_that_is_cut_short(fails, exported, cut, tmp_path):

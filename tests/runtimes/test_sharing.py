@@ -13,6 +13,7 @@ import pytest
 
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.inference import predictor as predictor_module
 from liteseg_plugin.inference.predictor import Predictor
 
 WITH_ONNX = find_spec("paddle2onnx") is not None
@@ -65,6 +66,34 @@ def test_predictor_shared_by_threads_gives_each_its_own_labels(folder, runtime, 
     wrong = [not np.array_equal(label, right) for label, right in zip(labels, expected)]
     assert sum(wrong) == 0
     assert len(shared.engine_ms) == len(images)
+
+
+def test_predictor_gives_each_call_its_own_time(folder, often_switched, monkeypatch):
+    predictor = Predictor(folder, threads=1)
+    images = photos()
+    times = {image.shape: 1.0 + number for number, image in enumerate(images)}
+
+    def run_timed(batch):
+        _, _, height, width = batch.shape
+        return np.zeros((1, height, width), "int32"), times[height, width, 3] / 1000
+
+    monkeypatch.setattr(predictor._engine, "run_timed", run_timed)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(predictor.timed, images * 200))
+    for image, (label, milliseconds) in zip(images * 200, results):
+        assert label.shape == image.shape[:2]
+        assert milliseconds == pytest.approx(times[image.shape])
+
+
+def test_predictor_remembers_a_bounded_number_of_times(folder, monkeypatch):
+    monkeypatch.setattr(predictor_module, "KEPT_TIMES", 3)
+    for bounded in (
+        shared := Predictor(folder, threads=1),
+        Predictor.from_engine(shared.exported, shared._engine),
+    ):
+        for image in photos() * 2:
+            bounded(image)
+        assert len(bounded.engine_ms) == 3
 
 
 def _answer(predictor, image, sender):

@@ -20,7 +20,9 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.serving import demo
-from liteseg_plugin.serving.demo import class_shares, read_upload, write_samples
+from liteseg_plugin.serving.demo import class_shares
+from liteseg_plugin.serving.page import exit_on_signals, launch, write_samples
+from liteseg_plugin.serving.uploads import read_upload, uploaded
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
 
@@ -121,7 +123,7 @@ def test_uploaded_takes_regular_files_of_the_folder_only(tmp_path):
     (folder / "in.png").symlink_to(folder / "sample.png")
     os.mkfifo(folder / "fifo.png")
     for name in ("sample.png", "in.png", "folder/../sample.png"):
-        assert demo.uploaded(f"{folder}/{name}", folder) == str(folder / "sample.png")
+        assert uploaded(f"{folder}/{name}", folder) == str(folder / "sample.png")
     refused = [
         *(f"{folder}/{name}" for name in ("", "fifo.png", "folder", "missing.png", "out.png")),
         *(f"{folder}/{name}" for name in ("../secret.png", "../missing.png", "../uploads.png")),
@@ -131,7 +133,7 @@ def test_uploaded_takes_regular_files_of_the_folder_only(tmp_path):
     messages = set()
     for path in refused:
         with pytest.raises(DataError) as raised:
-            demo.uploaded(path, folder)
+            uploaded(path, folder)
         messages.add(str(raised.value))
     assert messages == {
         "the picture was not uploaded to this page, or has been deleted since: upload it again"
@@ -146,20 +148,21 @@ def model(pointwise, tmp_path_factory):
 
 
 def test_model_segments_one_picture_at_a_time(model, tmp_path, monkeypatch):
-    """The time that is shown would be another call's."""
+    """Memory is for one."""
     both = threading.Barrier(2)
     together = []
 
     class Predictor:
-        engine_ms = (1.0,)
-
         def __call__(self, image):
+            return self.timed(image)[0]
+
+        def timed(self, image):
             try:
                 both.wait(0.05)
                 together.append(image)
             except threading.BrokenBarrierError:
                 both.reset()
-            return np.zeros(image.shape[:2], np.int32)
+            return np.zeros(image.shape[:2], np.int32), 1.0
 
     monkeypatch.setattr(model, "_load", lambda engine: Predictor())
     path = write_samples(tmp_path)[0]
@@ -179,7 +182,7 @@ def page(model, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_OFFLINE", "no_proxy"):
             patch.setenv(name, "")  # to be put back
-        blocks, url = demo.launch(model, folder, "127.0.0.1", None)
+        blocks, url = launch(model, folder, "127.0.0.1", None)
         yield SimpleNamespace(url=url, folder=folder, blocks=blocks)
         blocks.close(verbose=False)
 
@@ -344,7 +347,7 @@ def signals():
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_signal_ends_by_an_exception_once(signals, first):
-    demo.exit_on_signals()
+    exit_on_signals()
     with pytest.raises(SystemExit) as raised:
         signal.raise_signal(signals[first])
     assert raised.value.code == 128 + signals[first]
@@ -354,5 +357,5 @@ def test_signal_ends_by_an_exception_once(signals, first):
 
 def test_sighup_that_nohup_ignores_stays_ignored(signals):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    demo.exit_on_signals()
+    exit_on_signals()
     signal.raise_signal(signal.SIGHUP)

@@ -122,7 +122,7 @@ def test_segment_files_takes_names_that_are_not_utf8(noise, tmp_path):
     name = os.fsdecode(b"caf\xe9")
     path = noise.rename(tmp_path / f"{name}.png")
     [result] = segment_files(Darkness(), [str(path)], [name], tmp_path / "out")
-    assert result["overlay"] == f"{tmp_path}/out/overlay/{name}.jpg"
+    assert result.overlay == f"{tmp_path}/out/overlay/{name}.jpg"
     expected = Darkness()(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
-    np.testing.assert_array_equal(np.asarray(Image.open(result["label"])), expected)
-    assert Image.open(result["overlay"]).width == 60
+    np.testing.assert_array_equal(np.asarray(Image.open(result.label)), expected)
+    assert Image.open(result.overlay).width == 60

@@ -1,0 +1,80 @@
+"""Pictures that anybody may have sent to the page: where they lie, and how they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from liteseg_plugin.errors import DataError
+
+MAX_SIDE = 8192
+"""Longest side of an upload, in pixels."""
+MAX_PIXELS = 16_000_000
+"""Largest upload: ONNX Runtime takes 2.5 GB for it with 11 classes."""
+FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+"""Formats of uploads, as Pillow names them."""
+
+
+def uploaded(path: object, folder: Path) -> str:
+    """Return the real path of a file in the folder of uploads.
+
+    Args:
+        path: What a client named.
+        folder: Where uploads and samples lie, without symbolic links.
+
+    Raises:
+        DataError: If it is not a regular file there. The message does not tell whether it exists.
+    """
+    with contextlib.suppress(OSError, ValueError):  # a string that cannot be a path
+        # The file system is not asked about paths outside of the folder.
+        if isinstance(path, str) and Path(os.path.normpath(path)).is_relative_to(folder):
+            real = Path(os.path.realpath(os.path.normpath(path)))
+            if real.is_relative_to(folder) and real.is_file():
+                return str(real)
+    raise DataError(
+        "the picture was not uploaded to this page, or has been deleted since: upload it again"
+    )
+
+
+def read_upload(path: str) -> np.ndarray:
+    """Read a picture that anybody may have sent.
+
+    Pillow decodes it, at the size that was checked. OpenCV would read the header itself, and a
+    hostile file can have a different size there; other files have the same pixels in both.
+
+    Returns:
+        (H, W, 3) of uint8, BGR; 16 bits become 8, grey becomes three channels, alpha is dropped.
+
+    Raises:
+        DataError: If it is not of ``FORMATS``, truncated, or larger than the page takes; known from
+            its header, before anything is decoded.
+    """
+    name = Path(path).name
+    try:
+        with Image.open(path, formats=FORMATS) as file:
+            _check_size(name, *file.size)
+            image = ImageOps.exif_transpose(file)
+        if image.mode.startswith("I"):  # 16 bits of grey, which convert() clips
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
+    except DataError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{name} is too large: {error}") from error
+    except Exception as error:  # a hostile file may raise anything
+        raise DataError(
+            f"cannot read image {name}: it is not a PNG, JPEG, WebP or BMP file, or is truncated"
+        ) from error
+
+
+def _check_size(name: str, width: int, height: int) -> None:
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise DataError(
+            f"{name} is too large: {width} x {height} pixels; this page takes up to {MAX_SIDE} a "
+            f"side and {MAX_PIXELS / 1e6:.0f} million in all; larger ones go to liteseg infer"
+        )
