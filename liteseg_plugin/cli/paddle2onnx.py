@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from liteseg_plugin.cli.infer_shape import add_model
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
@@ -24,8 +25,11 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.export import third_party
 
     files = third_party.model_files(args.model_dir, args.model_filename, args.params_filename)
-    report = third_party.convert_and_compare(files, args.save_file, args.opset_version)
-    for shape, result in report["compared"].items():
-        print(f"{shape}: {third_party.describe(result)}")
+    compared = third_party.convert_and_compare(files, args.save_file, args.opset_version)
+    for shape, comparison in compared.items():
+        print(f"{shape}: {comparison}")
     print(args.save_file)
-    return report
+    return {
+        "onnx": args.save_file,
+        "compared": {shape: asdict(comparison) for shape, comparison in compared.items()},
+    }

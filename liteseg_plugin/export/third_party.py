@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -50,6 +51,36 @@ np.savez(target, *session.run(wanted[:2] if len(wanted) == 2 else wanted[:1], gi
 """
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """How an ONNX file's output compares with Paddle's, on the same images.
+
+    Attributes:
+        agreement: Share of labels that are equal, in 0..1.
+        classes: How many classes occurred.
+        difference: Largest difference of scores over the largest score; None where labels do not
+            come from one argmax.
+    """
+
+    agreement: float
+    classes: int
+    difference: float | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether the file may be used in place of Paddle's."""
+        return (
+            self.agreement >= REQUIRED_AGREEMENT and (self.difference or 0) <= TOLERATED_DIFFERENCE
+        )
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        words = f"{self.agreement:.4%} of labels agree ({self.classes} classes occurred)"
+        if self.difference is not None:
+            words += f", scores differ by {self.difference:.1e} of the largest"
+        return words
+
+
 def model_files(
     model_dir: str | os.PathLike, model_filename: str, params_filename: str
 ) -> ModelFiles:
@@ -68,7 +99,7 @@ def model_files(
 
 def convert_and_compare(
     files: ModelFiles, save_file: str | os.PathLike, opset: int = DEFAULT_OPSET
-) -> dict:
+) -> dict[str, Comparison]:
     """Convert a model to ONNX, and keep the file if it gives what Paddle gives.
 
     Args:
@@ -77,9 +108,7 @@ def convert_and_compare(
         opset: ONNX operator set.
 
     Returns:
-        ``onnx``, and for each shape in ``compared``: ``agreement`` (share of equal labels),
-        ``classes`` that occurred, and ``difference``, the largest of the scores over the largest
-        score (None where labels do not come from one argmax).
+        How they compare, by shape of the images, as ``1x3x512x512``.
 
     Raises:
         ExportError: If the model cannot be converted, or the file gives something else.
@@ -101,20 +130,17 @@ def convert_and_compare(
         for shape in _shapes_to_compare(target):
             name = "x".join(map(str, shape))
             result = compared[name] = _compare(files, target, shape)
-            if (
-                result["agreement"] < REQUIRED_AGREEMENT
-                or (result["difference"] or 0) > TOLERATED_DIFFERENCE
-            ):
+            if not result.equal:
                 raise ExportError(
-                    f"the ONNX file is wrong, and was not kept: at {name} {describe(result)}. "
+                    f"the ONNX file is wrong, and was not kept: at {name} {result}. "
                     "PaddleSeg's pooling is converted right where height and width divide by 128; "
                     "`liteseg export` is right at every size"
                 )
         os.replace(target, save_file)
-    return {"onnx": str(save_file), "compared": compared}
+    return compared
 
 
-def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> dict:
+def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> Comparison:
     images = _landscape(shape)
     expected = PaddleInference(files, "cpu", 1, onednn=False).run(images)
     with tempfile.TemporaryDirectory() as folder:
@@ -140,23 +166,12 @@ def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> dict:
         output, expected = output.argmax(axis=1), expected.argmax(axis=1)
     elif scores:
         difference = _relative_difference(scores[0], _scores(files, images))
-    return {
-        "agreement": label_agreement(output, expected),
-        "classes": len(np.unique(expected)),
-        "difference": difference,
-    }
+    agreement = label_agreement(output, expected)
+    return Comparison(agreement, len(np.unique(expected)), difference)
 
 
 def _relative_difference(output: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(output - expected).max() / np.abs(expected).max())
-
-
-def describe(result: dict) -> str:
-    """Say in words how a comparison came out."""
-    words = f"{result['agreement']:.4%} of labels agree ({result['classes']} classes occurred)"
-    if result["difference"] is not None:
-        words += f", scores differ by {result['difference']:.1e} of the largest"
-    return words
 
 
 def _scores(files: ModelFiles, images: np.ndarray) -> np.ndarray:

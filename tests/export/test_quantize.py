@@ -158,16 +158,16 @@ def test_calibration_image_of_another_size(pointwise, tmp_path):
 
 def test_images_are_read_one_at_a_time(small, tmp_path, monkeypatch):
     alive, most = set(), []
-    transform = Predictor.transform
+    preprocess = Predictor.preprocess
 
     def watched(self, image):
-        batch = transform(self, image)
+        batch = preprocess(self, image)
         alive.add(id(batch))
         weakref.finalize(batch, alive.discard, id(batch))
         most.append(len(alive))
         return batch
 
-    monkeypatch.setattr(Predictor, "transform", watched)
+    monkeypatch.setattr(Predictor, "preprocess", watched)
     quantize(small, write_images(tmp_path, 12), tolerance=1, measured_images=2)
     assert len(most) == 12 + 2
     assert max(most) <= 2 + 1  # those that layers are measured on, and the one before
