@@ -216,13 +216,16 @@ def exported(run, trained, made_once):
     with_onnx = find_spec("paddle2onnx") is not None
 
     def make(folder):
-        run(
+        result = run(
             *("export", "--config", trained.config, "--model_path", trained.weights),
-            *("--save_dir", folder, "--format", "onnx" if with_onnx else "paddle"),
+            *("--save_dir", folder / "model", "--format", "onnx" if with_onnx else "paddle"),
         )
+        (folder / "log.txt").write_text(result.text)
 
+    folder = made_once("exported", make)
     runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)
-    return SimpleNamespace(folder=made_once("exported", make), runtimes=runtimes)
+    log = (folder / "log.txt").read_text()
+    return SimpleNamespace(folder=folder / "model", runtimes=runtimes, log=log)
 
 
 @pytest.fixture(scope="session")

@@ -213,15 +213,10 @@ def test_backbone_weights_of_another_network(fails, street, tmp_path):
     assert "fc.weight" in message
 
 
-def test_unreadable_image_in_inference(fails, run, trained, tmp_path):
-    exported = tmp_path / "exported"
-    run(
-        *("export", "--config", trained.config, "--model_path", trained.weights),
-        *("--save_dir", exported),
-    )
+def test_unreadable_image_in_inference(fails, exported, tmp_path):
     picture = tmp_path / "text.png"
     picture.write_text("no picture")
-    message = fails("infer", "--config", exported, "--image_path", picture)
+    message = fails("infer", "--config", exported.folder, "--image_path", picture)
     assert f"cannot read image {picture}" in message
 
 

@@ -3,7 +3,10 @@ from __future__ import annotations
 import importlib.util
 import json
 
+import pytest
 
+
+@pytest.mark.slow
 def test_benchmark_times_both_exports_and_says_how(run, trained):
     with_onnx = importlib.util.find_spec("paddle2onnx") is not None
     runtimes = ("paddle", "onnxruntime", "openvino") if with_onnx else ("paddle",)

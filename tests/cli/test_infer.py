@@ -14,13 +14,8 @@ from liteseg_plugin.cli import main
 from liteseg_plugin.export.writer import export_model
 
 
-@pytest.fixture(scope="module")
-def exported(run, trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("exported")
-    weights = ("--config", trained.config, "--model_path", trained.weights)
-    result = run("export", *weights, "--save_dir", folder)
-    assert "paddle: 100.0000% of labels are the trained network's, on noise" in result.text
-    return folder
+def test_export_says_how_many_labels_are_those_of_the_network(exported):
+    assert "paddle: 100.0000% of labels are the trained network's, on noise" in exported.log
 
 
 def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path):
@@ -42,13 +37,13 @@ def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path)
         assert cv2.imwrite(str(images / name), image)
     save_dir = tmp_path / "out"
     result = run(
-        *("infer", "--config", exported, "--image_path", images, "--save_dir", save_dir),
+        *("infer", "--config", exported.folder, "--image_path", images, "--save_dir", save_dir),
         "--json",
     )
     report = json.loads(result.stdout)
     assert len(report["images"]) == len(kinds)
     assert report["images_per_second"] > 0
-    predictor = Predictor(exported)
+    predictor = Predictor(exported.folder)
     for name in kinds:
         label = np.asarray(Image.open((save_dir / name).with_suffix(".png")))
         expected = predictor(cv2.imread(str(images / name)))

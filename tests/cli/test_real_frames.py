@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 CAMVID = REPOSITORY.parent / "shared" / "camvid"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not CAMVID.is_dir(),
     reason="the CamVid frames lie beside a checkout for development only (research licence)",

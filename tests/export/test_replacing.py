@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.exported import replace_files
+from liteseg_plugin.exported import _tag, replace_files
 from liteseg_plugin.inference.predictor import Predictor
 
 WITH_ONNX = all(find_spec(name) for name in ("paddle2onnx", "onnxruntime"))
@@ -135,3 +135,12 @@ def test_int8_model_over_another_is_the_old_or_the_new_at_every_moment(pointwise
     assert seen == [old] * switch + [new] * (len(seen) - switch)
     assert all(labels(state, "fp32") == in_float for state in states.values())
     assert not [path for path in Path(folder).iterdir() if "-export" in path.name]
+
+
+def test_files_of_other_content_are_staged_under_other_names(tmp_path):
+    """What is in use until the last step must not be what the next export writes."""
+    tags = set()
+    for content in (b"one", b"two"):
+        (tmp_path / "model.onnx").write_bytes(content)
+        tags.add(_tag(tmp_path, ["model.onnx"]))
+    assert len(tags) == 2

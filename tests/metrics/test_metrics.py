@@ -223,3 +223,19 @@ def test_boundary_f1_by_hand():
     assert boundary_f1(np.roll(label, 4, axis=1)[:, 4:], label[:, 4:], 2).tolist() == [0, 0]
     assert boundary_f1(np.zeros_like(label), label, 2).tolist() == [0, 0]
     assert np.isnan(boundary_f1(label, np.full_like(label, 255), 2)).all()
+
+
+def test_boundary_exactly_as_far_as_the_tolerance_is_near():
+    label = np.zeros((240, 320), np.uint8)  # a diagonal of 400 pixels
+    label[:, 160:] = 1
+    assert BOUNDARY_TOLERANCE * 400 == 3
+    shifted = np.zeros_like(label)
+    shifted[:, 163:] = 1
+    assert boundary_f1(shifted, label, 2).tolist() == [1, 1]
+
+
+def test_boundary_of_a_class_that_is_none_counts_for_no_class():
+    label = np.zeros((24, 32), np.uint8)
+    label[:, 16:] = 1
+    pred = np.where(label, 2, 0).astype("int32")
+    assert boundary_f1(pred, label, 2).tolist() == [1, 0]

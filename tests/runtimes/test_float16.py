@@ -27,6 +27,7 @@ def session(model):
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_float32_at_every_size(build_network, randomized, tmp_path):
     import onnx
 
