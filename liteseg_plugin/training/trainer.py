@@ -152,8 +152,8 @@ class _Trainer:
 
         On a GPU, reading waits for the device. So it is done where a log line or a checkpoint
         needs the numbers, and no checkpoint is written before: weights that a loss of NaN
-        made invalid are never saved. What the gradients' scaler overflows is not looked at: it skips
-        such steps by itself.
+        made invalid are never saved. Overflows of the gradients' scaler are not looked at: it
+        skips such steps by itself.
 
         Raises:
             TrainingError: If a loss was no finite number, in any process.
