@@ -1,15 +1,15 @@
-"""PP-LiteSeg for PaddleSeg: trains, evaluates, exports and infers on the Paddle of today.
+"""PP-LiteSeg as a plugin for PaddleSeg: train, evaluate, export, infer on today's Paddle.
 
 Importing this package registers ``PPLiteSeg``, ``SPPM``, the UAFM family and
-``OhemCrossEntropyLoss`` in PaddleSeg's managers (at once if paddleseg is imported already, else as
-soon as it is) and does nothing else. :func:`activate` also repairs what is broken between
+``OhemCrossEntropyLoss`` in PaddleSeg's managers (at once if paddleseg is already imported, else
+when it is imported) and does nothing else. :func:`activate` also repairs what is broken between
 PaddleSeg and Paddle; every command of ``liteseg`` calls it.
 """
 
 from __future__ import annotations
 
-# Paddle 2.6's wheel exports a zlib of its own: once it is loaded, a Python that loads zlib after
-# it crashes at the first decompression.
+# Paddle 2.6's wheel exports its own zlib: a Python that loads zlib after Paddle crashes at the
+# first decompression.
 import zlib  # noqa: F401
 
 from liteseg_plugin.integration.import_hook import when_imported
@@ -32,7 +32,7 @@ __all__ = [*_ATTRIBUTES]
 
 
 def __getattr__(name: str) -> object:
-    """Import what the package offers on first use: a command that needs no Paddle loads none."""
+    """Import a public name on first use, so that a command without Paddle does not load it."""
     if name not in _ATTRIBUTES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,7 +1,7 @@
-"""Opt-in: let every Python of this environment use the plugin, with nothing edited.
+"""Opt-in: let every Python of this environment use the plugin, without any edits.
 
-One line in site-packages makes PaddleSeg's own scripts, as they are, build this plugin's model.
-It waits for ``import paddleseg`` and costs a Python that never does so next to nothing.
+One line in site-packages makes PaddleSeg's unmodified scripts build this plugin's model. It waits
+for ``import paddleseg`` and costs almost nothing in a Python that never imports it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 from liteseg_plugin.integration.import_hook import when_imported
 
-# Each Python start pays for what is imported here, so pathlib has to wait.
+# Every start of Python pays for imports here, so pathlib is imported later.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path

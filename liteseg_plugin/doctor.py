@@ -1,7 +1,7 @@
 """What works in this environment, and why the rest does not.
 
-Every probe is a process of its own: a missing wheel, a NumPy of the wrong major version or a crash
-of Paddle is then a line of the answer and not the end of it.
+Every probe runs in its own process: a missing wheel, a wrong NumPy or a crash of Paddle is then a
+line of the report, not the end of it.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _DISTRIBUTIONS = (
 
 
 class Check(NamedTuple):
-    """One thing a user may want to do here.
+    """One check of the environment.
 
     Attributes:
         name: What it is.
         works: Whether it will.
-        detail: What was found, or why it will not and what to do.
-        essential: Whether the plugin is of no use without it.
+        detail: What was found, or why it fails and what to do.
+        essential: Whether the plugin is useless without it.
     """
 
     name: str
@@ -85,7 +85,7 @@ def examine() -> dict:
 
 
 def inspect_inside() -> dict:
-    """Tell about components and incompatibilities from inside; imports Paddle and PaddleSeg."""
+    """Report components and incompatibilities; imports Paddle and PaddleSeg."""
     import paddle
     import paddleseg  # noqa: F401 - before the table, as in activate()
 
@@ -113,7 +113,7 @@ def inspect_inside() -> dict:
 
 
 def describe(report: dict) -> str:
-    """Write the report of :func:`examine` for people."""
+    """Format the report of :func:`examine` as text."""
     lines = ["Versions"]
     lines += [f"  {name:24}{version}" for name, version in report["versions"].items()]
     lines += ["", "What works"]
@@ -122,9 +122,9 @@ def describe(report: dict) -> str:
     ]
     lines += ["", "Incompatibilities of PaddleSeg and Paddle"]
     for entry in report["compat"]:
-        state = "broken here, mended" if entry["broken_here"] else "not broken here"
+        state = "broken here, repaired" if entry["broken_here"] else "not broken here"
         if not entry["broken_here"] and entry["active"]:
-            state += ", applied all the same"
+            state += ", applied anyway"
         lines += [f"  {entry['name']:20}{state}: {entry['repair']}"]
     lines += ["", "Registered components"]
     lines += [f"  {name:24}{owner}" for name, owner in report["components"].items()]
@@ -145,7 +145,7 @@ _NUMPY_HINT = "; OpenCV built for NumPy 1 needs numpy<2: pip install 'numpy<2'"
 
 
 def _probe(code: str) -> _Outcome:
-    """Run Python code in a process of its own; the reason is empty where it succeeded."""
+    """Run Python code in its own process; the reason is empty where it succeeded."""
     try:
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code],
@@ -156,7 +156,7 @@ def _probe(code: str) -> _Outcome:
             env={**os.environ, "GLOG_minloglevel": "3", "LITESEG_AUTOLOAD": "0"},
         )
     except subprocess.TimeoutExpired:
-        return _Outcome("", "no answer within 3 minutes")
+        return _Outcome("", "no result within 3 minutes")
     if result.returncode == 0:
         return _Outcome(result.stdout, "")
     if result.returncode < 0:
@@ -225,7 +225,7 @@ def _runtimes(blocked: str) -> list[Check]:
         ("tensorrt", "import tensorrt as t; print(t.__version__)",
          "needs an NVIDIA GPU; pip install 'liteseg_plugin[tensorrt]'"),
     )  # fmt: skip
-    found = [Check("paddle inference", not blocked, blocked or "in the Paddle that is installed")]
+    found = [Check("paddle inference", not blocked, blocked or "part of the installed Paddle")]
     for name, code, way_out in probes:
         outcome = _probe(code)
         absent = f"No module named '{name}'" in outcome.reason

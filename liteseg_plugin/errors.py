@@ -1,4 +1,4 @@
-"""What went wrong, in a sentence for the person who can mend it."""
+"""Errors whose message tells a user what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import subprocess
 
 
 def printable(text: object) -> str:
-    r"""Return a text of a user's file for a terminal: one line, which gives no orders.
+    r"""Return a text of a user's file for a terminal: one line without control characters.
 
-    Control characters, and bytes of a file name that are no text, are escaped as ``repr`` does.
+    Control characters, and bytes of a file name that are not text, are escaped as by ``repr``.
 
     >>> printable("road\x1b[2J")
     'road\\x1b[2J'
@@ -22,20 +22,20 @@ def printable_lines(text: object) -> str:
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of what a library said, which tells the most."""
+    """Return the last line of a library's message."""
     return (_lines(str(error)) or [repr(error)])[-1]
 
 
 def telling_line(text: str) -> str:
-    """Return the last line that names an error, else the last line; empty if there is none."""
+    """Return the last line that names an error, else the last line; empty without lines."""
     lines = _lines(text)
     telling = [line for line in lines if "Error" in line or "not support" in line]
     return (telling or lines or [""])[-1]
 
 
 def last_words(process: subprocess.CompletedProcess) -> str:
-    """Return the line that tells the most of what a failed process said, and its exit code."""
-    said = telling_line(process.stderr + process.stdout) or "it said nothing"
+    """Return the most useful line that a failed process printed, and its exit code."""
+    said = telling_line(process.stderr + process.stdout) or "it printed nothing"
     return f"{said} (exit code {process.returncode})"
 
 
@@ -44,7 +44,7 @@ def _lines(text: str) -> list[str]:
 
 
 class LitesegError(Exception):
-    """An error whose message names the thing and the way out; it is shown without a traceback."""
+    """An error whose message names the cause and what to do; shown without a traceback."""
 
 
 class ConfigError(LitesegError):
@@ -64,4 +64,4 @@ class ExportError(LitesegError):
 
 
 class TrainingError(LitesegError):
-    """Training that cannot go on, or a checkpoint that cannot be written."""
+    """Training that cannot continue, or a checkpoint that cannot be written."""

@@ -29,11 +29,11 @@ PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 MOST_CLASSES = 256
-"""That label images, which are 8-bit, hold; with 255 as the label that does not count, 255."""
+"""Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
 _FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
 
-# Names that files have between two states of deploy.yaml: model.1a2b3c4d-export.json.
+# Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
 _MARK = "-export"
 _STAGED = re.compile(r"\w+\.[0-9a-f]{8}-export\.\w+")
 
@@ -47,7 +47,7 @@ class ModelFiles:
         params: Path of its weights; None for an ONNX file by itself.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
-        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
+        input_shape: (N, 3, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
     """
 
@@ -81,7 +81,7 @@ class ExportedModel(ModelFiles):
             path: The folder, or the ``deploy.yaml`` in it.
 
         Raises:
-            ExportError: If the folder holds no complete export, or a file in it is not the one
+            ExportError: If the folder has no complete export, or a file in it is not the one
                 that was exported.
         """
         path = Path(path)
@@ -109,19 +109,19 @@ class ExportedModel(ModelFiles):
                 )
             checksums = own.get("sha256") or {}
             if not isinstance(checksums, dict):
-                raise ValueError(f"sha256 {checksums!r} is not checksums by file name")
+                raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
         except FileNotFoundError as error:
             raise ExportError(
-                f"{path.parent} is no exported folder: {error.filename} is missing"
+                f"{path.parent} is not an exported folder: {error.filename} is missing"
             ) from None
         except ConfigError as error:
-            raise ExportError(f"{path} is no deploy.yaml of an export: {error}") from error
+            raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ExportError(f"{path} is no deploy.yaml of an export: {error!r}") from error
+            raise ExportError(f"{path} is not the deploy.yaml of an export: {error!r}") from error
         for file in filter(None, (getattr(exported, key) for key in _FILE_KEYS)):
-            # Paddle loads weights that lack their last bytes, and computes nonsense with them.
+            # Paddle loads truncated weights, and computes wrong results with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
-                raise ExportError(f"{file} is not the file that was exported; export again")
+                raise ExportError(f"{file} is not the exported file; export again")
         return exported
 
     def named_classes(self) -> list[ClassInfo]:
@@ -147,7 +147,7 @@ def _scale(written: Any) -> float:
 
 
 def _beside(deploy: Path, name: str) -> Path:
-    """Return a file of the exported folder; names that lead out of it are refused."""
+    """Return a file of the exported folder; names outside the folder are errors."""
     if Path(name).name != name:
         raise ExportError(f"{deploy} names {name!r}, which is not a file beside it")
     path = deploy.with_name(name)
@@ -160,12 +160,12 @@ def _beside(deploy: Path, name: str) -> Path:
 
 
 def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
-    """Put files and a ``deploy.yaml`` in place; at every moment the folder is the old or the new.
+    """Put files and a ``deploy.yaml`` in place; at every moment the export is old or new.
 
     ``deploy.yaml`` names files and their checksums, so a file must not change under a name that it
     has there. The new files first get names of their own, and ``deploy.yaml`` changes to these, in
     one step. Then nothing uses the usual names: they are replaced, and ``deploy.yaml`` changes to
-    them. Whoever is killed in between leaves a folder that works, and that the next call tidies.
+    them. A process killed in between leaves a folder that works, and that the next call cleans.
 
     Args:
         folder: The exported folder.
@@ -192,7 +192,7 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
 
 
 def _current(folder: Path) -> dict[str, Any]:
-    """Return what ``deploy.yaml`` says, or nothing if there is none that can be read."""
+    """Return the content of ``deploy.yaml``, or nothing if it cannot be read."""
     with contextlib.suppress(OSError, ConfigError):
         content = read_yaml(folder / DEPLOY_FILE)
         if isinstance(content, dict):
@@ -232,7 +232,7 @@ def _renamed(deploy: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
 
 
 def _tag(folder: Path, files: list[str]) -> str:
-    """Return eight digits that tell these files from others: the same ones are of no harm."""
+    """Return eight digits that identify these files; equal digits are harmless."""
     digest = hashlib.sha256()
     for name in files:
         digest.update(name.encode() + file_sha256(folder / name).encode())

@@ -1,4 +1,4 @@
-"""Released weights as records, and loading of weights that runs no code and hides no mismatch."""
+"""Records of released weights, and strict loading that runs no code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from liteseg_plugin.system.files import is_lfs_pointer
 
 
 class ReleasedWeights(NamedTuple):
-    """Weights that PaddleSeg's authors released, and what they measured.
+    """Weights that PaddleSeg's authors released, and their metrics.
 
     Attributes:
         config: Name of the configuration, without ``.yml``.
@@ -46,7 +46,7 @@ class ReleasedWeights(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where the weights can be had."""
+        """URL of the weights."""
         dataset = self.dataset.lower()
         return f"https://paddleseg.bj.bcebos.com/dygraph/{dataset}/{self.config}/model.pdparams"
 
@@ -89,7 +89,7 @@ RELEASED = (
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the arrays of a ``.pdparams`` file without running code that may be in it.
+    """Read the arrays of a ``.pdparams`` file without running code in it.
 
     Args:
         path: The file.
@@ -98,7 +98,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         Arrays by parameter name.
 
     Raises:
-        WeightsError: As :func:`read_arrays`, or if no arrays stand there by name.
+        WeightsError: As :func:`read_arrays`, or if the file has no named arrays.
     """
     content = read_arrays(path)
     arrays = {}
@@ -108,22 +108,20 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         if isinstance(value, np.ndarray):
             arrays[name] = value
     if not arrays:
-        raise WeightsError(
-            f"{path} holds no arrays by name: it is not the .pdparams file of a network"
-        )
+        raise WeightsError(f"{path} has no named arrays: it is not the .pdparams file of a network")
     return arrays
 
 
 def read_arrays(path: str | os.PathLike) -> Any:
-    """Read what ``paddle.save`` wrote: plain values and arrays of numbers, nested at will.
+    """Read a file of ``paddle.save``: plain values and arrays of numbers, nested.
 
-    ``paddle.load`` unpickles whatever a file holds, code included; this admits nothing else.
+    ``paddle.load`` unpickles anything, code included; this accepts only these types.
 
     Args:
         path: A ``.pdparams`` or ``.pdopt`` file.
 
     Raises:
-        WeightsError: If the file is missing, is of another kind, is cut short, or holds anything
+        WeightsError: If the file is missing, is of another kind, is truncated, or holds anything
             but plain values and arrays of numbers.
     """
     path = Path(path)
@@ -142,7 +140,7 @@ def read_arrays(path: str | os.PathLike) -> Any:
         raise WeightsError(f"refused to load {path}: {error}") from None
     except Exception as error:
         raise WeightsError(
-            f"{path} is not a .pdparams file, or is cut short ({type(error).__name__}: {error})"
+            f"{path} is not a .pdparams file, or is truncated ({type(error).__name__}: {error})"
         ) from error
 
 
@@ -287,7 +285,7 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
     ]
     left = [
         _listing("missing", [name for name in target if name not in arrays]),
-        _listing("of another shape (of other classes?)", reshaped),
+        _listing("of another shape (other classes?)", reshaped),
     ]
     if any(left):
         logger.warning(
@@ -312,7 +310,7 @@ def _require_finite(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) -
     if invalid:
         raise WeightsError(
             f"weights {path} hold NaN or infinity:\n{_listing('not finite', invalid)}\n"
-            "Take an earlier checkpoint, and train from it with a lower learning rate."
+            "Use an earlier checkpoint, and train from it with a lower learning rate."
         )
 
 

@@ -1,4 +1,4 @@
-"""The ``liteseg`` command: one module a subcommand, each parsing words and making calls."""
+"""The ``liteseg`` command: one module per subcommand; each parses, builds and calls."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from importlib import import_module
 _COMMANDS = {
     "train": "train with a config, as PaddleSeg's tools/train.py",
     "val": "evaluate trained weights, as tools/val.py, or an exported model; write a report",
-    "compare": "set two reports of val side by side",
+    "compare": "compare two reports of val",
     "curves": "draw the training curves of runs",
     "predict": "segment images with trained weights, as tools/predict.py",
     "export": "write a model for deployment, as tools/export.py",
     "quantize": "add an INT8 model to an export",
-    "verify": "hold an exported model against the trained network, in every runtime",
+    "verify": "compare an exported model with the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "demo": "open a local page that segments pictures with an exported model",
-    "benchmark": "time the export of a config, and PaddleSeg's own beside it",
-    "infer_shape": "give a model that was exported by others a fixed shape",
+    "benchmark": "time the export of a config, also against PaddleSeg's own",
+    "infer_shape": "give a model that PaddleSeg exported a fixed shape",
     "paddle2onnx": "convert an exported model to ONNX, compared with Paddle",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
-    "autoload": "let PaddleSeg's scripts use the plugin without being told (opt-in)",
-    "data": "make, convert, check or split data sets",
-    "doctor": "say what works here, and why the rest does not",
+    "autoload": "let PaddleSeg's unmodified scripts use the plugin (opt-in)",
+    "data": "create, convert, check or split data sets",
+    "doctor": "show what works here, and why the rest does not",
 }
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _output_to_stderr() -> Iterator[None]:
-    """Keep standard output for the JSON document: logs, and what Paddle's C++ prints, go aside."""
+    """Keep standard output for the JSON document; logs and output of Paddle's C++ go to stderr."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

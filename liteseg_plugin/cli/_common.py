@@ -29,7 +29,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``; as in PaddleSeg, a device that is not there falls back to the CPU."""
+    """Add ``--device``; as in PaddleSeg, a missing device falls back to the CPU."""
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="default: gpu, else cpu")
 
 

@@ -1,4 +1,4 @@
-"""Let PaddleSeg's own scripts, as they are, use the plugin in this Python environment."""
+"""Let PaddleSeg's unmodified scripts use the plugin in this Python environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Enable, disable, or only tell."""
+    """Enable, disable, or show the state."""
     from liteseg_plugin import autoload
     from liteseg_plugin.errors import LitesegError
 

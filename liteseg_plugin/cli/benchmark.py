@@ -1,4 +1,4 @@
-"""Time the export of a config, and PaddleSeg's own export of the same weights beside it."""
+"""Time the export of a config, also against PaddleSeg's own export of the same weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=1024)
     add("--height", type=int, default=512)
     add("--batch_size", type=int, default=1)
-    add("--warmup", type=int, default=5, help="rounds that do not count")
-    add("--repeats", type=int, default=30, help="rounds that count")
-    add("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all that are installed")
+    add("--warmup", type=int, default=5, help="warm-up rounds")
+    add("--repeats", type=int, default=30, help="timed rounds")
+    add("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all installed")
     add("--device", default="cpu", choices=("cpu", "gpu"))
     _common.add_precision(parser)
-    add("--cpu_threads", type=int, help="default: all that the process may use")
+    add("--cpu_threads", type=int, help="default: all available")
     add(
         "--timed",
         default="call",
@@ -38,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Export, time, and tell."""
+    """Export, time, and print."""
     given = [args.exported, args.onnx_model_path]
     if all(given) or not (any(given) or args.config):
         raise LitesegError("give --config, --exported or --onnx_model_path")
     if not args.config and (args.against or args.model_path):
         raise LitesegError("--against and --model_path need --config")
 
-    # Speed does not depend on the values: without weights, none are downloaded.
+    # Speed does not depend on the values, so no weights are downloaded.
     builder = _common.build(args, downloads=False) if args.config else None
     from liteseg_plugin.integration.registry import repair
 

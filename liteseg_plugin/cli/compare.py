@@ -1,4 +1,4 @@
-"""Set two reports of `liteseg val --report` side by side: what got better, what got worse."""
+"""Compare two reports of `liteseg val --report`: what got better, what got worse."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("before", metavar="REPORT_A", help="folder of a report")
-    parser.add_argument("after", metavar="REPORT_B", help="folder of the report to hold against it")
+    parser.add_argument("after", metavar="REPORT_B", help="folder of the report to compare with")
     parser.add_argument("--save", metavar="FILE", help="write a page (.html)")
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Compare, and tell."""
+    """Compare, and print."""
     from liteseg_plugin.evaluation.compare import compare
 
     comparison = compare(args.before, args.after)

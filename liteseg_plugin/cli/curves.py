@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runs",
         metavar="RUN",
         nargs="+",
-        help="a folder of training (--save_dir), metrics.csv, a log of it (standard output, "
+        help="the folder of a training (--save_dir), metrics.csv, a log (standard output, "
         "workerlog.0), or VisualDL records",
     )
     parser.add_argument(
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Read, draw, and tell how each run ended."""
+    """Read, draw, and print how each run ended."""
     from liteseg_plugin.visualization import curves, figures
 
     runs = [curves.read(path) for path in args.runs]

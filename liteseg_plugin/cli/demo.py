@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("exported", help="the exported folder, or the deploy.yaml in it")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
-    parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
+    parser.add_argument("--cpu_threads", type=int, help="default: all available")
     parser.add_argument(
         "--server_name", default="127.0.0.1", help="address to listen on (default: this machine's)"
     )
@@ -21,9 +21,9 @@ def run(args: argparse.Namespace) -> None:
     import tempfile
     from pathlib import Path
 
-    from liteseg_plugin.integration.registry import activate
+    from liteseg_plugin.integration.registry import repair
 
-    activate()
+    repair()
     from liteseg_plugin.serving.demo import Model
     from liteseg_plugin.serving.page import serve
 

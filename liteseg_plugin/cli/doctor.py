@@ -1,4 +1,4 @@
-"""Say what works here (train, val, predict, export, ONNX, runtimes), and why the rest does not."""
+"""Show what works here (train, val, predict, export, ONNX, runtimes), and why the rest fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Examine the environment; the exit code is 1 where something essential does not work."""
+    """Examine the environment; the exit code is 1 if something essential does not work."""
     from liteseg_plugin import doctor
 
     report = doctor.examine()

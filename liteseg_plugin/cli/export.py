@@ -58,4 +58,4 @@ def run(args: argparse.Namespace) -> None:
     logger.info(f"Exported {_common.class_name(model)}: {deploy_file}")
     checked = spot_check(model, args.save_dir, config.test_config)
     for name, agreement in checked.agreement.items():
-        logger.info(f"{name}: {agreement:.4%} of labels are the trained network's, on noise")
+        logger.info(f"{name}: {agreement:.4%} of labels equal the trained network's, on noise")

@@ -16,13 +16,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="an image, a folder, a list file, a video file, or a camera (camera:0)",
     )
-    parser.add_argument("--save_dir", default="./output", help="for label images and overlays")
+    parser.add_argument(
+        "--save_dir", default="./output", help="folder for label images and overlays"
+    )
     parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
     _common.add_precision(parser)
-    parser.add_argument("--cpu_threads", type=int, help="default: all that the process may use")
-    parser.add_argument("--save_labels", action="store_true", help="of a video's frames, too")
-    parser.add_argument("--show", action="store_true", help="show a video's overlay meanwhile")
+    parser.add_argument("--cpu_threads", type=int, help="default: all available")
+    parser.add_argument(
+        "--save_labels", action="store_true", help="also write label images of a video's frames"
+    )
+    parser.add_argument(
+        "--show", action="store_true", help="show the overlay of a video in a window"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -31,9 +37,9 @@ def run(args: argparse.Namespace) -> dict:
     from statistics import median
     from time import perf_counter
 
-    from liteseg_plugin.integration.registry import activate
+    from liteseg_plugin.integration.registry import repair
 
-    activate()
+    repair()
     from liteseg_plugin.errors import printable
     from liteseg_plugin.inference import pipeline, video
     from liteseg_plugin.inference.predictor import Predictor

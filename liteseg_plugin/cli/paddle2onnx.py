@@ -15,13 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--save_file", required=True, help="the ONNX file")
     parser.add_argument("--opset_version", type=int, default=DEFAULT_OPSET)
     parser.add_argument(
-        "--enable_dev_version", help="taken for the sake of scripts; there is one converter"
+        "--enable_dev_version", help="accepted for compatibility; there is one converter"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Convert; a file that does not give what Paddle gives is not kept."""
+    """Convert; delete the file if its results differ from Paddle's."""
     from liteseg_plugin.export import third_party
 
     files = third_party.model_files(args.model_dir, args.model_filename, args.params_filename)

@@ -63,4 +63,4 @@ def run(args: argparse.Namespace) -> None:
     logger.info(f"{len(found)} images for {_common.class_name(network)}")
     legend = trained.predict_images(network, transforms, found, classes, args.save_dir, test_config)
     logger.info(f"Predicted images are saved in {args.save_dir}")
-    logger.info(f"What the colours mean is in {legend}")
+    logger.info(f"Legend of the colours: {legend}")

@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image_path", required=True, help="calibration images: a folder or a list file"
     )
-    parser.add_argument("--num_images", type=int, default=32, help="how many, evenly picked")
+    parser.add_argument(
+        "--num_images", type=int, default=32, help="number of images, evenly selected"
+    )
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -22,10 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Quantise, and say which layers stay in float and why."""
-    from liteseg_plugin.integration.registry import activate
+    """Quantise, and print which layers stay in float and why."""
+    from liteseg_plugin.integration.registry import repair
 
-    activate()
+    repair()
 
     from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.export.quantize import quantize
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.system.progress import progress_bar
 
     if args.num_images < 1:
-        raise LitesegError(f"--num_images is a number from 1 up, got {args.num_images}")
+        raise LitesegError(f"--num_images must be at least 1, got {args.num_images}")
     images = [image.path for image in find_images(args.image_path)]
     images = images[:: max(1, len(images) // args.num_images)][: args.num_images]
     report = quantize(

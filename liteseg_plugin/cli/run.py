@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
     script = Path(args.script)
     if not script.is_file():
         raise LitesegError(
-            f"script not found: {script}. The wheel of paddleseg holds no tools/; run from a "
+            f"script not found: {script}. The wheel of paddleseg has no tools/; run from a "
             "PaddleSeg checkout, or use `liteseg train`, `val`, `predict` and `export`"
         )
     sys.argv = [str(script), *args.arguments]

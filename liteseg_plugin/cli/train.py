@@ -1,4 +1,4 @@
-"""Train with a config; the flags are those of PaddleSeg's tools/train.py, and a few more."""
+"""Train with a config; takes the flags of PaddleSeg's tools/train.py and a few more."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--use_vdl", action=switch, help="write VisualDL logs into --save_dir")
     add("--use_ema", action=switch, help="keep an exponential moving average of the weights")
     resume = "checkpoint (iter_N), the folder of a run, or auto: the newest of --save_dir, if any"
-    add("--resume_model", help=f"{resume}; training goes on from it")
+    add("--resume_model", help=f"{resume}; training continues from it")
     add("--iters", type=int, help="number of iterations")
-    add("--batch_size", type=int, help="images of one process")
+    add("--batch_size", type=int, help="images per process")
     add("--learning_rate", type=float)
     add("--save_interval", type=int, default=1000, help="iterations between checkpoints")
     add("--log_iters", type=int, default=10, help="iterations between log lines")
     add("--keep_checkpoint_max", type=int, default=5)
-    add("--early_stop_intervals", type=int, help="stop after so many saves without a gain")
+    add("--early_stop_intervals", type=int, help="stop after this many saves without improvement")
     add("--seed", type=int)
     add("--precision", default="fp32", choices=("fp32", "fp16", "bf16"))
     add("--amp_level", default="O1", choices=("O1", "O2"))
-    accumulate = "batches of one iteration, for a batch larger than memory (default: 1)"
+    accumulate = "batches per iteration, for a batch larger than memory (default: 1)"
     add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
     add("--profiler_options")
-    add("--repeats", type=int, default=1, help="pass over each image so often in an epoch")
+    add("--repeats", type=int, default=1, help="times that an epoch uses each image")
     add("--to_static_training", action=switch)
     add("--data_format", default="NCHW", choices=("NCHW",))
 
@@ -75,5 +75,5 @@ def _train(args: argparse.Namespace) -> None:
         train(*parts, config.test_config)
     except Interrupted as interruption:
         given = [*sys.argv[1:], "--resume_model", str(interruption.checkpoint)]
-        logger.info(f"Interrupted; go on with: liteseg {shlex.join(given)}")
+        logger.info(f"Interrupted; resume with: liteseg {shlex.join(given)}")
         raise

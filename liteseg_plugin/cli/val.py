@@ -1,6 +1,6 @@
-"""Evaluate on the config's val_dataset; the flags are those of tools/val.py, and more.
+"""Evaluate on the config's val_dataset; takes the flags of tools/val.py and more.
 
-``--exported`` evaluates an exported model in place of trained weights; ``--report`` writes figures
+``--exported`` evaluates an exported model instead of trained weights; ``--report`` writes figures
 and a page that opens from disk.
 """
 
@@ -95,13 +95,13 @@ def run(args: argparse.Namespace) -> dict:
 
 def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
     if args.auc_roc and (args.exported or args.report):
-        raise LitesegError("--auc_roc works with neither --exported nor --report; leave it out")
+        raise LitesegError("--auc_roc does not work with --exported or --report; remove it")
     if args.exported and (args.aug_eval or args.is_slide):
         raise LitesegError(
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
     if args.worst < 0:
-        raise LitesegError(f"--worst is a number of images, got {args.worst}")
+        raise LitesegError(f"--worst must be a number of images, got {args.worst}")
     if not args.exported and (args.runtime or args.cpu_threads):
-        raise LitesegError("--runtime and --cpu_threads are of an exported model: give --exported")
+        raise LitesegError("--runtime and --cpu_threads need --exported")

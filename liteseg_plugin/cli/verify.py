@@ -1,4 +1,4 @@
-"""Hold an exported model, in every runtime that is installed, against the trained network."""
+"""Compare an exported model with the trained network, in every installed runtime."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_weights(parser)
     parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all")
     _common.add_precision(parser)
-    parser.add_argument("--images", type=int, help="how many of val_dataset (default: all)")
+    parser.add_argument("--images", type=int, help="number of images of val_dataset (default: all)")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Verify; the exit code is 1 where a runtime disagrees with the network."""
+    """Verify; the exit code is 1 if a runtime disagrees with the network."""
     builder = _common.build(args)
 
     from paddleseg.transforms import Compose

@@ -1,1 +1,1 @@
-"""Data sets as PaddleSeg reads them: what their classes are, and how to get one."""
+"""Data sets as PaddleSeg reads them: classes, import, checks, loading."""

@@ -1,4 +1,4 @@
-"""What every data set has: classes, splits, and a label that does not count."""
+"""What every data set has: classes, splits, and an ignored label."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 IGNORE_INDEX = 255
-"""PaddleSeg's default label of pixels that do not count."""
+"""PaddleSeg's default label of ignored pixels."""
 
 SPLIT_NAMES = ("train", "val", "test")
 
@@ -55,6 +55,6 @@ class ClassInfo:
             or not all(type(value) is int and 0 <= value <= 255 for value in color)
         ):
             raise ValueError(
-                f"class {entry!r}: name is a string, color three whole numbers from 0 to 255"
+                f"class {entry!r}: name must be a string, color three whole numbers from 0 to 255"
             )
         return cls(name, (color[0], color[1], color[2]))

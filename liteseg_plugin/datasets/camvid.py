@@ -1,8 +1,8 @@
-"""CamVid: its 11 classes, and the way from its distributions to PaddleSeg's layout.
+"""CamVid: its 11 classes, and conversion of its distributions to PaddleSeg's layout.
 
 Source: Brostow et al., "Semantic object classes in video" (2009), 701 frames of 960x720 with
 labels in 32 colours; as regrouped into 11 classes, and split, for SegNet (Badrinarayanan et al.,
-2015). A label image holds one class index a pixel, or `IGNORE_INDEX`.
+2015). A label image holds one class index per pixel, or `IGNORE_INDEX`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ PALETTE_RGB: np.ndarray = np.array([c.color_rgb for c in CLASSES], dtype=np.uint
 
 
 class LabelColor(NamedTuple):
-    """One colour of a label picture, and the class that it becomes.
+    """One colour of a label image, and its class.
 
     Attributes:
         name: as in the original distribution.
@@ -146,13 +146,13 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
 
     Args:
         label: Colours (H, W, 3 or 4), RGB, or SegNet's indices (H, W).
-        void_unknown: Make colours that are no class `IGNORE_INDEX`.
+        void_unknown: Set colours without a class to `IGNORE_INDEX`.
 
     Returns:
         (H, W) of uint8: 0..10 and `IGNORE_INDEX`.
 
     Raises:
-        DataError: If there is a colour, or an index, that is no class.
+        DataError: If a colour or an index is not a class.
     """
     if label.ndim == 2:
         indices = np.where(label == SEGNET_VOID, IGNORE_INDEX, label)
@@ -170,7 +170,7 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
             for i in most
         )
         raise DataError(
-            f"{len(values)} colours that are no class of CamVid: {', '.join(colors)} (RGB); "
+            f"{len(values)} colours that are not classes of CamVid: {', '.join(colors)} (RGB); "
             "--void_unknown makes such pixels void"
         )
     return np.where(classes == _UNKNOWN, IGNORE_INDEX, classes).astype(np.uint8)
@@ -197,11 +197,11 @@ def find_pairs(source: str | os.PathLike) -> dict[str, Pair]:
     named `NAME.png`, beside them or in another folder.
 
     Raises:
-        DataError: If there are none, or a label without a frame, or two of one name.
+        DataError: If no frames are found, a label has no frame, or two files have one name.
     """
     source = Path(source)
     if not source.is_dir():
-        raise DataError(f"no such folder: {source}")
+        raise DataError(f"folder not found: {source}")
     for root in (source, source / "CamVid"):
         folders = [(root / s, root / f"{s}annot") for s in SPLIT_NAMES]
         folders = [pair for pair in folders if all(folder.is_dir() for folder in pair)]
@@ -216,7 +216,7 @@ def find_pairs(source: str | os.PathLike) -> dict[str, Pair]:
         frames = _by_name(path for path in everything if path.stem in labels)
     if not labels:
         raise DataError(
-            f"{source} is no CamVid: neither labels named NAME_L.png (the original distribution) "
+            f"{source} is not CamVid: neither labels named NAME_L.png (the original distribution) "
             "nor folders train and trainannot (SegNet's edition)"
         )
     alone = sorted(labels.keys() - frames.keys())
@@ -231,7 +231,7 @@ def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if path.stem in found:
-            raise DataError(f"two files of one name: {found[path.stem]} and {path}")
+            raise DataError(f"two files with one name: {found[path.stem]} and {path}")
         found[path.stem] = path
     return found
 
@@ -253,10 +253,10 @@ def convert(
 
     Args:
         source: The original distribution or SegNet's edition; see :func:`find_pairs`.
-        dest: Folder to make.
+        dest: Folder to create.
         resolution_wh: Width and height in pixels to resize to; by default those of the source.
-        void_unknown: Make colours that are no class void, instead of stopping.
-        workers: Number of threads; by default that of the processors.
+        void_unknown: Set colours without a class to void instead of raising an error.
+        workers: Number of threads; default: one per processor.
         progress: Show a progress bar.
 
     Returns:
@@ -269,10 +269,10 @@ def convert(
     """
     source, dest = Path(source), Path(dest)
     if resolution_wh is not None and min(resolution_wh) < 1:
-        raise ValueError(f"--size is a width and a height in pixels, got {resolution_wh}")
+        raise ValueError(f"--size must be a width and a height in pixels, got {resolution_wh}")
     inner, outer = dest.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
-        raise DataError(f"{dest} and {source} lie one in the other; choose another DEST")
+        raise DataError(f"{dest} and {source} contain one another; choose another DEST")
     split_of = published_split()
     pairs = find_pairs(source)
     left_out = [name for name in pairs if name not in split_of]

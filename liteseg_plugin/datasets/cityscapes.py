@@ -1,4 +1,4 @@
-"""Cityscapes: its 19 classes, and what training needs beside the files as they are published.
+"""Cityscapes: its 19 classes, and the files that training needs in addition.
 
 Source: Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding" (2016). The
 published labels name 34 labels by their `id`; the benchmark, and so training, has 19 classes.
@@ -28,7 +28,7 @@ class CityscapesLabel(NamedTuple):
 
     Attributes:
         name: as in the polygons.
-        id: value in `*_labelIds.png`; the licence plate's, -1, is in none.
+        id: value in `*_labelIds.png`; -1 (licence plate) does not occur there.
         train_id: class index in training, or `IGNORE_INDEX`.
         color_rgb: 0..255 each.
     """
@@ -105,7 +105,7 @@ def train_ids(label_ids: np.ndarray) -> np.ndarray:
         (H, W) of uint8: 0..18 and `IGNORE_INDEX`.
 
     Raises:
-        DataError: If there is an id that is no label.
+        DataError: If an id is not a label.
     """
     if label_ids.ndim != 2 or label_ids.dtype != np.uint8:
         raise DataError(
@@ -115,7 +115,7 @@ def train_ids(label_ids: np.ndarray) -> np.ndarray:
     counts = np.bincount(label_ids.ravel(), minlength=256)
     wrong = [f"{v} ({n} pixels)" for v, n in enumerate(counts) if n and v not in _IDS]
     if wrong:
-        raise DataError(f"ids that are no label of Cityscapes: {', '.join(wrong)}")
+        raise DataError(f"ids that are not labels of Cityscapes: {', '.join(wrong)}")
     return _TRAIN_ID[label_ids]
 
 
@@ -129,7 +129,7 @@ def draw_polygons(annotation: dict) -> np.ndarray:
         Label ids (H, W) of uint8.
 
     Raises:
-        DataError: If it is no annotation, or names a label that is none.
+        DataError: If it is not an annotation, or names an unknown label.
     """
     try:
         size_wh = (annotation["imgWidth"], annotation["imgHeight"])
@@ -139,11 +139,11 @@ def draw_polygons(annotation: dict) -> np.ndarray:
         canvas = ImageDraw.Draw(picture)
         for thing in annotation["objects"]:
             name = thing["label"]
-            # A group of things that cannot be told apart, such as cargroup.
+            # A group of indistinguishable objects, such as cargroup.
             if name not in _BY_NAME and name.endswith("group"):
                 name = name[: -len("group")]
             if name not in _BY_NAME:
-                raise DataError(f"{thing['label']!r} is no label of Cityscapes")
+                raise DataError(f"{thing['label']!r} is not a label of Cityscapes")
             if _BY_NAME[name].id >= 0 and not thing.get("deleted"):
                 corners = [tuple(corner) for corner in thing["polygon"]]
                 canvas.polygon(corners, fill=_BY_NAME[name].id)
@@ -162,15 +162,15 @@ def prepare(
 ) -> dict:
     """Write `*_gtFine_labelTrainIds.png` beside the labels, and the lists.
 
-    Made from `*_gtFine_labelIds.png`, or where there is none from `*_gtFine_polygons.json`. What
-    is there already is kept, so that a run that was stopped goes on where it was. The lists:
+    They are made from `*_gtFine_labelIds.png`, or if missing from `*_gtFine_polygons.json`.
+    Existing files are kept, so that an interrupted run continues. The lists:
     `train.list`, `val.list`, `trainval.list` and `test.list` with lines `IMAGE LABEL` (a test
     image without a label stands alone), and `infer.list` with the test images.
 
     Args:
         root: Folder with `leftImg8bit/SPLIT/CITY` and `gtFine/SPLIT/CITY`.
-        overwrite: Make labels anew that are there.
-        workers: Number of threads; by default that of the processors.
+        overwrite: Write existing labels again.
+        workers: Number of threads; default: one per processor.
         progress: Show a progress bar.
 
     Returns:
@@ -220,10 +220,10 @@ def prepare(
 
 
 def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[str]]) -> None:
-    """Refuse pairs of PaddleSeg's data set that are none.
+    """Refuse wrong pairs of PaddleSeg's data set.
 
-    It pairs the sorted images with the sorted labels: where one is missing, all that follow get
-    the label of another image, without a word.
+    It pairs the sorted images with the sorted labels: if one is missing, all later images
+    silently get the label of another image.
 
     Args:
         root: The data set's folder.
@@ -236,7 +236,7 @@ def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[st
     images = {path.name[: -len(_IMAGE)] for path in _images(Path(root), split)}
     files = Path(root, "gtFine", split).glob(f"*/*{_TRAIN_IDS}")
     labels = {path.name[: -len(_TRAIN_IDS)] for path in files}
-    way_out = f"`liteseg data cityscapes {root}` makes them from labelIds or polygons"
+    way_out = f"`liteseg data cityscapes {root}` creates them from labelIds or polygons"
     if images - labels:
         raise DataError(
             f"{len(images - labels)} of {len(images)} {split} images in {root} have no "

@@ -13,7 +13,7 @@ from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
 from liteseg_plugin.errors import ConfigError
 from liteseg_plugin.system.text import read_text
 
-# Class names that have colours of their own.
+# Class names with their own colours.
 _KNOWN = {
     camvid.CLASS_NAMES: list(camvid.CLASSES),
     cityscapes.CLASS_NAMES: [ClassInfo(c.name, c.color_rgb) for c in cityscapes.CLASSES],
@@ -21,7 +21,7 @@ _KNOWN = {
 
 
 def read_names(root: str | os.PathLike) -> list[str]:
-    """Return the lines of `labels.txt` in a data set's folder, or nothing if there is none.
+    """Return the lines of `labels.txt` in a data set's folder, or nothing if it is missing.
 
     Raises:
         ConfigError: If it is not UTF-8.
@@ -50,7 +50,7 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[ClassInfo]:
             UTF-8.
     """
     ignore_index = dataset_config.get("ignore_index", IGNORE_INDEX)
-    # In a label map 255 would be both the last of 256 classes and a pixel that does not count.
+    # In a label map 255 would be both the last of 256 classes and an ignored pixel.
     most = 255 if ignore_index == 255 else 256
     if num_classes > most:
         raise ConfigError(
@@ -80,7 +80,7 @@ def numbered_classes(count: int) -> list[ClassInfo]:
 
 
 def recolored(classes: Sequence[ClassInfo], values: Sequence[int]) -> list[ClassInfo]:
-    """Return classes of which the first have other colours.
+    """Return the classes, the first ones with other colours.
 
     Args:
         classes: As :func:`describe_classes` gives them.
@@ -101,7 +101,7 @@ def recolored(classes: Sequence[ClassInfo], values: Sequence[int]) -> list[Class
 
 
 def _color(index: int) -> tuple[int, int, int]:
-    """Return PaddleSeg's colour (`get_color_map_list`), the one of VOC but for the black first."""
+    """Return PaddleSeg's colour (`get_color_map_list`): VOC's without the black at its start."""
     color, rest, bit = [0, 0, 0], index + 1, 7
     while rest:
         for channel in range(3):

@@ -29,7 +29,7 @@ from liteseg_plugin.datasets.frames import FrameCache
 
 
 class FastCompose(Compose):
-    """Transforms in PaddleSeg's order, with its random numbers and its results.
+    """PaddleSeg's transforms: same order, same random numbers, same results.
 
     Images stay 8-bit where their values are whole numbers: PaddleSeg makes floats of all of an
     image before it crops. OpenCV may round differently in a part of an image than in the whole:
@@ -45,7 +45,7 @@ class FastCompose(Compose):
         super().__init__(original.transforms, original.to_rgb, original.img_channels)
         self._frames = frames
         # glibc gives blocks back to the system that are larger than any that was freed before (up
-        # to 32 MiB), and fetching their pages anew takes 5 ms a sample. So one is freed.
+        # to 32 MiB), and fetching their pages again takes 5 ms per sample. So one is freed.
         np.empty(31 << 20, np.uint8)
         if any(isinstance(op, RandomDistort) and op.hue_prob for op in self.transforms):
             # Before worker processes start, which then share them.
@@ -56,7 +56,7 @@ class FastCompose(Compose):
     def read(self, image_path: str, label_path: str | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Return an image for :meth:`transform`, and its label."""
         labelled = label_path is not None
-        # One that was kept without a label may be one that must not be turned.
+        # An unlabelled image in the cache may have an orientation that is an error with a label.
         kind = f"image {self.read_flag} {self.to_rgb}{' labelled' if labelled else ''}"
         image = self._read(image_path, partial(self._decode_image, labelled=labelled), kind)
         if label_path is None:
@@ -64,7 +64,7 @@ class FastCompose(Compose):
         return image, self._read(label_path, validation.read_label, "indices")
 
     def transform(self, data: dict) -> dict:
-        """Do what calling does, for an image of :meth:`read`."""
+        """Transform an image of :meth:`read`."""
         remaining = list(self.transforms)
         while remaining:
             operation = remaining.pop(0)
@@ -113,7 +113,7 @@ def _scale_and_crop(data: dict, scale: ResizeStepScaling, crop: RandomPaddingCro
     factor = _draw_scale(scale)
     w, h = round(factor * width), round(factor * height)
     if not (w and h):
-        raise ValueError(f"nothing is left of {width}x{height} pixels scaled by {factor}")
+        raise ValueError(f"{width}x{height} pixels vanish when scaled by {factor}")
     x1, y1, x2, y2 = 0, 0, w, h
     crop_h, crop_w = crop.crop_size
     if (h, w) != (crop_h, crop_w):
@@ -183,7 +183,7 @@ def _blocks(old: int, new: int, start: int, stop: int) -> tuple[slice, int, int]
     """Return the pixels needed along one axis, what they become, and where ``start`` is in it."""
     number = math.gcd(old, new)
     old_block, new_block = old // number, new // number
-    margin = math.ceil(2 / old_block)  # in blocks: linear interpolation looks one pixel aside
+    margin = math.ceil(2 / old_block)  # in blocks: linear interpolation reads one pixel beyond
     first = max(start // new_block - margin, 0)
     last = min(-(-stop // new_block) + margin, number)
     pixels = slice(first * old_block, last * old_block)
@@ -222,7 +222,7 @@ def _look_up(table: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 
 def _as_numbers(image: np.ndarray) -> np.ndarray:
-    """Make (H, W, 3) of uint8 to (H, W) of uint32 below 2^24."""
+    """Convert (H, W, 3) of uint8 to (H, W) of uint32 below 2^24."""
     four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)
     four[..., 3] = 0
     return four.view("<u4")[..., 0]

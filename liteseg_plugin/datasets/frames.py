@@ -1,7 +1,7 @@
-"""Decoded images and labels, kept in a folder that all processes of a machine share.
+"""A cache of decoded images and labels, in a folder that all processes of a machine share.
 
 A file of the folder is one array, mapped when it is read: only the pixels that a crop takes are
-touched. Whatever happens to a process, an array is there as a whole or not at all.
+touched. Whatever happens to a process, a file is complete or absent.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _STAMP_BYTES = 32
 class FrameCache:
     """Arrays by the file that they were decoded from.
 
-    Once the folder is full, further arrays are decoded each time. None is thrown out for another:
-    an epoch reads every file once, so that would only cost.
+    When the folder is full, further files are decoded each time. Nothing is evicted: an epoch
+    reads every file once, so eviction would only cost time.
 
     Args:
-        folder: Where the arrays go; made if need be.
-        limit: The most bytes that all arrays in it may have together.
+        folder: Folder of the arrays; created if missing.
+        limit: Limit of the total size of its arrays, in bytes.
 
     Raises:
         ConfigError: If the folder cannot be used, or this system has no file locks of Unix.
@@ -46,7 +46,7 @@ class FrameCache:
                 _write_number(count, sum(p.stat().st_size for p in self._folder.glob("*.npy")))
         except OSError as error:
             raise ConfigError(
-                f"decoded images cannot be kept in {self._folder}: {error}; cache_dir names a "
+                f"decoded images cannot be cached in {self._folder}: {error}; cache_dir names a "
                 "folder"
             ) from error
 
@@ -54,12 +54,12 @@ class FrameCache:
         """Return what ``decode(path)`` gives; the array may be read-only.
 
         Args:
-            path: The file; if it has changed since, it is decoded anew.
+            path: The file; if it has changed, it is decoded again.
             decode: Reads it.
-            kind: Names ``decode``, where one file is decoded in several ways.
+            kind: Names ``decode``, if a file is decoded in several ways.
         """
         stamp = _stamp(path)
-        file = os.fsencode(os.path.abspath(path))  # whose name may be no text
+        file = os.fsencode(os.path.abspath(path))  # whose name may not be text
         name = hashlib.sha256(f"{kind}\0".encode() + file).hexdigest()
         stored = self._folder / f"{name[:40]}.npy"
         array = _map(stored, stamp) if stamp else None
@@ -91,32 +91,34 @@ class FrameCache:
                     os.fsync(file.fileno())
                 _write_number(count, used)  # first: a kill leaves it too high, not too low
                 os.replace(part, path)
-        except (OSError, ValueError) as error:  # of a spoilt count
+        except (OSError, ValueError) as error:  # of a corrupt count
             from paddleseg.utils import logger
 
             self._closed = True
-            logger.warning(f"No more decoded images are kept in {self._folder}: {error}")
+            logger.warning(f"No more decoded images are cached in {self._folder}: {error}")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[int]:
-        """Keep other processes and threads out; give the file that counts the bytes."""
+        """Lock out other processes and threads; yield the file that counts the bytes."""
         try:
             import fcntl
         except ImportError as error:
-            raise ConfigError("cache_gb needs the file locks of Unix; leave it out here") from error
+            raise ConfigError("cache_gb needs the file locks of Unix; remove it here") from error
         count = os.open(self._folder / "bytes", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(count, fcntl.LOCK_EX)  # a kill unlocks
             try:
                 yield count
             finally:
-                fcntl.flock(count, fcntl.LOCK_UN)  # a process forked meanwhile has the file too
+                fcntl.flock(
+                    count, fcntl.LOCK_UN
+                )  # a process that was forked since has the file too
         finally:
             os.close(count)
 
 
 def _stamp(path: str) -> bytes | None:
-    """Return what is another once the file was written to."""
+    """Return a stamp that changes when the file is written."""
     try:
         stat = os.stat(path)
     except OSError:
@@ -126,7 +128,7 @@ def _stamp(path: str) -> bytes | None:
 
 
 def _map(path: Path, stamp: bytes) -> np.ndarray | None:
-    """Return the array of a complete file with this stamp at its end."""
+    """Return the array of a complete file that ends with this stamp."""
     try:
         with path.open("rb") as file:
             file.seek(-_STAMP_BYTES, os.SEEK_END)

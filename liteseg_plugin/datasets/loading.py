@@ -1,4 +1,4 @@
-"""PaddleSeg's data sets: the same samples, checked as they are read, and loaded faster on demand.
+"""PaddleSeg's data sets: the same samples, checked when read, and optionally loaded faster.
 
 Lists, images and labels that cannot be used are errors that name the file (:mod:`.validation`).
 ``fast_loading: true`` computes the same samples in less time (:mod:`.fast_transforms`), and
@@ -51,7 +51,7 @@ class _CheckedSamples:
         if type(cache_gb) not in (int, float) or not 0 <= cache_gb < math.inf:
             raise ConfigError(f"cache_gb must be a number of gigabytes, got {cache_gb!r}")
         if cache_dir is not None and not cache_gb:
-            raise ConfigError(f"cache_dir {cache_dir} needs cache_gb, how much may be kept there")
+            raise ConfigError(f"cache_dir {cache_dir} needs cache_gb, the size limit of the cache")
         if fast_loading or cache_gb:
             folder = cache_dir or cache_folder() / "frames"
             frames = FrameCache(folder, int(cache_gb * 1e9)) if cache_gb else None
@@ -106,7 +106,7 @@ def _read(
 
 
 def _check_padding(transforms: Sequence[Any], num_classes: int, ignore_index: int) -> None:
-    """Refuse to pad labels with a value that stops training when the first label is padded."""
+    """Refuse to pad labels with a value that stops training at the first padded label."""
     for operation in transforms:
         for value in np.ravel(getattr(operation, "label_padding_value", ())).tolist():
             if 0 <= value < num_classes or (value == ignore_index and 0 <= value <= 255):
@@ -128,7 +128,7 @@ class Dataset(_CheckedSamples, datasets.Dataset):
     """PaddleSeg's ``Dataset`` with checks, faster loading and a cache.
 
     Without ``train_path``, ``val_path`` or ``test_path``, the list ``train.txt``, ``val.txt`` or
-    ``test.txt`` of the folder is taken, as ``liteseg data split`` leaves it.
+    ``test.txt`` of the folder is used, as ``liteseg data split`` writes it.
 
     Args:
         fast_loading: Whether to load the same samples faster.
@@ -139,7 +139,7 @@ class Dataset(_CheckedSamples, datasets.Dataset):
 
     Raises:
         DataError: If the list is empty, or one of its lines cannot be used.
-        ConfigError: If an argument cannot be used, or labels would be padded with no class.
+        ConfigError: If an argument cannot be used, or the padding value of labels is invalid.
     """
 
     def _open(self, *args: Any, **kwargs: Any) -> None:

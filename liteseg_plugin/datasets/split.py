@@ -1,4 +1,4 @@
-"""Lists of a user's own images and labels."""
+"""Lists for a user's own images and labels."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def split_folder(
 ) -> dict:
     """Write `train.txt`, `val.txt` and `test.txt` for folders of images and labels.
 
-    An image and its label have the same name but for the extension and `label_suffix`. The same
-    files and seed give the same lists.
+    An image and its label have the same name, apart from the extension and `label_suffix`. The
+    same files and seed give the same lists.
 
     Args:
         root: The data set's folder; the lists are written to it and relative to it.
@@ -41,8 +41,8 @@ def split_folder(
         label_suffix: What follows the image's name in the label's: `_mask` for `a_mask.png`.
         keep_sequences: Keep images whose names differ only in their last number, such as the
             frames of a video, in one split.
-        separator: What stands between image and label in a line.
-        overwrite: Whether to replace lists that are there.
+        separator: Separator of image and label in a line.
+        overwrite: Whether to replace existing lists.
 
     Returns:
         `root`, the number of images by split, and the files `without_label` and `without_image`.
@@ -54,11 +54,13 @@ def split_folder(
     """
     root = Path(root)
     if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
-        raise ValueError(f"--ratio is three shares that sum to 1, got {' '.join(map(str, ratio))}")
+        raise ValueError(
+            f"--ratio must be three shares that sum to 1, got {' '.join(map(str, ratio))}"
+        )
     lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
-        raise DataError(f"{', '.join(there)} exist already; --overwrite replaces them")
+        raise DataError(f"{', '.join(there)} already exist; --overwrite replaces them")
 
     images_of = _by_name(root, images, "")
     labels_of = _by_name(root, labels, label_suffix)
@@ -67,7 +69,7 @@ def split_folder(
     without_image = [labels_of[name] for name in sorted(labels_of.keys() - images_of.keys())]
     if not paired:
         raise DataError(
-            f"no image in {root / images} has a label of its name in {root / labels}: "
+            f"no image in {root / images} has a label of the same name in {root / labels}: "
             f"{len(images_of)} images, {len(labels_of)} labels"
             + (f", e.g. {without_label[0]}" if without_label else "")
             + (f" and {without_image[0]}" if without_image else "")
@@ -79,7 +81,7 @@ def split_folder(
             raise DataError(
                 f"{separator!r} separates image and label in a list, but is in the name "
                 f"{images_of[name] if separator in images_of[name] else labels_of[name]}; rename "
-                "it, or give another --separator (and the data sets of the config the same)"
+                "it, or give another --separator (also in the data sets of the config)"
             )
     groups: dict[str, list[str]] = {}
     for name in paired:
@@ -111,7 +113,7 @@ def split_folder(
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
     """Return paths of images relative to `root`, by their path in `folder` without extension."""
     if not (root / folder).is_dir():
-        raise DataError(f"no such folder: {root / folder}")
+        raise DataError(f"folder not found: {root / folder}")
     found: dict[str, str] = {}
     for path in sorted((root / folder).rglob("*")):
         name = path.relative_to(root / folder).with_suffix("").as_posix()
@@ -119,7 +121,7 @@ def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
             continue
         name = name[: len(name) - len(suffix)]
         if name in found:
-            raise DataError(f"two files of one name: {root / found[name]} and {path}")
+            raise DataError(f"two files with one name: {root / found[name]} and {path}")
         found[name] = path.relative_to(root).as_posix()
     return found
 

@@ -1,4 +1,4 @@
-"""What can be wrong with lists, images and labels, in the words that every command uses.
+"""Validation of lists, images and labels, with the messages that every command prints.
 
 Training, evaluation and prediction raise these as :class:`DataError` when they meet them;
 ``liteseg data check`` collects them.
@@ -23,7 +23,7 @@ from liteseg_plugin.system.files import is_lfs_pointer
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-_NO_IMAGE = "it is no image, or is cut short"
+_NO_IMAGE = "it is not an image, or is truncated"
 _LFS_POINTER = "it is a Git LFS pointer, not the image; run `git lfs pull` in its repository"
 _END_OF_JPEG = b"\xff\xd9"
 _ORIENTATION = 0x0112  # the tag of EXIF and of TIFF
@@ -31,11 +31,11 @@ _SHOWN_VALUES = 8
 
 
 class Fault(NamedTuple):
-    """Something wrong.
+    """A fault of a file.
 
     Attributes:
         kind: A short word for programs, such as ``label-range``.
-        message: A sentence for people.
+        message: A readable sentence.
     """
 
     kind: str
@@ -46,16 +46,16 @@ class Fault(NamedTuple):
 
 
 def check_image_file(path: str | os.PathLike) -> int:
-    """Find what OpenCV would decode without a word: images cut short, and bombs.
+    """Find what OpenCV decodes silently: truncated images and decompression bombs.
 
-    OpenCV fills what is missing of a JPEG with grey. Such a file lacks the end-of-image marker;
+    OpenCV fills the missing part of a JPEG with grey. Such a file lacks the end-of-image marker;
     where there is none at the end (some cameras append data), Pillow decodes the file to see.
 
     Returns:
-        The orientation of EXIF, or of a TIFF: 1 for upright images, and where none is given.
+        The orientation of EXIF, or of a TIFF: 1 for upright images and for images without one.
 
     Raises:
-        DataError: If there is no file, or it is cut short, or larger than Pillow's limit of about
+        DataError: If there is no file, or it is truncated, or larger than Pillow's limit of about
             179 million pixels.
     """
     if not os.path.isfile(path):
@@ -75,7 +75,7 @@ def check_image_file(path: str | os.PathLike) -> int:
 
 
 def _orientation(image: Any, file: BinaryIO) -> int:
-    """Return what OpenCV turns an image by: not Pillow's ``getexif``, which decodes a PNG first."""
+    """Return the orientation that OpenCV applies. Pillow's ``getexif`` would decode a PNG."""
     if image.format == "TIFF":
         found = image.tag_v2.get(_ORIENTATION)
     else:
@@ -104,18 +104,18 @@ def _exif_of_png(file: BinaryIO) -> bytes | None:
 def read_image(
     path: str | os.PathLike, flags: int = cv2.IMREAD_COLOR, *, labelled: bool = False
 ) -> np.ndarray:
-    """Read an image as training does, but whole or not at all.
+    """Read an image as training does; a truncated image is an error.
 
     Args:
         path: The image.
         flags: OpenCV's.
-        labelled: Whether a label belongs to it, so that it must not be turned.
+        labelled: Whether it has a label, so that it must be upright.
 
     Returns:
         (H, W, 3) of uint8, BGR, by default.
 
     Raises:
-        DataError: If it is not there, no image, cut short, too large, or labelled and not upright.
+        DataError: If it is missing, invalid, truncated, too large, or labelled and not upright.
     """
     orientation = check_image_file(path)
     if labelled:
@@ -132,7 +132,7 @@ def read_image(
 
 
 def read_label(path: str | os.PathLike) -> np.ndarray:
-    """Read a label as training does: the values that are stored, whatever their depth.
+    """Read a label as training does: the stored values, at any bit depth.
 
     The indices of a palette image, not its colours; samples of 1, 2 or 4 bits as they are, which
     Pillow scales to 0..255; 16 bits as they are, too, though Paddle takes uint16 for bfloat16.
@@ -142,7 +142,7 @@ def read_label(path: str | os.PathLike) -> np.ndarray:
         one channel are not all 0..255.
 
     Raises:
-        DataError: If it is not there, no image, cut short, too large, or holds fractions.
+        DataError: If it is missing, not an image, truncated, too large, or holds fractions.
     """
     return read_label_and_depth(path)[0]
 
@@ -181,7 +181,7 @@ def _as_indices(values: np.ndarray, stored: str) -> tuple[np.ndarray, str | None
         return values, None
     depth = "16-bit grey" if values.dtype.kind == "u" else None
     if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise ValueError("it holds values that are not whole numbers")
+        raise ValueError("its values are not whole numbers")
     for kind in (np.uint8, np.int32):
         limits = np.iinfo(kind)
         if limits.min <= values.min() and values.max() <= limits.max:
@@ -202,7 +202,7 @@ def _reason(error: Exception) -> str:
 
 
 def orientation_faults(orientation: int) -> Iterator[Fault]:
-    """Find that OpenCV turns or mirrors an image, after which its label no longer fits.
+    """Find an orientation that OpenCV applies to the image but not to its label.
 
     Args:
         orientation: As :func:`check_image_file` returns it.
@@ -221,13 +221,13 @@ def orientation_faults(orientation: int) -> Iterator[Fault]:
 def label_faults(
     label: np.ndarray, image_hw: tuple[int, ...], num_classes: int, ignore_index: int
 ) -> Iterator[Fault]:
-    """Find what makes a label unfit to train with or to evaluate on.
+    """Find what makes a label invalid for training and evaluation.
 
     Args:
         label: As :func:`read_label` gives it.
         image_hw: Height and width of its image, in pixels.
         num_classes: Number of classes.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
 
     Yields:
         Faults, without the names of the files; :func:`about` adds them.
@@ -263,14 +263,14 @@ def label_faults(
             "label-range",
             f"label values out of range: {', '.join(wrong[:_SHOWN_VALUES])}"
             f"{f' and {more} more values' if more > 0 else ''}; with num_classes {num_classes} "
-            f"they are 0 to {num_classes - 1}, or {ignore_index} for pixels that do not count",
+            f"they are 0 to {num_classes - 1}, or {ignore_index} for ignored pixels",
         )
 
 
 def check_label(
     label: np.ndarray, image_hw: tuple[int, ...], num_classes: int, ignore_index: int
 ) -> None:
-    """Refuse what :func:`label_faults` finds, with the same arguments.
+    """Raise the first fault of :func:`label_faults`, with the same arguments.
 
     Raises:
         DataError: With the first fault, without the names of the files.
@@ -280,7 +280,7 @@ def check_label(
 
 
 def about(image: str | os.PathLike, label: str | os.PathLike | None, what: object) -> str:
-    """Say of which files something is true."""
+    """Add the names of the files to a message."""
     return f"{image}: {what}" if label is None else f"{label} of image {image}: {what}"
 
 
@@ -306,11 +306,11 @@ def read_list(
     Args:
         path: The list; each line names an image and its label, relative to ``root``.
         root: The data set's folder.
-        separator: What stands between the two.
+        separator: Separator of the two.
         labelled: Whether every line needs a label; those of a test list do not.
 
     Returns:
-        The pairs, and what is wrong with other lines.
+        The pairs, and the faults of other lines.
 
     Raises:
         DataError: If the list cannot be read.

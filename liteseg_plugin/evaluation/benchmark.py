@@ -49,8 +49,8 @@ class Conditions:
         threads: CPU threads.
         precision: Of the first export; the others compute in float32.
         timed: A key of ``TIMED``.
-        warmup: Rounds that do not count.
-        repeats: Rounds that count.
+        warmup: Warm-up rounds.
+        repeats: Timed rounds.
 
     Raises:
         ValueError: If ``timed`` is unknown.
@@ -79,7 +79,7 @@ class Timing:
         min_ms: Shortest time, in milliseconds.
         median_ms: Median time, in milliseconds.
         p95_ms: 95th percentile, in milliseconds.
-        note: How the engine was set up in another way than usual; empty for the usual way.
+        note: How the set-up of the engine differs from the default; empty for the default.
         agreement: Share of its labels that are those of the first export, 0 to 1.
         sha256: Of the model file, in hexadecimal.
     """
@@ -188,11 +188,11 @@ def benchmark(
 ) -> BenchmarkResult:
     """Time exports in one runtime, taking turns, on the same random images.
 
-    Before the call that counts each engine makes one that does not: the threads of the engine
-    before spin on for a while.
+    Before each timed call, the engine makes an untimed one: the threads of the previous engine
+    keep spinning for a while.
 
     Args:
-        exports: Exports by a name of one's own; ratios are against the first.
+        exports: Exports by name; ratios are against the first.
         runtime: One of ``catalog.RUNTIMES``.
         conditions: Of all exports.
         progress: Wraps the rounds, as ``tqdm`` does.
@@ -224,7 +224,7 @@ def benchmark(
     first, *others = engines
     ratio = None
     if others:
-        # A clock that stood still makes no ratio of nothing to nothing.
+        # A clock that did not advance would make 0 / 0.
         ratios = np.maximum(times[others[0]], 1e-3) / np.maximum(times[first], 1e-3)
         ratio = float(np.median(ratios))
     return BenchmarkResult(
@@ -262,15 +262,13 @@ def _call(
     if timed == "engine":
         return engine.compute
     if not isinstance(export, ExportedModel) or len(images) != 1:
-        raise ExportError(
-            "the way from a file to labels is that of one image of an exported folder"
-        )
+        raise ExportError("--timed file needs an exported folder and one image")
     predictor = Predictor.from_engine(export, engine)
     return lambda: predictor(read_image(path))
 
 
 def _picture(folder: str, height: int, width: int) -> str:
-    """Write a JPEG of smooth noise, which compresses about as a photograph does."""
+    """Write a JPEG of smooth noise, which compresses like a photograph."""
     coarse = np.random.default_rng(0).integers(
         0, 256, (height // 8 + 1, width // 8 + 1, 3), "uint8"
     )

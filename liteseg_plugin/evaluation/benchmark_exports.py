@@ -31,7 +31,7 @@ from liteseg_plugin.integration.registry import register
 if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
-# Keys of the plugin's that are about training; PaddleSeg's class does not know them.
+# The plugin's keys for training; PaddleSeg's class does not know them.
 _OF_TRAINING = ("backbone_init", "frozen")
 _TRANSFORMS = [{"type": "Normalize"}]
 

@@ -1,4 +1,4 @@
-"""Two evaluations side by side: what got better, what got worse."""
+"""Compare two evaluations: what got better, what got worse."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Comparison:
         }
 
     def headline(self) -> list[Change]:
-        """Return the changes of the scores under the names that people read."""
+        """Return the changes of the scores under their display names."""
         return [Change(HEADLINE[c.name], c.before, c.after) for c in self.scores]
 
     def changed_images(self) -> tuple[list[Change], list[Change]]:
@@ -174,7 +174,7 @@ def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
     names, new_names = ([entry.name for entry in report.classes] for report in (old, new))
     if names != new_names:
         raise DataError(
-            f"{before} and {after} are of other classes: {', '.join(names)}; "
+            f"{before} and {after} have different classes: {', '.join(names)}; "
             f"and {', '.join(new_names)}"
         )
     old_images, new_images = (

@@ -35,7 +35,7 @@ from liteseg_plugin.training import validation
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A data set and a model that labels its samples.
+    """A data set, and a model that segments its samples.
 
     Attributes:
         dataset: Gives samples as the model takes them: ``img`` (3, h, w), ``label`` (1, H, W) and
@@ -142,7 +142,7 @@ def evaluate(
     """Compare the label maps of a model with the truth.
 
     Images are read and counted in threads while the model runs, a few of them at a time, so that
-    memory does not grow with the data set but by a few numbers an image.
+    memory grows by a few numbers per image only.
 
     Args:
         evaluated: Model and data set.
@@ -276,13 +276,13 @@ def _of_image(names: dict[str, str], counts: np.ndarray, boundary: np.ndarray) -
 
 
 def _mean(values: np.ndarray) -> float:
-    """Return the mean of what is no NaN; NaN if there is nothing else."""
+    """Return the mean without NaN; NaN if all values are NaN."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else math.nan
 
 
 def _plain(value: Any) -> Any:
-    """Make arrays lists, and NaN, which JSON does not have, None."""
+    """Convert arrays to lists, and NaN, which JSON lacks, to None."""
     if isinstance(value, np.ndarray):
         return [_plain(entry) for entry in value.tolist()]
     return None if isinstance(value, float) and math.isnan(value) else value

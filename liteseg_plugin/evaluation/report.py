@@ -1,4 +1,4 @@
-"""An evaluation as files that people look at: numbers, figures, pictures, and a page of them."""
+"""An evaluation as files: numbers, figures, pictures, and a page of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write(
     """Write ``metrics.json``, figures, pictures of the worst images, and ``index.html``.
 
     Args:
-        folder: Made if need be; an earlier report in it is replaced.
+        folder: Created if missing; an earlier report in it is replaced.
         evaluation: What :func:`liteseg_plugin.evaluation.evaluate.evaluate` returned.
         evaluated: Model and data set, to draw the worst images.
         worst: How many images to draw.
@@ -72,12 +72,12 @@ def write(
         "confusion": figures.on_page(
             figures.confusion(names, matrix),
             "Confusion matrix; the table below lists the largest confusions.",
-            "Each row: what the pixels of a class were taken for, in %; below 0.5 not written.",
+            "Each row: predictions for the pixels of a class, in %; below 0.5 not written.",
         ),
         "images": figures.on_page(
             figures.histogram(image_mious, "mIoU of an image, %"),
             "Histogram of the images' mIoU; the list below has the numbers.",
-            "How many images have which mIoU.",
+            "Number of images by mIoU.",
         ),
     }
     pictures = []
@@ -102,13 +102,13 @@ def write(
         worst=pictures,
         listed=[evaluation.image_scores[i] for i in evaluation.worst_images(_LISTED)],
     )
-    # File names may hold bytes that are no text.
+    # File names may contain bytes that are not text.
     (folder / PAGE_FILE).write_text(text, encoding="utf-8", errors="replace")
     return folder / PAGE_FILE
 
 
 def prepare(folder: str | os.PathLike) -> Path:
-    """Make the folder of a report, and return it.
+    """Create the folder of a report, and return it.
 
     Raises:
         DataError: If other files are in it, which a report might overwrite.
@@ -116,7 +116,7 @@ def prepare(folder: str | os.PathLike) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / NUMBERS_FILE).is_file():
-        raise DataError(f"{folder} holds other files and no report; give another folder")
+        raise DataError(f"{folder} contains other files and no report; give another folder")
     return folder
 
 
@@ -163,7 +163,7 @@ def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dic
 
 
 def _settings(test_config: dict) -> str:
-    """Say in words how the network saw the images."""
+    """Describe the scales, flips and windows of an evaluation."""
     words = []
     if test_config.get("aug_eval"):
         scales = np.atleast_1d(test_config.get("scales", 1.0))

@@ -181,17 +181,17 @@ class Evaluation:
                 return cls.from_json(document)
         except OSError as error:
             raise DataError(
-                f"{path} is no report: {error.strerror}; `liteseg val --report DIR` makes one"
+                f"{path} is not a report: {error.strerror}; `liteseg val --report DIR` creates one"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"{path} is no metrics.json of a report: {error!r}") from None
+            raise DataError(f"{path} is not the metrics.json of a report: {error!r}") from None
         raise DataError(f"{path} has format {version!r}, not {FORMAT}; make the report again")
 
     def worst_images(self, how_many: int) -> list[int]:
         """Return the indices of the images of lowest mIoU, worst first.
 
         Args:
-            how_many: At most so many; images in which no pixel counts are left out.
+            how_many: Maximum number; images without counted pixels are skipped.
         """
         ranked = [
             (score.miou, index)

@@ -1,4 +1,4 @@
-"""Hold an exported model, in every runtime that is installed, against the trained network."""
+"""Compare an exported model with the trained network, in every installed runtime."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label of the trained network, in float32."""
 
 ACCEPTED_MIOU_LOSS = 0.005
-"""What mIoU may fall below the trained network's in a lower precision, as a fraction."""
+"""Accepted loss of mIoU in a lower precision, as a fraction."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def verify(
         transforms: The config's transforms of an image.
         num_classes: Number of classes.
         test_config: The config's settings of evaluation.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
         runtimes: Names of runtimes; by default all that are installed and have the precision.
         precision: One of ``runtimes.base.PRECISIONS``.
 
@@ -218,7 +218,7 @@ class SpotCheck:
 
 
 def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) -> SpotCheck:
-    """Hold an export against the trained network on noise, without a data set.
+    """Compare an export with the trained network on noise, without a data set.
 
     Args:
         network: The trained network.
@@ -260,7 +260,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
 
 
 def _require_finite(scores: np.ndarray, what: str) -> None:
-    """Refuse NaN and infinity, of which an argmax makes labels that look right."""
+    """Refuse NaN and infinity, from which an argmax makes labels that look valid."""
     wrong = int(scores.size - np.isfinite(scores).sum())
     if wrong:
         raise ExportError(

@@ -31,7 +31,7 @@ def fix_shape(
     """Write a model again whose inputs, and with them all its tensors, have fixed shapes.
 
     The model is run once at these shapes, and the shapes that occur are written into its graph.
-    Nothing else of it changes.
+    Nothing else changes.
 
     Args:
         files: The model, of Paddle 2 (``.pdmodel``) or 3 (``.json``).
@@ -43,19 +43,19 @@ def fix_shape(
         ExportError: If the model cannot be read, or does not take these shapes.
     """
     if any(not shape or min(shape) < 1 for shape in shapes.values()):
-        raise ExportError(f"a fixed shape is of numbers from 1 on, got {shapes}")
+        raise ExportError(f"a fixed shape must have numbers of at least 1, got {shapes}")
     save_dir = Path(save_dir)
     model, params = paddle_files(files)
     if save_dir.resolve() == model.parent.resolve():
         raise ExportError(f"{save_dir} is the model's own folder; choose another --save_dir")
-    # A process of its own: Paddle 2.6 crashes on files that are cut short.
+    # A separate process: Paddle 2.6 crashes on truncated files.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         try:
             content = pool.submit(_fixed, files, shapes).result()
         except BrokenProcessPool:
             raise ExportError(
                 f"Paddle {paddle.__version__} crashes on {model} with {params.name}; "
-                "the files may be cut short"
+                "the files may be truncated"
             ) from None
     save_dir.mkdir(parents=True, exist_ok=True)
     with scratch_folder(save_dir, "fix") as complete:
@@ -73,7 +73,7 @@ def fix_shape(
 
 
 def _fixed_deploy(deploy: Path, files: ModelFiles, shapes: Mapping[str, Sequence[int]]) -> str:
-    """Return a ``deploy.yaml`` that is true of the fixed model."""
+    """Return the ``deploy.yaml`` of the fixed model."""
     content = read_yaml(deploy)
     [shape] = shapes.values()
     model, params = paddle_files(files)
@@ -99,9 +99,11 @@ def _fixed(files: ModelFiles, shapes: Mapping[str, Sequence[int]]) -> bytes:
 
 
 def _fixed_json(files: ModelFiles, shapes: Mapping[str, Sequence[int]]) -> bytes:
-    """Do so in Paddle 3's format."""
+    """Write the shapes in Paddle 3's format."""
     if not hasattr(paddle.base.core, "deserialize_pir_program"):
-        raise ExportError(f"{files.model} is of Paddle 3; this is Paddle {paddle.__version__}")
+        raise ExportError(
+            f"{files.model} is a model of Paddle 3; this is Paddle {paddle.__version__}"
+        )
     content = json.loads(files.model.read_bytes())
     written = content["program"]["regions"][0]["blocks"][0]["ops"]
     with static_mode(files):
@@ -136,7 +138,7 @@ def _fixed_json(files: ModelFiles, shapes: Mapping[str, Sequence[int]]) -> bytes
 
 
 def _fixed_pdmodel(files: ModelFiles, shapes: Mapping[str, Sequence[int]]) -> bytes:
-    """Do so in Paddle 2's format."""
+    """Write the shapes in Paddle 2's format."""
     with static_mode(files):
         program = load(files)
         block = program.global_block()

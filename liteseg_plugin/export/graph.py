@@ -21,7 +21,7 @@ STRIP_MARGIN = 2
 
 
 class ExportedNetwork(nn.Layer):
-    """A network, the scale it is evaluated at, and what is made of its logits: one graph.
+    """One graph: a network, its evaluation scale, and the output op.
 
     Args:
         network: Gives a list whose first entry are the logits.
@@ -66,8 +66,8 @@ def _labels_in_strips(
 ) -> paddle.Tensor:
     """Resize logits (N, C, h, w) by (H, h) rows and (W, w) columns, and give labels (N, H, W).
 
-    A few rows of labels at a time: their scores stay in the cache, and need but some of the rows
-    of the logits. All at once, the scores are the largest tensor of the network by far.
+    A few rows of labels at a time: their scores stay in the cache, and need only some rows of the
+    logits. All at once, the scores are the largest tensor of the network by far.
 
     The scores are one column wider than the labels: at a width like 1024, those of one pixel would
     lie a multiple of 4096 bytes apart, in cache lines that displace each other, and an argmax over

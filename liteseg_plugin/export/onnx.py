@@ -12,7 +12,7 @@ from liteseg_plugin.errors import ExportError, last_words
 DEFAULT_OPSET = 13
 """Read by ONNX Runtime, OpenVINO and TensorRT 8 to 11."""
 
-# A process of its own: the converter aborts its process on what it cannot convert. Without an
+# A separate process: the converter aborts its process if it cannot convert a model. Without an
 # optimising tool, because the others pip-install packages, and NumPy 2 with them.
 _CONVERT = """
 import inspect, sys, zlib, paddle2onnx

@@ -64,13 +64,13 @@ def quantize(
     Raises:
         DataError: If there is no image, or one cannot be read, or is of a size that the export does
             not take.
-        ExportError: If there is no ONNX file, or onnxruntime or onnx is missing.
-        ValueError: If ``tolerance`` is no share.
+        ExportError: If there is not an ONNX file, or onnxruntime or onnx is missing.
+        ValueError: If ``tolerance`` is not a share.
     """
     if not 0 <= tolerance <= 1:
-        raise ValueError(f"tolerance is a share of labels from 0 to 1, got {tolerance}")
+        raise ValueError(f"tolerance must be a share of labels from 0 to 1, got {tolerance}")
     if not images:
-        raise DataError("calibration needs images, and there are none")
+        raise DataError("calibration needs images, but there are none")
     predictor = Predictor(path, runtime="onnxruntime")
     exported = predictor.exported
 
@@ -215,7 +215,7 @@ def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
 
 
 def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
-    """Put model and report in place; an INT8 model that is there works until then."""
+    """Put model and report in place; an existing INT8 model works until then."""
     with scratch_folder(folder, "quantize") as complete:
         Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
         Path(complete, REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
@@ -229,7 +229,7 @@ def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep back the quantiser's advice and ONNX Runtime's remarks on folded constants."""
+    """Suppress the quantiser's advice and ONNX Runtime's notes on folded constants."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)

@@ -41,7 +41,7 @@ def load(files: ModelFiles) -> static.Program:
 
 
 def drop_feed_and_fetch(program: static.Program) -> None:
-    """Remove what would keep other tensors than the outputs from being fetched."""
+    """Remove operators that block fetching other tensors."""
     block = program.global_block()
     for number, op in reversed(list(enumerate(block.ops))):
         if hasattr(op, "type"):  # Paddle 2's format

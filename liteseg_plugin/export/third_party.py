@@ -34,8 +34,8 @@ with it, 99.97 % of them can agree."""
 OPEN_SIZES_HW = ((512, 512), (360, 480))
 """Heights and widths at which a model of any size is compared."""
 
-# A process of its own: PaddleSeg's pooling, converted, divides by zero on small images, which no
-# exception reports.
+# A separate process: PaddleSeg's pooling, once converted, divides by zero on small images, which
+# raises no exception.
 _RUN_ONNX = """
 import sys, numpy as np, onnx
 from liteseg_plugin.runtimes.onnxruntime import create_session
@@ -87,7 +87,7 @@ def model_files(
     """Return the files of a model.
 
     Raises:
-        ExportError: If one of them is not there.
+        ExportError: If one of them is missing.
     """
     model, params = Path(model_dir, model_filename), Path(model_dir, params_filename)
     for path, flag in ((model, "--model_filename"), (params, "--params_filename")):
@@ -100,7 +100,7 @@ def model_files(
 def convert_and_compare(
     files: ModelFiles, save_file: str | os.PathLike, opset: int = DEFAULT_OPSET
 ) -> dict[str, Comparison]:
-    """Convert a model to ONNX, and keep the file if it gives what Paddle gives.
+    """Convert a model to ONNX; keep the file only if it agrees with Paddle.
 
     Args:
         files: The model.
@@ -111,7 +111,7 @@ def convert_and_compare(
         How they compare, by shape of the images, as ``1x3x512x512``.
 
     Raises:
-        ExportError: If the model cannot be converted, or the file gives something else.
+        ExportError: If the model cannot be converted, or the file disagrees with Paddle.
     """
     save_file = Path(save_file)
     save_file.parent.mkdir(parents=True, exist_ok=True)
@@ -132,9 +132,9 @@ def convert_and_compare(
             result = compared[name] = _compare(files, target, shape)
             if not result.equal:
                 raise ExportError(
-                    f"the ONNX file is wrong, and was not kept: at {name} {result}. "
-                    "PaddleSeg's pooling is converted right where height and width divide by 128; "
-                    "`liteseg export` is right at every size"
+                    f"the ONNX file is wrong and was deleted: at {name} {result}. "
+                    "PaddleSeg's pooling is converted correctly if 128 divides height and width; "
+                    "`liteseg export` is exact at every size"
                 )
         os.replace(target, save_file)
     return compared
@@ -175,7 +175,7 @@ def _relative_difference(output: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _scores(files: ModelFiles, images: np.ndarray) -> np.ndarray:
-    """Return what a model of Paddle's takes its one argmax of."""
+    """Return the input of the only argmax of a Paddle model."""
     with static_mode(files):
         program = load(files)
         if files.model.suffix == ".json":
@@ -193,7 +193,7 @@ def _scores(files: ModelFiles, images: np.ndarray) -> np.ndarray:
 
 
 def _landscape(shape: Sequence[int]) -> np.ndarray:
-    """Return random images with large and small structures, as real ones have."""
+    """Return random images with large and small structures, like real ones."""
     rng = np.random.default_rng(0)
     _, channels, height, width = shape
     image = np.zeros((height, width, channels), np.float32)
@@ -209,7 +209,7 @@ def _shapes_to_compare(onnx_file: Path) -> list[list[int]]:
     inputs = onnx.load(str(onnx_file)).graph.input
     sizes = [d.dim_value for d in inputs[0].type.tensor_type.shape.dim]
     if len(inputs) != 1 or len(sizes) != 4:
-        raise ExportError(f"a network of one input, N C H W, is compared; got {sizes}")
+        raise ExportError(f"only a network with one input, N C H W, can be compared; got {sizes}")
     batch, channels, height, width = (sizes[0] or 1, sizes[1] or 3, *sizes[2:])
     hw = OPEN_SIZES_HW[: 1 if height and width else None]
     return [[batch, channels, height or h, width or w] for h, w in hw]

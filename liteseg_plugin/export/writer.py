@@ -40,14 +40,14 @@ def export_model(
     provenance: dict[str, str] | None = None,
     onnx_opset: int | None = None,
 ) -> Path:
-    """Write the inference model, its weights, and a ``deploy.yaml`` that is true.
+    """Write the inference model, its weights, and its ``deploy.yaml``.
 
-    The files appear in ``save_dir`` when all of them are complete; an export that is there works
-    until then. Other files stay. The network itself is left as it was.
+    The files appear in ``save_dir`` when all of them are complete; an earlier export works until
+    then. Other files stay. The network itself does not change.
 
     Args:
         network: The trained network.
-        save_dir: Folder to write to; made if need be.
+        save_dir: Folder to write to; created if missing.
         transforms: The transforms of the images, as in the config's ``val_dataset``.
         output_op: ``argmax`` for labels, ``softmax`` for probabilities, ``none`` for logits.
         input_shape: (N, 3, H, W) of the graph's input; None (of all, or of one) leaves it open.
@@ -67,7 +67,7 @@ def export_model(
         raise ExportError(f"unknown output_op {output_op!r}; choose one of {OUTPUT_OPS}")
     shape = [None, 3, None, None] if input_shape is None else list(input_shape)
     if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != 3:
-        raise ExportError(f"input_shape is N 3 H W, each at least 1, got {shape}")
+        raise ExportError(f"input_shape must be N 3 H W, each at least 1, got {shape}")
     if len(classes) > MOST_CLASSES:
         raise ExportError(
             f"{len(classes)} classes; label images are 8-bit and hold up to {MOST_CLASSES}"
@@ -121,7 +121,7 @@ def export_model(
     finally:
         for layer, training, forward in before:
             layer.training = training
-            # Paddle 2.6 and 3.0 leave there what they traced, which 3.0 cannot run eagerly.
+            # Paddle 2.6 and 3.0 leave the traced functions there, which 3.0 cannot run eagerly.
             vars(layer).pop("forward", None)
             if forward is not None:
                 vars(layer)["forward"] = forward

@@ -1,1 +1,1 @@
-"""Segmenting images: finding them, and naming what is written for them."""
+"""Segmenting images and videos with an exported model."""

@@ -1,4 +1,4 @@
-"""The images that ``--image_path`` names, and checks of where their results go."""
+"""The images that ``--image_path`` names, and checks of their result paths."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InputImage(NamedTuple):
 
     Attributes:
         path: Where it is.
-        name: What its results are called: its path below the folder of the search or of the list,
+        name: Name of its results: its path below the folder of the search or of the list,
             with the suffix. It holds neither a root nor ``..``.
     """
 
@@ -28,7 +28,7 @@ class InputImage(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A file that is going to be written, and for which image (or other thing)."""
+    """A file to be written, and its image (or other source)."""
 
     path: str
     source: str
@@ -66,7 +66,7 @@ def find_images(image_path: str) -> list[InputImage]:
 
 
 def folder_of(image_path: str) -> str:
-    """Return the folder of the images of ``--image_path``: itself, or where the file lies."""
+    """Return the folder of the images of ``--image_path``: itself, or the folder of the file."""
     return image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
 
 
@@ -75,10 +75,10 @@ def check_results(images: Iterable[str], results: Iterable[Result]) -> None:
 
     Args:
         images: Paths of all images.
-        results: All files that are going to be written.
+        results: All files that will be written.
 
     Raises:
-        DataError: If one does; nothing should be written then.
+        DataError: If one does; the caller must then write nothing.
     """
     inputs = {_identity(path): path for path in images}
     sources: dict[str, str] = {}
@@ -98,7 +98,7 @@ def check_results(images: Iterable[str], results: Iterable[Result]) -> None:
 
 
 def check_utf8(*paths: str) -> None:
-    """Refuse paths that OpenCV cannot take: it ends the process where one is not UTF-8.
+    """Refuse paths that are not UTF-8, at which OpenCV ends the process.
 
     Raises:
         DataError: If a path is not UTF-8.
@@ -131,7 +131,7 @@ def _read_list(path: str) -> list[str]:
         is_text = b"\0" not in file.read(_HEAD_BYTES)
     images = []
     if is_text:
-        # Names that are not UTF-8 are kept as Python keeps those of a folder.
+        # Names that are not UTF-8 are decoded as Python decodes those of a folder.
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -165,7 +165,7 @@ def _resolved(path: str) -> str:
 
 
 def _identity(path: str) -> tuple[int, int] | str:
-    """Return what two names of one file share, links and letter case aside."""
+    """Return a key that two names of one file share, whatever links and letter case."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

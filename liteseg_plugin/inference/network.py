@@ -13,7 +13,7 @@ from liteseg_plugin.errors import ExportError
 
 
 def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
-    """Return what labels a sample (``img`` and ``trans_info``) by a network of Paddle.
+    """Return a function that segments a sample (``img`` and ``trans_info``) with a Paddle network.
 
     Args:
         network: The trained network; put into evaluation.
@@ -45,17 +45,19 @@ def evaluation_scale(test_config: dict) -> float:
     """Return the one scale that evaluation runs the network at, from a config's ``test_config``.
 
     Raises:
-        ExportError: If it averages several scales or flips, which one graph does not.
+        ExportError: If it averages several scales or flips, which one graph cannot.
     """
     if test_config.get("is_slide"):
-        raise ExportError("test_config slides a window, which one graph does not; remove is_slide")
+        raise ExportError(
+            "test_config uses a sliding window, which one graph cannot; remove is_slide"
+        )
     if not test_config.get("aug_eval", False):
         return 1.0
     scales = test_config.get("scales", 1.0)
     scales = np.atleast_1d(scales).astype(float).tolist()
     if len(scales) > 1 or test_config.get("flip_horizontal") or test_config.get("flip_vertical"):
         raise ExportError(
-            f"test_config averages several inferences ({test_config}); an exported model makes "
+            f"test_config averages several inferences ({test_config}); an exported model runs "
             "one. Give a single scale and no flips, e.g. --opts test_config.scales=1.0"
         )
     return scales[0]

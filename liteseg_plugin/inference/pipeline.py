@@ -55,7 +55,7 @@ def segment_path(
     Takes and raises what :func:`find_images` and :func:`segment_files` do.
     """
     images = find_images(image_path)
-    # Folders below the one that was named are kept: two of them may hold files of one name.
+    # Subfolders are kept, because two of them may contain files with the same name.
     names = [os.path.splitext(image.name)[0] for image in images]
     results = segment_files(predictor, [image.path for image in images], names, save_dir)
     return list(progress_bar(results, total=len(images), unit="image"))
@@ -69,9 +69,9 @@ def segment_files(
     *,
     workers: int = 2,
 ) -> Iterator[Segmentation]:
-    """Segment image files and write what people look at.
+    """Segment image files; write label maps and overlays.
 
-    Reading the next images and writing the last ones goes on while the model runs.
+    The next images are read and the last ones written while the model runs.
 
     Args:
         predictor: An exported model.
@@ -86,7 +86,7 @@ def segment_files(
     Raises:
         DataError: If a result would overwrite an image or another result, before anything is
             written; if an image cannot be read, when those before it are written.
-        OSError: If a result cannot be written; no file of it is there incomplete.
+        OSError: If a result cannot be written; no incomplete file remains.
     """
     results = [
         Segmentation(
@@ -112,7 +112,7 @@ def segment_files(
 def write_label_map(
     path: str | os.PathLike, label: np.ndarray, classes: Sequence[ClassInfo]
 ) -> None:
-    """Write class indices (H, W) as a PNG with a palette; the file is complete, or not there."""
+    """Write class indices (H, W) as a PNG with a palette; the file is complete or absent."""
     encoded = BytesIO()
     indexed_image(label, classes).save(encoded, format="PNG")
     atomic_write(path, encoded.getvalue(), durable=False)

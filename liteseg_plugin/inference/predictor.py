@@ -26,8 +26,8 @@ class Predictor:
     own.
 
     Args:
-        path: The exported folder, or the ``deploy.yaml`` in it; or what was read of it, whose files
-            are not checked again.
+        path: The exported folder, or the ``deploy.yaml`` in it; or an export that was read
+            before, whose files are not checked again.
         runtime: One of ``runtimes.catalog.RUNTIMES``.
         device: ``cpu``, or ``gpu`` where the runtime has one.
         threads: CPU threads; by default as many as this process may use.
@@ -40,7 +40,7 @@ class Predictor:
 
     Raises:
         ValueError: If the runtime or the precision is unknown.
-        ExportError: If the folder holds no complete export, or the runtime is not installed or
+        ExportError: If the folder has no complete export, or the runtime is not installed or
             cannot load it.
 
     Example:
@@ -82,7 +82,7 @@ class Predictor:
             Class indices, (H, W) of int32.
 
         Raises:
-            DataError: If the array is no such image, or of a size that the export does not take.
+            DataError: If the array is not such an image, or has a size that the export rejects.
         """
         return self.timed(image)[0]
 
@@ -95,7 +95,7 @@ class Predictor:
         return result
 
     def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Segment images of any sizes; those that the network sees in one size run together.
+        """Segment images of any size; those with the same network input size run together.
 
         Args:
             images: Each (H, W, 3) of uint8, BGR.
@@ -104,7 +104,7 @@ class Predictor:
             For each its class indices, (H, W) of int32.
 
         Raises:
-            DataError: If an array is no such image, or of a size that the export does not take.
+            DataError: If an array is not such an image, or has a size that the export rejects.
         """
         return [label for label, _ in self._segment(images)]
 
@@ -119,7 +119,7 @@ class Predictor:
             together = self._engine.input_shape[0] or len(numbers)
             for start in range(0, len(numbers), together):
                 part = numbers[start : start + together]
-                # A fixed number of images is filled up with the last of them.
+                # A batch of fixed size is filled with copies of the last image.
                 filled = part + part[-1:] * (together - len(part))
                 output, ms = self._run_timed(np.concatenate([preprocessed[n] for n in filled]))
                 for place, number in enumerate(part):
@@ -129,14 +129,14 @@ class Predictor:
         return [results[number] for number in range(len(images))]
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """Return the batch of one, (1, 3, h, w) of float32, that the network sees of an image.
+        """Return the network's input for an image: a batch of one, (1, 3, h, w) of float32.
 
         Raises:
-            DataError: If the array is no image.
+            DataError: If the array is not an image.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
-                f"an image is (H, W, 3) of uint8 in BGR, got {image.shape} of {image.dtype}"
+                f"an image must be (H, W, 3) of uint8 in BGR, got {image.shape} of {image.dtype}"
             )
         data = self.exported.transforms({"img": image.astype("float32")})
         return np.ascontiguousarray(data["img"][np.newaxis])
@@ -161,7 +161,7 @@ class Predictor:
         return output, milliseconds
 
     def _require_output(self, output: np.ndarray) -> None:
-        """Refuse an output that is not what ``deploy.yaml`` says of the graph."""
+        """Refuse an output that contradicts ``deploy.yaml``."""
         exported = self.exported
         if exported.output_op == "argmax":
             wanted = "labels (N, H, W) of integers"
@@ -192,7 +192,7 @@ class Predictor:
         if any(wanted not in (None, n) for wanted, n in zip(shape, batch.shape)):
             raise DataError(
                 f"the export takes {written_shape(shape)}, not "
-                f"{written_shape(batch.shape)} (N x C x H x W); export with no "
+                f"{written_shape(batch.shape)} (N x C x H x W); export without "
                 "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
             )
 

@@ -72,8 +72,8 @@ class Frames:
         source: As given.
         live: Whether it is a camera.
         name: What its results are called.
-        fps: Frames a second that it states, or a usual number.
-        stated: How many frames it says it has, or None.
+        fps: Frames per second that it states, or a common default.
+        stated: Number of frames that it states, or None.
 
     Raises:
         DataError: If it cannot be opened.
@@ -86,14 +86,14 @@ class Frames:
         if self.live:
             number = source[len(CAMERA) :]
             if not number.isdecimal():
-                raise DataError(f"{source!r} names no camera; the first is {CAMERA}0")
+                raise DataError(f"{source!r} is not a camera; the first is {CAMERA}0")
             self._capture = cv2.VideoCapture(int(number))
-            problem = f"cannot open camera {number}: it is not there, or in use, or not permitted"
+            problem = f"cannot open camera {number}: it is missing, in use, or not permitted"
         else:
             if not os.path.isfile(source):
                 raise DataError(f"video not found: {source}")
             self._capture = cv2.VideoCapture(source)
-            problem = f"cannot read video {source}: it is no video, or is cut short"
+            problem = f"cannot read video {source}: it is not a video, or is truncated"
         if not self._capture.isOpened():
             raise DataError(problem)
         fps = self._capture.get(cv2.CAP_PROP_FPS)
@@ -107,7 +107,7 @@ class Frames:
         """Return the next frame, (H, W, 3) of uint8 in BGR, or None after the last.
 
         Raises:
-            DataError: If there is none, if the size changes on the way, if the file ends before
+            DataError: If there is no frame, if the size changes, if the file ends before
                 the time that it states, or if the camera stops.
         """
         whole, frame = self._capture.read()
@@ -116,7 +116,7 @@ class Frames:
             return None
         if self._shape not in (None, frame.shape):
             raise DataError(
-                f"{self.source}: frame {self._read} is of another size than those before it"
+                f"{self.source}: frame {self._read} has another size than those before it"
             )
         self._shape = frame.shape
         self._read += 1
@@ -126,19 +126,19 @@ class Frames:
         return frame
 
     def close(self) -> None:
-        """Let go of the file or the camera."""
+        """Release the file or the camera."""
         self._capture.release()
 
     def _check_end(self) -> None:
         if self.live:
             raise DataError(f"{self.source} gave no more frames after {self._read}")
         if not self._read:
-            raise DataError(f"cannot read video {self.source}: it holds no frame")
+            raise DataError(f"cannot read video {self.source}: it has no frame")
         seconds = (self.stated or 0) / self.fps
         # Counts are estimates in some containers, but not by half a second.
         if seconds - self._seconds > 0.5 + 0.02 * seconds:
             raise DataError(
-                f"video {self.source} is cut short: it ends at {self._seconds:.1f} s of "
+                f"video {self.source} is truncated: it ends at {self._seconds:.1f} s of "
                 f"{seconds:.1f} s; the {self._read} frames before are written"
             )
 
@@ -194,9 +194,9 @@ def segment_video(
     legend: bool = True,
     save_labels: bool = False,
 ) -> Generator[SegmentedFrame, None, None]:
-    """Segment the frames of a video or a camera, and write a video of what people look at.
+    """Segment the frames of a video or a camera, and write a video of overlays.
 
-    Reading the next frames and writing the last ones goes on while the model runs. Stopping early
+    The next frames are read and the last ones written while the model runs. Stopping early
     leaves a video of the frames so far.
 
     Args:
@@ -205,7 +205,7 @@ def segment_video(
         frames: Where they come from; closed at the end.
         save_dir: Where ``overlay/NAME.mp4`` goes, with the frame rate. The video of a camera
             keeps its pace: frames are repeated where the model is slower.
-        legend: Whether to list all classes below; many that have but numbers would fill it.
+        legend: Whether to list all classes below the picture.
         save_labels: Whether to write ``NAME/000000.png`` (class indices with a palette) too.
 
     Yields:
@@ -229,7 +229,7 @@ def watch(
 ) -> tuple[int, str | None]:
     """Go through what :func:`segment_video` yields, with a progress bar.
 
-    A camera has no end but Ctrl-C, which therefore is none of the program.
+    Ctrl-C ends a camera; it does not end the program.
 
     Args:
         results: What it yields.
@@ -256,7 +256,7 @@ def _show(picture: np.ndarray, title: str) -> bool:
 
 
 def require_display() -> None:
-    """Check that a window can be opened; without a display, OpenCV takes the process along.
+    """Check that a window can be opened; without a display, OpenCV ends the process.
 
     Raises:
         LitesegError: If there is no display.
@@ -264,7 +264,7 @@ def require_display() -> None:
     if sys.platform.startswith("linux") and not (
         os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     ):
-        raise LitesegError("--show needs a display; leave it out, the video is written in any case")
+        raise LitesegError("--show needs a display; without --show the video is written, too")
 
 
 class _OverlayVideo:
@@ -327,7 +327,7 @@ class _OverlayVideo:
 
 
 def _write_corner(picture: np.ndarray, text: str) -> None:
-    """Write a text in the upper left corner, readable on any ground."""
+    """Write a text in the upper left corner, readable on any background."""
     for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         place, font = (8, 18), cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(picture, text, place, font, 0.5, color, thickness, cv2.LINE_AA)

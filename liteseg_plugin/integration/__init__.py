@@ -1,1 +1,1 @@
-"""The hold on PaddleSeg: registry, repairs, and what replaces functions of others."""
+"""The connection to PaddleSeg: registration, repairs, and patches of other libraries."""

@@ -28,7 +28,7 @@ from liteseg_plugin.system.text import read_yaml
 def _paddle_breaks_zlib() -> bool:
     code = "import paddle, zlib; zlib.decompress(zlib.compress(bytes(10000)))"
     # -S: without site-packages' .pth files, one of which may import zlib first; so the path is
-    # handed over.
+    # passed on.
     code = f"import sys; sys.path[:] = {sys.path!r}; {code}"
     return subprocess.run([sys.executable, "-S", "-c", code], capture_output=True).returncode != 0
 
@@ -86,7 +86,7 @@ def _repair_deploy_yaml_at_exit() -> None:
 
 
 def repair_deploy_yaml(folder: Path) -> None:
-    """Let the ``deploy.yaml`` of an exported folder name the model file that is there."""
+    """Make the ``deploy.yaml`` of an exported folder name the existing model file."""
     path = folder / "deploy.yaml"
     if not path.is_file():
         return
@@ -145,9 +145,9 @@ ENTRIES = (
     Entry(
         "zlib-first",
         "nothing: zlib is imported first",
-        "Python crashes (segmentation fault) where zlib is loaded after Paddle",
+        "Python crashes (segmentation fault) if zlib is loaded after Paddle",
         "import zlib before Paddle, as importing this package does",
-        "stack facts: Paddle 2.6.2's wheel exports a zlib of its own",
+        "measured: Paddle 2.6.2's wheel exports its own zlib",
         _paddle_breaks_zlib,
         lambda: None,
         always=True,
@@ -155,7 +155,7 @@ ENTRIES = (
     Entry(
         "mkl-amd",
         "the environment variable MKL_DEBUG_CPU_TYPE, where it is not set",
-        "training on an AMD processor is about three times slower than it need be",
+        "training on an AMD processor is about three times slower than necessary",
         "MKL_DEBUG_CPU_TYPE names MKL's path for AVX2 or AVX-512, unless it is set already",
         "measured (docs/training.md); MKL's paths other than the slowest ask for Intel",
         _mkl_ignores_avx,
@@ -164,7 +164,7 @@ ENTRIES = (
     Entry(
         "deploy-yaml",
         "paddle.jit.save",
-        "PaddleSeg's deploy/python/infer.py finds no model: deploy.yaml names model.pdmodel",
+        "PaddleSeg's deploy/python/infer.py fails: deploy.yaml names model.pdmodel",
         "deploy.yaml names the file that Paddle wrote (model.json)",
         "PaddleSeg issues 3909, 3932, 3868",
         _export_names_missing_file,
@@ -178,7 +178,7 @@ ENTRIES = (
         "Paddle Inference refuses a model.json once memory optimisation is on, as PaddleSeg's "
         "deploy/python/infer.py has it",
         "the switches for Paddle 3's model format are set with it",
-        "stack facts: enable_memory_optim() without enable_new_ir(True) raises",
+        "measured: enable_memory_optim() without enable_new_ir(True) raises",
         _memory_optimisation_raises,
         _switch_to_new_format_for_memory_optimisation,
         always=True,

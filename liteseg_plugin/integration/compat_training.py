@@ -189,7 +189,7 @@ ENTRIES = (
         "calculate-area",
         "paddleseg.utils.metrics.calculate_area",
         "evaluation stops: ValueError, 0-D tensors cannot be concatenated (or it is slow)",
-        "pixels are counted by one bincount instead of one pass a class",
+        "pixels are counted by one bincount instead of one pass per class",
         "paddleseg 2.8.0 on Paddle 2.6 and 3",
         _area_raises_value_error,
         _count_area_in_one_pass,

@@ -240,7 +240,7 @@ def check_parameter_groups(groups: Sequence[Mapping] | None, model: paddle.nn.La
         part = group.get("name")
         if not part or not any(part in name for name in names):
             raise ConfigError(
-                f"optimizer.custom_cfg: no parameter's name has {part!r} in it; the parts of "
+                f"optimizer.custom_cfg: no parameter name contains {part!r}; the parts of "
                 f"{type(model).__name__} are {', '.join(dict(model.named_children()))}"
             )
 

@@ -1,4 +1,4 @@
-"""The plugin's hold on PaddleSeg: its components in the managers, and everything else."""
+"""Registration of the plugin's components in PaddleSeg's managers, and activation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 
 def register() -> None:
-    """Put the components into PaddleSeg's managers, in place of PaddleSeg's own of those names.
+    """Register the components in PaddleSeg's managers, instead of PaddleSeg's own.
 
-    Silent and idempotent. :func:`owners` tells whose the registered classes are.
+    Silent and idempotent. :func:`owners` returns the registered classes.
     """
     for manager, components in _components():
         for component in components:
@@ -18,7 +18,7 @@ def register() -> None:
 
 
 def owners() -> dict[str, str]:
-    """Tell for each name of the plugin's which class is registered under it now.
+    """Return which class is registered under each of the plugin's names.
 
     Returns:
         Names to ``module.class``, or to ``""`` where nothing is registered.
@@ -54,7 +54,7 @@ def repair(*, for_scripts: bool = False) -> None:
     Args:
         for_scripts: Whether to replace, too, what only PaddleSeg's unmodified scripts need.
     """
-    # First of all: with autoload enabled this import activates, through the hook, and the modules
+    # First: with autoload enabled this import activates, through the hook, and the modules
     # below must not be half imported then.
     import paddleseg  # noqa: F401
 

@@ -155,7 +155,7 @@ def _load_in_thread(original: Any, self: Any, *args: Any) -> None:
     try:
         original(self, *args)
     except Exception as error:
-        # Left to itself, the thread dies and the main thread waits for its batch for ever.
+        # Without this, the thread dies and the main thread waits for its batch forever.
         _raised_in_thread = explain(error)
         self._exit_thread_unexpectedly()
         if _raised_in_thread is None:
@@ -226,7 +226,7 @@ ENTRIES = (
     _for_scripts(
         "backbone-download",
         "Builder.build_component",
-        "evaluation, prediction and export need the network although full weights are given; the "
+        "evaluation, prediction and export need the internet although full weights are given; the "
         "cause of a failed component is hidden",
         "weights named by URL are skipped where --model_path or --resume_model is given; the error "
         "names the component and the arguments that it takes",
@@ -242,7 +242,7 @@ ENTRIES = (
     _for_scripts(
         "sample-errors",
         "Dataset.__getitem__, Compose.__call__",
-        "errors do not name the image or label; labels out of range and JPEGs cut short are "
+        "errors do not name the image or label; labels out of range and JPEGs truncated are "
         "trained with",
         "images and labels are checked as they are read; the error names the file",
         _check_samples,
@@ -250,7 +250,7 @@ ENTRIES = (
     _for_scripts(
         "empty-data",
         "paddleseg.core.train, paddleseg.core.evaluate",
-        "training waits for ever where the images do not fill a batch; evaluation of an empty list "
+        "training waits forever where the images do not fill a batch; evaluation of an empty list "
         "fails obscurely",
         "both are errors before the first batch",
         _check_numbers_of_samples,
@@ -273,7 +273,7 @@ ENTRIES = (
     _for_scripts(
         "loader-thread",
         "DataLoader's _thread_loop (threads and worker processes)",
-        "a sample that cannot be read makes training wait for ever",
+        "a sample that cannot be read makes training wait forever",
         "the loop ends with the error of the sample",
         _end_with_the_thread,
     ),

@@ -17,8 +17,8 @@ PIXELS_PER_KEPT = 16
 class OhemCrossEntropyLoss(nn.Layer):
     """Cross entropy over the hardest pixels of a batch.
 
-    Kept are the pixels whose probability of the true class is below ``thresh``, and if those are
-    fewer than ``min_kept``, those below the probability of the ``min_kept``-th hardest pixel.
+    It keeps the pixels whose probability of the true class is below ``thresh``. If those are fewer
+    than ``min_kept``, it keeps those below the probability of the ``min_kept``-th hardest pixel.
     A batch with at most ``min_kept`` labelled pixels is kept whole, and 0 switches mining off:
     every labelled pixel counts. Loss and gradient are those
     of PaddleSeg's class of this name, which sorts all pixels and expands the labels to one-hot;
@@ -28,8 +28,8 @@ class OhemCrossEntropyLoss(nn.Layer):
     Args:
         thresh: Probability of the true class from which on a pixel is easy, from 0 to 1.
         min_kept: Number of pixels of a batch to keep at least; by default that of the released
-            recipes, a sixteenth of the pixels of the batch at hand.
-        ignore_index: Label of pixels that do not count.
+            recipes, a sixteenth of the pixels of the batch.
+        ignore_index: Label of ignored pixels.
         weight: Factor of each class, or None for 1.
 
     Raises:
@@ -55,9 +55,9 @@ class OhemCrossEntropyLoss(nn.Layer):
     ) -> None:
         super().__init__()
         if not 0 <= thresh <= 1:
-            raise ValueError(f"thresh is a probability from 0 to 1, got {thresh}")
+            raise ValueError(f"thresh must be a probability from 0 to 1, got {thresh}")
         if min_kept is not None and min_kept < 0:
-            raise ValueError(f"min_kept is a number of pixels from 0 up, got {min_kept}")
+            raise ValueError(f"min_kept must be a number of pixels of at least 0, got {min_kept}")
         self.thresh = thresh
         self.min_kept = min_kept
         self.ignore_index = ignore_index
@@ -101,7 +101,7 @@ class OhemCrossEntropyLoss(nn.Layer):
 
     @paddle.no_grad()
     def _kept(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        """Say which pixels count: (N, 1, H, W) of bool. Nothing here waits for a GPU."""
+        """Return which pixels count: (N, 1, H, W) of bool. Nothing here waits for a GPU."""
         labelled = label != self.ignore_index
         pixels, min_kept = label.size, self._at_least(label)
         if min_kept == 0 or min_kept >= pixels:
@@ -113,7 +113,7 @@ class OhemCrossEntropyLoss(nn.Layer):
         # Ignored pixels rank behind every labelled one.
         rank = paddle.where(labelled, probability, paddle.full_like(probability, 2.0)).flatten()
         threshold = _kth_smallest(rank, min_kept).clip(min=self.thresh)
-        # Not `<`: a probability that is no number is hard, and makes the loss one that is none.
+        # Not `<`: a NaN probability counts as hard, and makes the loss NaN.
         hard = paddle.logical_not(probability >= threshold)
         few_labelled = labelled.astype("int64").sum() <= min_kept
         return paddle.logical_and(labelled, paddle.logical_or(few_labelled, hard))

@@ -3,11 +3,11 @@
 Paddle's kernels pass over the logits of a batch (160 MB for 4 crops of 1024x512 and 19 classes)
 some fifteen times, and take fresh memory for most of them. Here they are read once for the loss
 and once for the gradient, which is the only large thing that is allocated. Paddle's PyLayer, 2.6
-to 3.3, crashes where one graph is gone through twice (``backward(retain_graph=True)``).
+to 3.3, crashes if one graph is used twice (``backward(retain_graph=True)``).
 
 Softmax is computed in the order of Paddle's kernel, with its exponential function and its lower
-bound, so that the bits are the same where an image has a multiple of 16 pixels. Training makes of
-one last bit another network within tens of steps; so it makes PaddleSeg's.
+bound, so that the bits are the same where an image has a multiple of 16 pixels. A difference
+of one bit becomes another network within tens of steps.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Mining(NamedTuple):
     Attributes:
         thresh: Probability of the true class from which on a pixel is easy.
         min_kept: Number of pixels to keep at least; 0 keeps all.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
         weight: Factor of each class (C,), or None.
         eps: Added to the share of pixels that were kept.
     """
@@ -77,7 +77,7 @@ class _OhemCrossEntropy(PyLayer):
     def forward(
         ctx: Any, logit: paddle.Tensor, true_class: np.ndarray, labelled: np.ndarray, mining: Mining
     ) -> paddle.Tensor:
-        with np.errstate(all="ignore"):  # infinite logits make a loss that is no number
+        with np.errstate(all="ignore"):  # infinite logits make the loss NaN
             softmax, probability, loss = _cross_entropy(_planes(logit), true_class)
             kept = _hardest(probability, labelled, mining)
             factor = kept.astype(loss.dtype)
@@ -137,12 +137,12 @@ def _cross_entropy(
 
 
 def _exp(values: np.ndarray) -> np.ndarray:
-    """Return what Paddle takes for exp(values); those are contiguous."""
+    """Return Paddle's approximation of exp(values), which must be contiguous."""
     return _array(paddle.exp(paddle.Tensor(value=values, place=paddle.CPUPlace(), zero_copy=True)))
 
 
 def _hardest(probability: np.ndarray, labelled: np.ndarray, mining: Mining) -> np.ndarray:
-    """Say which pixels count; see :class:`liteseg_plugin.losses.OhemCrossEntropyLoss`."""
+    """Return which pixels count; see :class:`liteseg_plugin.losses.OhemCrossEntropyLoss`."""
     if not 0 < mining.min_kept < np.count_nonzero(labelled):
         return labelled
     # Ignored pixels rank behind every labelled one.
@@ -151,7 +151,7 @@ def _hardest(probability: np.ndarray, labelled: np.ndarray, mining: Mining) -> n
     if np.count_nonzero(probability < threshold) < mining.min_kept:
         nth = mining.min_kept - 1
         threshold = max(threshold, np.partition(probability, nth, axis=None)[nth])
-    # Not `<`: a probability that is no number is hard, and makes the loss one that is none.
+    # Not `<`: a NaN probability counts as hard, and makes the loss NaN.
     return labelled & ~(probability >= threshold)
 
 
@@ -167,7 +167,7 @@ def _gradient(
             np.multiply(_exp(shifted), softmax.inverse[i, part], out=out)
             out *= weights
             out[true_class[i, part], np.arange(out.shape[1])] -= weights
-            # Where nothing counts, 0 times what is no number is no number.
+            # If no pixel counts, 0 * NaN is NaN.
             broken = ~np.isfinite(softmax.inverse[i, part]) & (weights == 0)
             if broken.any():
                 out[:, broken] = 0
@@ -175,7 +175,7 @@ def _gradient(
 
 
 def _pieces(logit: np.ndarray):
-    """Cut (N, C, pixels): give image, slice of pixels, and their logits."""
+    """Yield image, slice of pixels, and their logits, in pieces of (N, C, pixels)."""
     n, classes, pixels = logit.shape
     # Whole vectors: Paddle's exponential function rounds what is left over otherwise.
     width = max(1, _PIECE // classes // 16) * 16

@@ -1,1 +1,1 @@
-"""Numbers that say how good label maps are."""
+"""Metrics of label maps."""

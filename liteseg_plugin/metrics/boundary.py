@@ -1,7 +1,7 @@
 """The boundary F-score.
 
-All classes are dilated at once, one bit a class. One ``cv2.distanceTransform`` a class gives the
-same numbers in 25 times the time at 480x360 and 11 classes, 3 times at 2048x1024 and 19 classes.
+All classes are dilated at once, one bit per class. One ``cv2.distanceTransform`` per class takes
+25 times as long at 480x360 and 11 classes, 3 times at 2048x1024 and 19 classes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def boundary_f1(
 ) -> np.ndarray:
     """Return the boundary F-score of each class in one image.
 
-    A pixel lies on the boundary of its class if one of its four neighbours is of another; pixels
+    A pixel is on the boundary of its class if one of its four neighbours is of another; pixels
     of ``ignore_index`` count neither as pixels nor as neighbours, nor does the image's edge.
     Precision is the share of the predicted boundary that lies within ``BOUNDARY_TOLERANCE`` (of
     the image's diagonal, in Euclidean distance) of the true boundary of that class, recall the
@@ -34,7 +34,7 @@ def boundary_f1(
         pred: Predicted classes, (H, W).
         label: True classes, (H, W).
         num_classes: Number of classes C.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
 
     Returns:
         (C,), 0 where only one of both has a boundary of the class, NaN where neither has.
@@ -74,7 +74,7 @@ def _share_near(
 ) -> np.ndarray:
     """Return the share of points, by class, that have another of their class near, (C,)."""
     found, lengths = np.zeros((2, num_classes))
-    # One bit a class, so that all are dilated at once.
+    # One bit per class, so that all are dilated at once.
     integer = np.min_scalar_type((1 << min(num_classes, 32)) - 1).type
     for first in range(0, num_classes, 32):
         places, bits = _of_classes(others, first, num_classes, integer)

@@ -19,7 +19,7 @@ def confusion_matrix(
         label: True classes, of the same shape. Pixels of ``ignore_index`` do not count; other
             labels outside 0..num_classes-1 count in the last row.
         num_classes: Number of classes C.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
 
     Returns:
         (C + 1, C + 1) of int64: entry (i, j) counts the pixels of class i predicted as j.
@@ -79,7 +79,7 @@ def calculate_area(
         pred: Predicted classes, (N, 1, H, W) or (N, H, W).
         label: True classes, likewise.
         num_classes: Number of classes C.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
 
     Returns:
         Pixels in the intersection of prediction and truth, pixels predicted, and pixels labelled;

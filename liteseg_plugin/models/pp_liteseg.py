@@ -1,6 +1,6 @@
 """PP-LiteSeg, a real-time semantic segmentation network: arXiv 2204.02681.
 
-The way of one image: the encoder (STDC) gives features at strides 2 to 32; the context module
+The path of an image: the encoder (STDC) gives features at strides 2 to 32; the context module
 pools the deepest; the Flexible and Lightweight Decoder (FLD) fuses upwards, one fusion block for
 each chosen stride; a head on the finest fused feature gives the logits. In training every fused
 feature has a head, and each head a loss.
@@ -46,7 +46,7 @@ class PPLiteSeg(nn.Layer):
     Raises:
         ValueError: If the backbone has no ``feat_channels``, if indices or numbers of channels do
             not fit each other, if no class is registered under a name (the message lists those
-            that are close), if there is no part of a name in ``frozen``, or if ``backbone_init``
+            that are close), if ``frozen`` names a missing part, or if ``backbone_init``
             is unknown or would overwrite pretrained weights.
 
     Example:
@@ -103,7 +103,7 @@ class PPLiteSeg(nn.Layer):
             utils.load_pretrained_model(self, pretrained)
 
     def train(self, mode: bool = True) -> PPLiteSeg:
-        """Switch to training, but for the frozen parts; to evaluation if ``mode`` is False."""
+        """Switch to training, except the frozen parts; to evaluation if ``mode`` is False."""
         if not mode:
             self.eval()
             return self
@@ -117,7 +117,7 @@ class PPLiteSeg(nn.Layer):
         return [part for name, part in self.named_sublayers() if name in self._frozen]
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Give the logits of a batch.
+        """Return the logits of a batch.
 
         Args:
             x: Normalised images, (N, 3, H, W).
@@ -130,7 +130,7 @@ class PPLiteSeg(nn.Layer):
         return [resize(logit, size_hw) for logit in self.coarse_logits(x)]
 
     def coarse_logits(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """Give the logits of :meth:`forward` before they are resized to the images.
+        """Return the logits of :meth:`forward` before they are resized to the images.
 
         Returns:
             Logits (N, num_classes, h, w), each at the size of its fused feature.
@@ -142,7 +142,7 @@ class PPLiteSeg(nn.Layer):
 
 
 class Decoder(nn.Layer):
-    """The Flexible and Lightweight Decoder: a context module, then one fusion block a level.
+    """The Flexible and Lightweight Decoder: a context module, then one fusion block per level.
 
     Args:
         encoder_channels: Channels of the encoder features, from fine to coarse.
@@ -192,7 +192,7 @@ class SegHead(nn.Layer):
         self.conv_out = nn.Conv2D(hidden_channels, num_classes, kernel_size=1, bias_attr=False)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Give the logits of ``x``, at its own size."""
+        """Return the logits of ``x``, at its own size."""
         return self.conv_out(self.conv(x))
 
 
@@ -217,7 +217,7 @@ def _encoder_channels(backbone: nn.Layer, indices: Sequence[int]) -> list[int]:
 
 def _initialise(backbone: nn.Layer, method: str) -> None:
     if method != "kaiming":
-        raise ValueError(f"unknown backbone_init {method!r}; choose kaiming, or leave it out")
+        raise ValueError(f"unknown backbone_init {method!r}; choose kaiming, or remove it")
     if getattr(backbone, "pretrained", None) is not None:
         raise ValueError(
             f"backbone_init would overwrite the pretrained weights {backbone.pretrained}; give one "
@@ -263,5 +263,5 @@ def _registered(argument: str, name: Any, base: str) -> type[nn.Layer]:
     others = [key for key in difflib.get_close_matches(str(name), known) if key not in own]
     raise ValueError(
         f"unknown {argument} {name!r}; choose one of {sorted(own) + others}, or register a class "
-        "of your own with @manager.MODELS.add_component"
+        "with @manager.MODELS.add_component"
     )

@@ -1,10 +1,10 @@
-"""Resizing, pooling and reductions that mean the same in training and in every exported graph.
+"""Resizing, pooling and reductions with the same result in training and in every exported graph.
 
 Eager mode calls Paddle's kernels. A traced graph gets the same linear maps as matrix products
 instead: bilinear resizing is ``A_h X A_w^T`` and adaptive average pooling ``P_h X P_w^T``, with
 matrices computed from the shapes inside the graph. So one exported graph is exact at every size,
 and it holds neither ``bilinear_interp`` (which Paddle 3.3's oneDNN cannot run, Paddle issue 77340)
-nor an adaptive pooling to a grid (which ONNX has not, so that converters replace it by a wrong one,
+nor an adaptive pooling to a grid (which ONNX lacks, so that converters replace it by a wrong one,
 Paddle2ONNX issues 1076 and 1077). Products suit features, which are small; :func:`sample` resizes
 images.
 """
@@ -75,9 +75,9 @@ def bilinear_matrices(
 
 
 def sample(x: paddle.Tensor, size_hw: tuple[Extent, Extent]) -> paddle.Tensor:
-    """Resize images (N, C, H, W) as :func:`resize` does, in a traced graph: two pixels an axis.
+    """Resize images (N, C, H, W) as :func:`resize` does, in a traced graph: two pixels per axis.
 
-    Where H and W are long, that costs less than a product with a matrix of mostly zeros.
+    If H and W are large, that costs less than a product with a mostly zero matrix.
     """
     (source_height, source_width), (height, width) = spatial_size(x), size_hw
     first, second, share = _neighbours(source_height, height)

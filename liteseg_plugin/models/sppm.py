@@ -1,4 +1,4 @@
-"""Context modules: what the decoder starts from. Section 3.3 of arXiv 2204.02681."""
+"""Context modules: the start of the decoder. Section 3.3 of arXiv 2204.02681."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SPPM(nn.Layer):
     ) -> None:
         super().__init__()
         if not bin_sizes or min(bin_sizes) < 1:
-            raise ValueError(f"cm_bin_sizes must be numbers from 1 up, got {list(bin_sizes)}")
+            raise ValueError(f"cm_bin_sizes must be numbers of at least 1, got {list(bin_sizes)}")
         # Released checkpoints name the convolution of level i `stages.i.1`: 0 is the pooling.
         self.stages = nn.LayerList(
             nn.Sequential(

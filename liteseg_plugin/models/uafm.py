@@ -45,7 +45,7 @@ class Attention(NamedTuple):
 class UAFM(nn.Layer):
     """Fuse two features by plain addition; subclasses say how else.
 
-    A fusion block of one's own needs this constructor and :meth:`forward`, and a registration in
+    Your own fusion block needs this constructor and :meth:`forward`, and a registration in
     PaddleSeg's ``manager.MODELS``; a config then names it as ``arm_type``.
 
     Args:

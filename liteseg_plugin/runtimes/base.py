@@ -1,4 +1,4 @@
-"""What every engine that runs an exported model is, and what they share."""
+"""The base class of runtimes, and what they share."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Runtime(ABC):
     """An engine that holds one model.
 
     :meth:`run` may be called from several threads, which take turns. An engine does not survive a
-    fork: its threads stay behind in the parent process.
+    fork, because its threads stay in the parent process.
 
     Attributes:
         precisions: What it computes in, by device.
-        input_shape: (N, 3, H, W) that the model takes, with None for what may be any.
+        input_shape: (N, 3, H, W) that the model takes, with None for any size.
     """
 
     precisions: ClassVar[dict[str, tuple[str, ...]]]
@@ -65,11 +65,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def feed(self, batch: np.ndarray) -> None:
-        """Give the engine images (N, 3, H, W)."""
+        """Pass images (N, 3, H, W) to the engine."""
 
     @abstractmethod
     def compute(self) -> None:
-        """Run the model on what was fed, and wait until it is done."""
+        """Run the model on the input, and wait for the result."""
 
     @abstractmethod
     def fetch(self) -> np.ndarray:
@@ -113,7 +113,7 @@ class PaddleRuntime(Runtime):
 
 
 def feed_paddle(engine: inference.Predictor, batch: np.ndarray) -> None:
-    """Give an engine of Paddle Inference images (N, 3, H, W)."""
+    """Pass images (N, 3, H, W) to an engine of Paddle Inference."""
     handle = engine.get_input_handle(engine.get_input_names()[0])
     handle.reshape(batch.shape)
     handle.copy_from_cpu(batch)
@@ -170,19 +170,19 @@ def onnx_file(files: ModelFiles, precision: str) -> Path:
     """
     folder = files.model.parent
     if files.onnx is None:
-        raise ExportError(f"{folder} holds no ONNX file; export with --format onnx")
+        raise ExportError(f"{folder} has no ONNX file; export with --format onnx")
     if precision != "int8":
         return files.onnx
     if files.onnx_int8 is None:
-        raise ExportError(f"{folder} holds no INT8 model; make it with liteseg quantize {folder}")
+        raise ExportError(f"{folder} has no INT8 model; create it with liteseg quantize {folder}")
     return files.onnx_int8
 
 
 def missing(package: str, extra: str) -> ExportError:
-    """Say which extra installs a package."""
+    """Return an error that names the extra of a package."""
     return ExportError(f"{package} is not installed: pip install 'liteseg_plugin[{extra}]'")
 
 
 def written_shape(shape: Sequence[int | None]) -> str:
-    """Write an input shape, with ? for what may be any."""
+    """Write an input shape, with ? for any size."""
     return "x".join("?" if n is None else str(n) for n in shape)

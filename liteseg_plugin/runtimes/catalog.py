@@ -26,12 +26,12 @@ RUNTIMES: dict[str, type[Runtime]] = {
 }
 """The engines by the names that ``--runtime`` takes, which are those of their modules.
 
-``paddle_tensorrt`` is no module's: it runs only where it is asked for.
+``paddle_tensorrt`` is not a module: it runs only if it is named.
 """
 
 
 def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
-    """Return the names of the runtimes that are installed and compute so on a device."""
+    """Return the installed runtimes with this precision on a device."""
     return [
         name
         for name, runtime in RUNTIMES.items()
@@ -51,7 +51,7 @@ def create(
     """Load a model into an engine.
 
     Raises:
-        ValueError: If there is no engine, or no precision, of that name.
+        ValueError: If the engine or the precision is unknown.
         ExportError: If it is not installed, cannot load the model, or does not compute in that
             precision on that device.
     """

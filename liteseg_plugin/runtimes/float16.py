@@ -25,7 +25,7 @@ def half_precision(path: str | os.PathLike) -> onnx.ModelProto:
         The model, with the file's inputs and outputs (float32 images, int32 labels).
 
     Raises:
-        ExportError: If the extra `onnx` is missing, or the file is no ONNX model.
+        ExportError: If the extra `onnx` is missing, or the file is not an ONNX model.
     """
     try:
         import onnx
@@ -37,7 +37,7 @@ def half_precision(path: str | os.PathLike) -> onnx.ModelProto:
     try:
         model = onnx.load(str(path))
     except Exception as error:
-        raise ExportError(f"{path} is no ONNX file: {error}") from error
+        raise ExportError(f"{path} is not an ONNX file: {error}") from error
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{number}"  # the converter is told names
     exact = _independent_of_values(model.graph)
@@ -45,7 +45,7 @@ def half_precision(path: str | os.PathLike) -> onnx.ModelProto:
         model, keep_io_types=True, node_block_list=[node.name for node in exact]
     )
     _join_exact_nodes(model.graph)
-    # The converter puts its casts last, and some are now without a reader.
+    # The converter appends its casts, and some now have no reader.
     graph = surgeon.import_onnx(model).cleanup().toposort()
     return surgeon.export_onnx(graph)
 
@@ -64,12 +64,12 @@ def graphsurgeon() -> ModuleType:
 
 
 def _independent_of_values(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
-    """Return the nodes that depend on no input, or on no more than its shape."""
+    """Return the nodes that depend on no input, or only on its shape."""
     dependent = {tensor.name for tensor in graph.input}
     independent = []
     for node in graph.node:  # in topological order, as ONNX demands
         if node.op_type == "Shape":
-            continue  # integers, whatever it is asked of
+            continue  # integers, for any input
         if dependent.intersection(node.input):
             dependent.update(node.output)
         else:

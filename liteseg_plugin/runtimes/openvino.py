@@ -34,7 +34,7 @@ class OpenVino(Runtime):
             import openvino
         except ImportError:
             raise missing("openvino", "openvino") from None
-        # On CPUs with bf16 units OpenVINO would compute in bf16 without being asked.
+        # On CPUs with bf16 units OpenVINO would compute in bf16 by default.
         hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
         if device == "cpu":
@@ -44,7 +44,7 @@ class OpenVino(Runtime):
         self._core, self._device, self._path = openvino.Core(), device.upper(), path
         if device == "cpu":
             cache = {"CPU_RUNTIME_CACHE_CAPACITY": self.CACHED_PRIMITIVES}
-            # The property is not listed among the supported ones: only setting it tells.
+            # The property is not listed as supported: only setting it shows whether it is.
             with contextlib.suppress(RuntimeError):
                 self._core.set_property(self._device, cache)
                 self._settings.update(cache)

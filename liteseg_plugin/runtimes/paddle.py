@@ -20,7 +20,7 @@ class PaddleInference(PaddleRuntime):
 
     precisions: ClassVar = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "fp16")}
     # Up to this many pixels the deepest feature is one cell high or wide. Paddle 3's oneDNN then
-    # reads memory that nobody wrote, and gives other numbers each time.
+    # reads uninitialised memory, and gives different numbers each time.
     ONE_CELL = 32
 
     def __init__(
@@ -36,7 +36,7 @@ class PaddleInference(PaddleRuntime):
         self._engine = self._with_onednn = self._create(onednn)
         self._without_onednn: inference.Predictor | None = None
         declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
-        # Of an open shape the engine says nothing.
+        # The engine does not report open shapes.
         self.input_shape = tuple(declared) if len(declared) == 4 else files.input_shape
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
@@ -76,5 +76,5 @@ class PaddleInference(PaddleRuntime):
         except Exception as error:
             raise ExportError(
                 f"Paddle {paddle.__version__} cannot load {model} with {params.name}; the files "
-                f"may be cut short, or of another Paddle: {last_line(error)}"
+                f"may be truncated, or from another Paddle: {last_line(error)}"
             ) from error

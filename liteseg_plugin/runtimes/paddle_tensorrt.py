@@ -1,6 +1,6 @@
 """Paddle Inference on a GPU, with TensorRT for the parts of the graph that it takes.
 
-Not run on a GPU by its authors. What it hands to Paddle is tested.
+Not run on a GPU by its authors. The calls to Paddle are tested.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from liteseg_plugin.exported import ModelFiles
 
 LOADED = 4
-"""Engines that are held on the GPU at a time."""
+"""Maximum number of engines on the GPU."""
 MIN_SUBGRAPH_SIZE = 3
 """Operators that a part must have to go to TensorRT, as in PaddleSeg."""
 
-# A process of its own: it switches Paddle to static graphs, and may end in a crash.
+# A separate process: it switches Paddle to static graphs, and may crash.
 _CONVERT = """
 import sys, zlib
 from paddle.tensorrt.export import Input, PrecisionMode, TensorRTConfig, convert
@@ -45,13 +45,13 @@ convert(model, config)
 class PaddleTensorRt(PaddleRuntime):
     """TensorRT subgraphs inside Paddle Inference, on an NVIDIA GPU.
 
-    Each shape of batch gets an engine of its own, whose range of shapes is that shape: open
-    extents need no bounds of the user's, and none is exceeded later.
+    Each batch shape gets its own engine, whose range of shapes is that shape: open extents need
+    no bounds from the user, and none can be exceeded.
 
     Args:
         files: The model; its Paddle model is read.
         device: ``gpu``.
-        threads: Of no use here.
+        threads: Unused.
         precision: ``fp32`` (in which TensorRT may use TF32) or ``fp16``.
 
     Raises:
@@ -69,7 +69,7 @@ class PaddleTensorRt(PaddleRuntime):
         if not any(inference.get_trt_compile_version()):
             raise ExportError(
                 f"Paddle {paddle.__version__} was compiled without TensorRT: install a wheel for "
-                "GPUs that has it, or take --runtime tensorrt, which reads the ONNX file"
+                "GPUs that has it, or use --runtime tensorrt, which reads the ONNX file"
             )
         self._files, self._precision = files, precision
         self._work = tempfile.TemporaryDirectory(prefix="liteseg_paddle_tensorrt_")
@@ -77,9 +77,9 @@ class PaddleTensorRt(PaddleRuntime):
         self.input_shape = files.input_shape
 
     def feed(self, batch: np.ndarray) -> None:
-        """Give the engine images (N, 3, H, W).
+        """Pass images (N, 3, H, W) to the engine.
 
-        The first batch of a shape waits, for minutes, until TensorRT has built an engine for it.
+        The first batch of a shape waits for minutes, until TensorRT has built its engine.
         """
         self._engine = self._engines.get(batch.shape, lambda: self._create(batch.shape))
         feed_paddle(self._engine, batch)
@@ -97,7 +97,7 @@ class PaddleTensorRt(PaddleRuntime):
             return inference.create_predictor(prepare(self._files, shape, self._precision, work))
         except Exception as error:
             raise ExportError(
-                f"Paddle {paddle.__version__} makes no TensorRT engine of {model} for {shape} in "
+                f"Paddle {paddle.__version__} built no TensorRT engine of {model} for {shape} in "
                 f"{self._precision}: {last_line(error)}"
             ) from error
 

@@ -1,7 +1,7 @@
-"""TensorRT 8.5 to 11, through polygraphy: an engine for each shape of batch, built once and kept.
+"""TensorRT 8.5 to 11, through polygraphy: an engine for each batch shape, built once and cached.
 
-Not run on a GPU by its authors. What it hands to TensorRT, and what it does with what comes back,
-is tested.
+Not run on a GPU by its authors. The calls to TensorRT and the handling of their results are
+tested.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from liteseg_plugin.exported import ModelFiles
 
 LOADED = 4
-"""Engines that are held on the GPU at a time."""
+"""Maximum number of engines on the GPU."""
 
 
 class TensorRt(Runtime):
@@ -40,7 +40,7 @@ class TensorRt(Runtime):
     Args:
         files: The model; it needs its ONNX file, and for ``int8`` its quantised one.
         device: ``gpu``.
-        threads: Of no use here.
+        threads: Unused.
         precision: ``fp32``, ``fp16`` or ``int8``.
 
     Raises:
@@ -60,9 +60,9 @@ class TensorRt(Runtime):
         self.input_shape = files.input_shape
 
     def feed(self, batch: np.ndarray) -> None:
-        """Give the engine images (N, 3, H, W).
+        """Pass images (N, 3, H, W) to the engine.
 
-        The first batch of a shape waits, for minutes, until TensorRT has built an engine for it.
+        The first batch of a shape waits for minutes, until TensorRT has built its engine.
         """
         self._runner = self._runners.get(batch.shape, lambda: self._activated(batch.shape))
         self._batch = batch
@@ -90,7 +90,7 @@ class TensorRt(Runtime):
             except Exception as error:
                 version = self._library.versions["tensorrt"]
                 raise ExportError(
-                    f"TensorRT {version} makes no engine of {self._path} for {shape} in "
+                    f"TensorRT {version} built no engine of {self._path} for {shape} in "
                     f"{self._precision}: {errors[-1] if errors else error}"
                 ) from error
         return runner
@@ -111,7 +111,7 @@ class TensorRt(Runtime):
             try:
                 return self._library.engine_from_bytes(engine)
             except self._library.PolygraphyException:
-                pass  # of no use to this TensorRT: build another
+                pass  # not usable by this TensorRT: build another
         engine = self._build(shape)
         cache.store(engine)
         return self._library.engine_from_bytes(engine)
@@ -132,10 +132,10 @@ class TensorRt(Runtime):
 
 
 class EngineCache:
-    """Where a built engine is kept, under a name made of all that it depends on.
+    """The cache of a built engine, under a name made of all that it depends on.
 
     The folder is ``LITESEG_CACHE``, by default ``liteseg`` in the user's own cache. It is not the
-    export's: an engine can hold code, and exports are handed around.
+    export's: an engine can contain code, and exports are shared.
 
     Args:
         facts: What the engine depends on.
@@ -150,7 +150,7 @@ class EngineCache:
         self.path = cache_folder() / f"{key}.engine"
 
     def load(self) -> bytes | None:
-        """Return the engine, or None where there is no complete one."""
+        """Return the engine, or None if there is no complete one."""
         try:
             engine = self.path.read_bytes()
             record = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -159,7 +159,7 @@ class EngineCache:
         return engine if record == self._record(engine) else None
 
     def store(self, engine: bytes) -> None:
-        """Keep an engine; one that cannot be kept is built again the next time."""
+        """Cache an engine; if that fails, it is built again the next time."""
         from paddleseg.utils import logger
 
         record = json.dumps(self._record(engine), indent=2).encode()
@@ -168,7 +168,7 @@ class EngineCache:
             atomic_write(self.path.with_suffix(".json"), record)
         except OSError as error:
             logger.warning(
-                f"the TensorRT engine is not kept: {error}; LITESEG_CACHE names a folder"
+                f"the TensorRT engine is not cached: {error}; LITESEG_CACHE sets the folder"
             )
 
     def _record(self, engine: bytes) -> dict[str, Any]:
@@ -176,7 +176,7 @@ class EngineCache:
 
 
 def _library() -> SimpleNamespace:
-    """Import what is used of polygraphy, and the versions that an engine depends on."""
+    """Import polygraphy, and the versions that an engine depends on."""
     way_out = "pip install 'liteseg_plugin[tensorrt]'"
     try:
         import onnx_graphsurgeon

@@ -51,7 +51,7 @@ def fix_and_fold(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProt
     declared = [d.dim_value for d in extents]
     if len(declared) != len(shape) or any(d not in (0, n) for d, n in zip(declared, shape)):
         raise ExportError(
-            f"the model was exported for {declared} (0: any), which {tuple(shape)} does not fit"
+            f"the model was exported for {declared} (0: any), which does not fit {tuple(shape)}"
         )
     for extent, n in zip(extents, shape):
         extent.dim_value = n

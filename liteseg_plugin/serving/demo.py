@@ -30,10 +30,10 @@ class Model:
 
     Attributes:
         exported: What was exported.
-        engines: Names of what can be asked for, such as ``openvino`` or ``openvino int8``.
+        engines: Names of the available engines, such as ``openvino`` or ``openvino int8``.
 
     Raises:
-        ExportError: If the folder holds no complete export.
+        ExportError: If the folder has no complete export.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Model:
             The overlay (H, W, 3) of uint8 in RGB, and HTML: time, legend and shares of the classes.
 
         Raises:
-            DataError: If the file is no picture, or one that the page or the export does not take.
+            DataError: If the file is not a picture, or one that the page or the export rejects.
             ExportError: If the runtime cannot load the model.
         """
         with self._lock:  # memory for one picture

@@ -10,7 +10,7 @@ from pathlib import Path
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.serving.uploads import uploaded
 
-# The page asks nobody but its own server, whatever Gradio comes with.
+# The page contacts only its own server, whatever Gradio includes.
 _POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
 # All that the page and gradio_client ask for. Gradio has more: calls that skip the queue,
 # monitoring, a proxy.
@@ -25,7 +25,7 @@ _MAX_EVENT = 100_000  # bytes of JSON; the pictures in it are paths
 
 
 class WithPolicy:
-    """ASGI middleware that tells browsers to ask no other host."""
+    """ASGI middleware that forbids browsers to contact other hosts."""
 
     def __init__(self, app: Callable) -> None:
         self._app = app
@@ -87,7 +87,7 @@ class Gate:
         while more:
             message = await receive()
             body += message.get("body", b"")
-            more = message.get("more_body", False)  # absent where the client is gone
+            more = message.get("more_body", False)  # absent if the client is gone
             if len(body) > _MAX_EVENT:
                 raise _RefusedError(413, f"an event has at most {_MAX_EVENT} bytes")
         try:
@@ -112,7 +112,7 @@ class _RefusedError(Exception):
 
 
 def _with_uploads(value: object, folder: Path) -> object:
-    """Return JSON in which all that describes a file is the path of an upload.
+    """Return JSON in which every file is the path of an upload.
 
     Raises:
         DataError: If a path is not one of ``folder``.

@@ -39,7 +39,7 @@ def serve(model: Model, folder: Path, host: str, port: int | None) -> None:
 
     Args:
         model: What it shows.
-        folder: For uploads and samples; whoever calls removes it.
+        folder: For uploads and samples; the caller removes it.
         host: Address to listen on.
         port: Of that address; by default the first free one from 7860.
 
@@ -57,7 +57,7 @@ def serve(model: Model, folder: Path, host: str, port: int | None) -> None:
 
 
 def exit_on_signals() -> None:
-    """End by an exception when told to end, so that whoever calls can delete uploads."""
+    """Raise an exception on signals, so that the caller can delete uploads."""
     present = (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))  # Windows: no SIGHUP
     numbers = [n for n in present if n is not None and signal.getsignal(n) != signal.SIG_IGN]
 
@@ -66,7 +66,7 @@ def exit_on_signals() -> None:
             signal.signal(each, signal.SIG_IGN)
         sys.exit(128 + number)
 
-    for number in numbers:  # nohup ignores SIGHUP, which stays so
+    for number in numbers:  # nohup ignores SIGHUP; keep that
         signal.signal(number, end)
 
 

@@ -42,7 +42,7 @@ def uploaded(path: object, folder: Path) -> str:
 
 
 def read_upload(path: str) -> np.ndarray:
-    """Read a picture that anybody may have sent.
+    """Read a picture from an untrusted client.
 
     Pillow decodes it, at the size that was checked. OpenCV would read the header itself, and a
     hostile file can have a different size there; other files have the same pixels in both.
@@ -76,5 +76,5 @@ def _check_size(name: str, width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise DataError(
             f"{name} is too large: {width} x {height} pixels; this page takes up to {MAX_SIDE} a "
-            f"side and {MAX_PIXELS / 1e6:.0f} million in all; larger ones go to liteseg infer"
+            f"side and {MAX_PIXELS / 1e6:.0f} million in all; use liteseg infer for larger ones"
         )

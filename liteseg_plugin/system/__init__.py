@@ -1,1 +1,1 @@
-"""Files, processors and progress: what every part of the package may use."""
+"""Files, processors and progress, for all parts of the package."""

@@ -12,7 +12,7 @@ from liteseg_plugin.errors import WeightsError
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype`` in a pickle: numbers only, whose bytes are their values."""
+    """Replaces ``numpy.dtype`` in a pickle; accepts numbers only."""
 
     def __init__(self, code: str, *flags: Any) -> None:
         if not re.fullmatch(r"[biuf]\d+", code):
@@ -24,7 +24,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray`` in a pickle, until it is complete."""
+    """Replaces ``numpy.ndarray`` in a pickle until the array is complete."""
 
     def __init__(self, *arguments: Any) -> None:
         self.array: np.ndarray | None = None
@@ -50,7 +50,7 @@ def load_arrays(file: BinaryIO) -> Any:
 
 
 def _with_arrays(value: Any) -> Any:
-    """Replace what stands for arrays by the arrays."""
+    """Replace the placeholders by arrays."""
     if isinstance(value, _Array):
         if value.array is None:
             raise WeightsError("it holds an array without content")
@@ -63,7 +63,7 @@ def _with_arrays(value: Any) -> Any:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """Stands for ``_codecs.encode``, by which protocol 2 writes bytes."""
+    """Replaces ``_codecs.encode``, which protocol 2 uses for bytes."""
     if encoding != "latin1":
         raise WeightsError(f"it encodes text as {encoding!r}")
     return text.encode("latin1")
@@ -83,4 +83,4 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return self._ADMITTED[module, name]
         except KeyError:
-            raise WeightsError(f"it asks for {module}.{name}, which is no array") from None
+            raise WeightsError(f"it asks for {module}.{name}, which is not an array") from None

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, leftovers of killed processes, and the cache folder."""
+"""Atomic writes, leftovers of killed processes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _number = itertools.count()
 
 
 def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = True) -> None:
-    """Write a file under another name and rename it: what has the name is complete.
+    """Write a file atomically: under another name, then renamed.
 
     Args:
-        path: The file; its folder is made if need be.
-        content: What it shall hold.
+        path: The file; its folder is created if missing.
+        content: Its content.
         durable: Whether it is complete even after a power failure, which costs about a
             millisecond; without it, such a failure may leave an empty file.
 
     Raises:
-        OSError: If it cannot be written; a file that has the name already stays as it is.
+        OSError: If it cannot be written; an existing file does not change.
     """
     path = Path(path)
     # Part of the name only, as the file system limits its length.
@@ -59,11 +59,11 @@ def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = Tru
 
 @contextlib.contextmanager
 def scratch_folder(parent: str | os.PathLike, name: str) -> Iterator[Path]:
-    """Make a hidden folder that is removed afterwards, as are those that killed processes left.
+    """Create a hidden folder, and remove it afterwards; also remove those of killed processes.
 
     Args:
-        parent: Where to make it.
-        name: What it is for; part of its name.
+        parent: Where to create it.
+        name: Its purpose; part of its name.
     """
     remove_leftovers(parent, f".{glob.escape(name)}.*")
     prefix = f".{name}.{scratch_tag()}-"
@@ -95,7 +95,7 @@ def _remove_parts(folder: str) -> None:
 
 
 def scratch_tag() -> str:
-    """Return the part of a scratch file's name that says whose it is: ``MACHINE-PID``.
+    """Return the part of a scratch file's name that identifies its process: ``MACHINE-PID``.
 
     :func:`remove_leftovers` looks for it between ``.`` and ``-``, as in ``.export.TAG-``.
     """
@@ -104,7 +104,7 @@ def scratch_tag() -> str:
 
 @functools.cache
 def _machine() -> str:
-    """Return a short name of where process numbers mean the same: a host, or a container on it."""
+    """Return a short name of the scope of process numbers: a host, or a container on it."""
     numbers = ""
     with contextlib.suppress(OSError):
         numbers = os.readlink("/proc/self/ns/pid")
@@ -118,7 +118,7 @@ def remove_leftovers(folder: str | os.PathLike, pattern: str) -> None:
     Windows, or as the folder is shared with another machine), it is those a day old.
 
     Args:
-        folder: Where to look; not below.
+        folder: The folder; subfolders are not searched.
         pattern: Of the names, as :mod:`fnmatch` has it.
     """
     with contextlib.suppress(OSError):
@@ -143,13 +143,13 @@ def _is_left(entry: os.DirEntry, machine: str, pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except (PermissionError, OverflowError):  # another user's, or no process number
+    except (PermissionError, OverflowError):  # another user's, or not a process number
         pass
     return False
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be made again: ``LITESEG_CACHE``, or the user's."""
+    """Return the cache folder: ``LITESEG_CACHE``, or the user's."""
     chosen = os.environ.get("LITESEG_CACHE")
     if chosen:
         return Path(chosen)

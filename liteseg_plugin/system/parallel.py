@@ -1,4 +1,4 @@
-"""Many items at a time, in threads."""
+"""Work on many items at a time, in threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from liteseg_plugin.system.progress import progress_bar
 
 
 def usable_cpus() -> int:
-    """Return the CPUs that this process may use, which in a container are fewer than there are."""
+    """Return the number of CPUs that this process may use; in a container it may be smaller."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
@@ -27,13 +27,13 @@ def process(
 ) -> list[Any]:
     """Call a function on each item, several at a time, with a progress bar.
 
-    Threads do: decoding, encoding and hashing, which take the time here, let others run.
+    Threads suffice: decoding, encoding and hashing release the interpreter's lock.
 
     Args:
-        function: What to do; the first exception that it raises stops everything.
+        function: The function; its first exception stops everything.
         items: One argument each.
         description: Of the progress bar.
-        workers: Number of threads; by default that of the processors.
+        workers: Number of threads; default: one per processor.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -67,10 +67,10 @@ def prefetch(
 
 
 def per_second(count: float, seconds: float) -> float:
-    """Return a rate; of a time that is too short for the clock, the one that a microsecond makes.
+    """Return a rate; a time below the clock's resolution counts as one microsecond.
 
     Args:
-        count: Of things done.
-        seconds: That they took.
+        count: Number of items.
+        seconds: Their time.
     """
     return count / max(seconds, 1e-6)

@@ -1,4 +1,4 @@
-"""Progress bars, which are sparse lines in a log."""
+"""Progress bars; in a log, sparse lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """Return a progress bar: tqdm's on a terminal, a line every 30 seconds in a log.
 
     Args:
-        iterable: What to go through; None to call ``update`` instead.
+        iterable: The items; None to call ``update`` instead.
         options: Of tqdm.
     """
     if sys.stderr is not None and not sys.stderr.isatty():
@@ -25,11 +25,11 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
 
 
 class ProgressBar:
-    """The progress bar in place of PaddleSeg's ``Progbar``, which writes into a log at each batch.
+    """A progress bar instead of PaddleSeg's ``Progbar``, which writes into a log at each batch.
 
     Args:
         target: Number of batches.
-        options: Of PaddleSeg's; they are about its looks.
+        options: PaddleSeg's options for its looks; unused.
     """
 
     def __init__(self, target: int, **options: Any) -> None:
@@ -43,7 +43,7 @@ class ProgressBar:
 
 
 class _Lines:
-    """Standard error, where each state of a progress bar becomes a line of its own."""
+    """Standard error, with each state of a progress bar on its own line."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

@@ -42,7 +42,7 @@ def read_text(path: str | os.PathLike, error: type[LitesegError] = ConfigError) 
 def read_yaml(
     path: str | os.PathLike, loader: type[yaml.SafeLoader | yaml.FullLoader] = yaml.SafeLoader
 ) -> Any:
-    """Read a YAML file within bounds: a small one may otherwise take hours, or all memory.
+    """Read a YAML file within bounds: even a small file can take hours or all memory.
 
     Args:
         path: The file.
@@ -62,14 +62,14 @@ def read_yaml(
     try:
         return yaml.load(text, bounded)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        raise ConfigError(f"{path} is no valid YAML: {error}") from error
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 
 _Loader: Any = object  # which loader of PyYAML, read_yaml() is told
 
 
 class _Bounded(_Loader):
-    """Bounds a loader of PyYAML, before it makes values of what is written."""
+    """Bounds a PyYAML loader before it builds values."""
 
     _level = _written = 0
 
@@ -98,7 +98,7 @@ class _Bounded(_Loader):
         return root
 
     def _expanded(self, node: yaml.Node, sizes: dict[int, int]) -> int:
-        """Count the values that a node stands for, each alias as all that it names."""
+        """Count the values of a node, with aliases expanded."""
         if isinstance(node, yaml.ScalarNode):
             return 1
         if id(node) not in sizes:
@@ -108,7 +108,7 @@ class _Bounded(_Loader):
                 parts = [part for pair in parts for part in pair]
             sizes[id(node)] = 1 + sum(self._expanded(part, sizes) for part in parts)
         elif sizes[id(node)] < 0:
-            self._refuse("an alias inside of what it names", node.start_mark)
+            self._refuse("an alias inside its own anchor", node.start_mark)
         return sizes[id(node)]
 
     def _refuse(self, what: str, mark: yaml.Mark) -> None:

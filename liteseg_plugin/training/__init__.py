@@ -1,1 +1,1 @@
-"""Training: PaddleSeg's, step for step, with checkpoints that survive."""
+"""Training: PaddleSeg's steps, with complete checkpoints and exact resuming."""

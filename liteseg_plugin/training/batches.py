@@ -1,4 +1,4 @@
-"""Training batches in PaddleSeg's order, from any position on, augmented as if never interrupted.
+"""Training batches in PaddleSeg's order, from any position, augmented as if never interrupted.
 
 Without worker processes samples draw from the global random state, as in PaddleSeg; the state
 after each batch travels with it, as the loader is ahead of training. In worker processes each
@@ -25,7 +25,7 @@ _ERROR = "error"  # in place of a batch of which a sample could not be read
 
 
 class Batch(NamedTuple):
-    """What one step is computed from.
+    """A batch of training.
 
     Attributes:
         data: Tensors by name: ``img`` (N, 3, H, W), ``label`` (N, H, W), at times ``edge``.
@@ -59,10 +59,10 @@ class Batches:
         return len(self._sampler)
 
     def start(self, position: int) -> Generator[Batch, None, None]:
-        """Give batches without end.
+        """Yield batches without end.
 
         Args:
-            position: How many were used before, in all epochs.
+            position: Number of batches used before, in all epochs.
 
         Raises:
             LitesegError: When the turn comes to a batch of which a sample cannot be read.
@@ -109,7 +109,7 @@ class Batches:
 
 
 class _Samples(Dataset):
-    """Samples by epoch and index; an error of reading one is handed over in its place.
+    """Samples by epoch and index; an error in reading one is passed on instead.
 
     Raised in a thread or a worker process of Paddle's loader, it would never reach the main thread.
 
@@ -182,18 +182,18 @@ def set_random_state(state: dict[str, Any]) -> None:
 def paddle_random_state() -> list:
     """Return the random state of Paddle's generators, as values that JSON keeps.
 
-    Paddle 2.6 does not give away how far its CPU generator is; PP-LiteSeg draws nothing from it.
+    Paddle 2.6 does not expose the state of its CPU generator; PP-LiteSeg does not use it.
     """
     return [state.__getstate__() for state in paddle.get_rng_state()]
 
 
 def set_paddle_random_state(state: list) -> None:
-    """Restore what :func:`paddle_random_state` returned, if as many devices are there."""
+    """Restore what :func:`paddle_random_state` returned, if there are as many devices."""
     restored = []
     for current, values in zip(paddle.get_rng_state(), state):
         kind = type(current)
         restored.append(kind.__new__(kind))
         restored[-1].__setstate__(tuple(values))
     if len(restored) == len(state):
-        with contextlib.suppress(ValueError):  # fewer devices are noted than are there
+        with contextlib.suppress(ValueError):  # the record has fewer devices
             paddle.set_rng_state(restored)

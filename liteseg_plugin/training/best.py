@@ -19,12 +19,12 @@ class BestWeights:
     """Keeps the best weights of one network; worse ones never replace them.
 
     Args:
-        path: The file. In a folder that training goes on in, it may be there already.
+        path: The file. It may exist if training is resumed.
         name: What the log calls the network, ``model`` `EMA model``.
 
     Attributes:
-        best: How good the weights in the file are.
-        below: How many evaluations in a row were below that.
+        best: Score of the weights in the file.
+        below: Number of evaluations in a row below that.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -34,19 +34,19 @@ class BestWeights:
         self._name = name
 
     def restore(self, best: Best, below: int = 0) -> None:
-        """Go on from a checkpoint; the weights in the file may be of after it, and better."""
+        """Continue from a checkpoint; the file may hold later and better weights."""
         self.best, self.below = max(self.best, best), below
 
     def rate_file(self, model: nn.Layer, evaluate: Callable[[nn.Layer], Score]) -> None:
-        """Evaluate a file of PaddleSeg's loop, which notes nowhere how good it is.
+        """Evaluate a file of PaddleSeg's loop, which does not record its score.
 
         Args:
             model: A network of the same structure.
-            evaluate: Returns how good a network is.
+            evaluate: Returns the score of a network.
         """
         if self.best.miou >= 0 or not self._path.is_file():
             return
-        logger.info(f"Evaluating {self._path}, as nothing says how good it is")
+        logger.info(f"Evaluating {self._path}, because its score is unknown")
         rated = frozen_copy(model)
         load_weights(rated, self._path)
         self.best = Best(evaluate(rated).miou, -1)

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a hostile file.
+"""Checkpoints that withstand a kill, a full disk and a hostile file.
 
 A checkpoint is a folder ``iter_N`` with PaddleSeg's files (``model.pdparams``, ``model.pdopt``,
 with EMA ``ema_model.pdparams``) and ``training.json``, which holds what else training needs. It is
@@ -56,7 +56,7 @@ def list_checkpoints(save_dir: Path) -> list[Path]:
 def prepare(
     save_dir: Path, resume_model: str | None = None, *, is_main: bool = True
 ) -> Path | None:
-    """Clean the folder of a run, and return the checkpoint that it goes on from.
+    """Clean the folder of a run, and return the checkpoint to resume from.
 
     Call it with the folder's lock held (:func:`lock.hold`): what it cleans would otherwise be what
     another training is writing.
@@ -64,7 +64,7 @@ def prepare(
     Args:
         save_dir: Where the run's checkpoints go. What a kill during a save left there is removed.
         resume_model: A folder ``iter_N``; the folder of a run, for its newest checkpoint;
-            ``auto`` for that of ``save_dir``, and for a new start where there is none; or None.
+            ``auto`` for that of ``save_dir``, or for a new start if there is none; or None.
         is_main: Whether this is the main process, which cleans. The other processes of the run
             return the same, whether it has done so or not.
 
@@ -90,13 +90,13 @@ def prepare(
     if known and not goes_on:
         raise TrainingError(
             f"--save_dir {save_dir} holds an earlier run ({known[-1].name}), which this one would "
-            "overwrite. Go on with it by --resume_model auto, or give another --save_dir"
+            "overwrite. Resume it with --resume_model auto, or choose another --save_dir"
         )
     return resumed
 
 
 def _clean(save_dir: Path) -> None:
-    """Remove what a kill during a save left, and take back a half-done replacement."""
+    """Remove what a kill during a save left, and undo an incomplete replacement."""
     for old in save_dir.glob(f"{_REPLACED}*"):
         name = save_dir / old.name[len(_REPLACED) :]
         if not name.exists():  # killed between the two renames of _publish
@@ -145,14 +145,14 @@ def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> No
 
 
 def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
-    """Replace the best weights at ``path``, and note beside them how good they are.
+    """Replace the best weights at ``path``, and record their score beside them.
 
     Raises:
         TrainingError: As :func:`save`; the weights before stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _explained(path, weights):
-        # Weights first: killed in between, a resumed run replaces them by the same once more.
+        # Weights first: killed in between, a resumed run writes the same weights again.
         for target, content in ((path, weights), (path.with_name(_BEST), best._asdict())):
             writing = target.with_name(_PARTIAL + target.name)
             try:
@@ -165,7 +165,7 @@ def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
 
 
 def read_best(folder: Path) -> Best:
-    """Return what :func:`save_best` noted in a folder."""
+    """Return the score that :func:`save_best` recorded in a folder."""
     path = folder / _BEST
     return Best(**read_json(path)) if path.is_file() else Best()
 
@@ -183,7 +183,7 @@ def prune(save_dir: Path, iteration: int, keep: int) -> None:
 
 
 def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
-    """Load a checkpoint, running no code that it may hold.
+    """Load a checkpoint without running code in it.
 
     Args:
         folder: ``iter_N``, of this plugin's training or of PaddleSeg's.
@@ -218,7 +218,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON document.
 
     Raises:
-        WeightsError: If it is none.
+        WeightsError: If it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -229,7 +229,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _renamed_state(content: Mapping[str, Any], renaming: Mapping[str, str]) -> dict[str, Any]:
     """Translate an optimiser's state to the names that parameters have in this process.
 
-    Paddle numbers parameters as they are made. Where other code made some before, or PaddleSeg's
+    Paddle numbers parameters as they are made. If other code made some before, or PaddleSeg's
     class was trained, the state of ``conv2d_3.w_0`` is that of another parameter here.
     """
     state = {}
@@ -253,13 +253,13 @@ def _array(value: Any) -> Any:
 
 @contextlib.contextmanager
 def _explained(target: Path, content: Mapping[str, Any]) -> Iterator[None]:
-    """Refuse to write where there is no room, and say what a failure leaves."""
-    stays = "The checkpoints before it were not touched"
+    """Refuse to write if the disk is full, and report what a failure leaves."""
+    stays = "Earlier checkpoints did not change"
     needed, free = _bytes(content), shutil.disk_usage(target.parent).free
     if needed > free:
         raise TrainingError(
             f"cannot write {target}: it takes {needed / 2**20:.0f} MiB, and the disk has "
-            f"{free / 2**20:.0f} MiB left. {stays}; free some space and --resume_model"
+            f"{free / 2**20:.0f} MiB left. {stays}; free some space and resume with --resume_model"
         )
     try:
         yield
@@ -293,7 +293,7 @@ def _to_disk(path: Path) -> None:
 
 
 def _publish(writing: Path, folder: Path) -> None:
-    """Give a complete folder its name; one that has it already goes only then."""
+    """Give a complete folder its name; only then remove an earlier one."""
     replaced = _renamed(folder, _REPLACED) if folder.exists() else None
     writing.rename(folder)
     _to_disk(folder.parent)
@@ -302,5 +302,5 @@ def _publish(writing: Path, folder: Path) -> None:
 
 
 def _renamed(folder: Path, prefix: str) -> Path:
-    """Hide a folder that is about to go, so that half of it is never taken for a checkpoint."""
+    """Hide a folder before deleting it, so that half of it never counts as a checkpoint."""
     return folder.rename(folder.with_name(prefix + folder.name))

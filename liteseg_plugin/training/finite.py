@@ -63,7 +63,7 @@ def refuse(bad_steps: Sequence[BadStep], save_dir: Path) -> None:
 
 
 def check_weights(model: nn.Layer, step: Step, save_dir: Path) -> None:
-    """Refuse to save weights that a step made NaN, though its loss was still a number.
+    """Refuse to save weights that a step made NaN while its loss was still finite.
 
     Raises:
         TrainingError: If a weight is not finite.

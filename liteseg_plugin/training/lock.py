@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""One training at a time per folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 
 @contextlib.contextmanager
 def run_folder(save_dir: Path, resume_model: str | None) -> Iterator[Path | None]:
-    """Lock the folder of a run, clean it, and yield the checkpoint that the run goes on from.
+    """Lock the folder of a run, clean it, and yield the checkpoint to resume from.
 
     The main process holds one lock for all processes of ``paddle.distributed.launch``.
 

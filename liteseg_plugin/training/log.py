@@ -1,4 +1,4 @@
-"""What a run writes down: log lines and VisualDL scalars as PaddleSeg's, and ``metrics.csv``."""
+"""What a run writes: PaddleSeg's log lines and VisualDL scalars, and ``metrics.csv``."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MetricsFile:
 
     Args:
         save_dir: The folder of the run.
-        iteration: Where the run goes on; later rows, of before it was resumed, are dropped.
+        iteration: Where the run continues; later rows of an earlier run are dropped.
     """
 
     _columns = tuple(field.name for field in dataclasses.fields(Metrics))
@@ -76,7 +76,7 @@ class MetricsFile:
             self._give_up(error)
 
     def add(self, metrics: Metrics) -> None:
-        """Write a row; the log says if that fails, and training goes on without the file."""
+        """Write a row; if that fails, log it and continue without the file."""
         if self._file is None:
             return
         try:
@@ -103,7 +103,7 @@ class MetricsFile:
         return [line for line in lines[:-1] if _iteration_of(line) <= iteration]
 
     def _give_up(self, error: OSError) -> None:
-        logger.warning(f"Cannot write {self._path} ({error}): training goes on without it")
+        logger.warning(f"Cannot write {self._path} ({error}): training continues without it")
         with contextlib.suppress(OSError):  # closing writes what is left
             self.close()
         self._file = None
@@ -120,7 +120,7 @@ class RunLog:
 
     Args:
         settings: Of the run.
-        iteration: Where it goes on.
+        iteration: Where it continues.
         window: Losses since the last log line before that.
 
     Attributes:
@@ -141,7 +141,7 @@ class RunLog:
                 self._writer = LogWriter(settings.save_dir)
 
     def timed(self, stream: Iterator[Batch]) -> Iterator[Batch]:
-        """Give batches, and note how long each was waited for."""
+        """Yield batches, and record the waiting time of each."""
         while True:
             start = time.time()
             batch = next(stream)
@@ -149,13 +149,13 @@ class RunLog:
             yield batch
 
     def record(self, seconds: float) -> None:
-        """Note how long an iteration took."""
+        """Record the time of an iteration."""
         settings = self._settings
         images = settings.batch_size * settings.gradient_accumulation_steps
         self._batch_cost.record(seconds, num_samples=images)
 
     def train(self, iteration: int, epoch: int, lr: float) -> None:
-        """Write down the iterations since the last time."""
+        """Write the iterations since the last log line."""
         means = [sum(values) / len(self.window) for values in zip(*self.window)]
         batch, reader = self._batch_cost.get_average(), self._reader_cost.get_average()
         ips = self._batch_cost.get_ips_average()
@@ -177,7 +177,7 @@ class RunLog:
         self._reader_cost.reset()
 
     def evaluation(self, iteration: int, score: Score, ema: Score | None) -> None:
-        """Write down an evaluation of the network and of its moving average."""
+        """Write an evaluation of the network and of its moving average."""
         scalars = {"mIoU": score.miou, "Acc": score.accuracy}
         metrics = Metrics(iteration, miou=score.miou, accuracy=score.accuracy)
         if ema is not None:
@@ -213,7 +213,7 @@ class RunLog:
 
 
 def log_cpu_use() -> None:
-    """Say how many cores training uses on a CPU, and how it would use more."""
+    """Log how many cores training uses on a CPU, and how to use more."""
     if not paddle.get_device().startswith("cpu"):
         return
     cores, threads = usable_cpus(), os.environ.get("OMP_NUM_THREADS", "1")

@@ -23,7 +23,7 @@ def is_main() -> bool:
 
 
 def gather(value: Any) -> list:
-    """Return what each process gave; all wait for each other."""
+    """Return the value of each process; all processes wait for each other."""
     if count() == 1:
         return [value]
     values: list = []
@@ -32,19 +32,19 @@ def gather(value: Any) -> list:
 
 
 def share_buffers(model: nn.Layer) -> None:
-    """Take over the main process's buffers: without SyncBatchNorm each has its own statistics."""
+    """Copy the main process's buffers: without SyncBatchNorm each has its own statistics."""
     if count() > 1:
         for buffer in model.buffers():
             paddle.distributed.broadcast(buffer, src=0)
 
 
 def check_batch_is_filled(dataset: Dataset, batch_size: int) -> None:
-    """Refuse to wait for ever for the first batch.
+    """Refuse to wait forever for the first batch.
 
     PaddleSeg drops the last batch of an epoch if it is not complete.
 
     Raises:
-        DataError: If the images of one process do not fill a batch.
+        DataError: If the images per process do not fill a batch.
     """
     if math.ceil(len(dataset) / count()) < batch_size:
         raise DataError(

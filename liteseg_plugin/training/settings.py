@@ -62,7 +62,7 @@ class Settings:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what would never end, or never begin."""
+        """Refuse settings that would never end or never start."""
         names = ("iters", "batch_size", "save_interval", "log_iters", "gradient_accumulation_steps")
         for name in names:
             if getattr(self, name) < 1:
@@ -94,6 +94,6 @@ def check_precision(precision: str) -> None:
         "fp16": paddle.amp.is_float16_supported,
         "bf16": paddle.amp.is_bfloat16_supported,
     }
-    # Paddle says that a CPU knows bfloat16, but trains in float32 there.
+    # Paddle claims that a CPU supports bfloat16, but trains in float32 there.
     if device.startswith("cpu") or not supported[precision]():
         raise TrainingError(f"--precision {precision} does not work on {device}; use fp32")

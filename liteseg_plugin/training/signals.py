@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended training; ``checkpoint`` is where it goes on."""
+    """A signal ended training; ``checkpoint`` is where to resume."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(str(checkpoint))
@@ -17,7 +17,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class SignalsDeferred:
-    """Within it, SIGINT and SIGTERM are only noted; a second Ctrl-C interrupts at once.
+    """A context in which SIGINT and SIGTERM are recorded; a second Ctrl-C interrupts at once.
 
     Attributes:
         received: Whether there was a signal.
@@ -28,14 +28,14 @@ class SignalsDeferred:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> SignalsDeferred:
-        """Take the signals, where Python lets this thread do so."""
+        """Install the handlers, if Python lets this thread do so."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Give them back."""
+        """Restore the handlers."""
         for number, handler in self._before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 

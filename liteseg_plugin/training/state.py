@@ -12,7 +12,7 @@ class Best(NamedTuple):
 
     Attributes:
         miou: Its mIoU; -1 before the first.
-        iteration: When it was.
+        iteration: Its iteration.
     """
 
     miou: float = -1.0
@@ -21,13 +21,13 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """What ``training.json`` holds: all that goes on after a resume, but weights and optimiser.
+    """What ``training.json`` holds: the state for a resume, without weights and optimiser.
 
     Attributes:
         iteration: Optimiser steps so far.
         best: The best evaluation of the network.
         best_ema: The best evaluation of its exponential moving average.
-        evaluations_below_best: How many in a row were below the best.
+        evaluations_below_best: Number in a row below the best.
         window: Losses since the last log line: of each step the sum, then those of each output.
         scaler: The state of the loss scale of fp16.
         random: The random state of each process.

@@ -22,7 +22,7 @@ _paddleseg_loop = import_module("paddleseg.core.train")
 
 @dataclass(frozen=True)
 class Step:
-    """What is remembered of a step.
+    """The record of a step.
 
     Attributes:
         iteration: Its number, from 1.
@@ -40,13 +40,13 @@ class Step:
 
 
 class Stepper:
-    """Makes optimiser steps, in one process or several.
+    """Runs optimiser steps, in one process or several.
 
     Args:
         model: The network, with the weights to start from.
         optimizer: Its optimiser, likewise.
         losses: ``types`` and ``coef`` of each of its outputs, as PaddleSeg builds them.
-        scaler: Of the loss, in fp16.
+        scaler: Scaler of the loss, in fp16.
         settings: How to train.
 
     Attributes:
@@ -77,7 +77,7 @@ class Stepper:
             self._network = self._network if processes.count() > 1 else self.model
 
     def step(self, stream: Iterator[Batch], iteration: int) -> Step:
-        """Make one optimiser step, of as many batches as it accumulates."""
+        """Run one optimiser step over the accumulated batches."""
         passes = self._settings.gradient_accumulation_steps
         sums: list[paddle.Tensor] = []
         files: list[str] = []

@@ -156,7 +156,7 @@ class _Trainer:
         such steps by itself.
 
         Raises:
-            TrainingError: If a loss was no finite number, in any process.
+            TrainingError: If a loss was not finite, in any process.
         """
         rows, bad = finite.read_losses(self.unread)
         self.log.window += rows
@@ -203,7 +203,7 @@ class _Trainer:
         return self.save_dir / f"iter_{self.iteration}"
 
     def _save(self, step: Step) -> None:
-        """Write a checkpoint; every process leaves when it is complete."""
+        """Write a checkpoint; every process returns when it is complete."""
         random_states = processes.gather(
             {
                 **step.random_state,

@@ -20,7 +20,7 @@ from liteseg_plugin.training.settings import Settings
 
 @dataclass(frozen=True)
 class Score:
-    """How good weights are on the validation set, each from 0 to 1."""
+    """Scores on the validation set, each from 0 to 1."""
 
     miou: float
     accuracy: float
@@ -41,7 +41,7 @@ class Validation:
         self._dataset, self._test_config, self._settings = dataset, test_config, settings
 
     def __call__(self, model: nn.Layer) -> Score:
-        """Rate the weights that the main process would save."""
+        """Evaluate the weights that the main process would save."""
         processes.share_buffers(model)
         workers = min(self._settings.num_workers, 1)
         with self._settings.autocast():

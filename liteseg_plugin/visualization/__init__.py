@@ -1,1 +1,1 @@
-"""Pictures, figures and pages for people."""
+"""Pictures, figures and pages."""

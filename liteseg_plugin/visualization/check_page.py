@@ -58,7 +58,7 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
         listed=_LISTED,
         weight_formula=WEIGHT_FORMULA,
     )
-    # File names may hold bytes that are no text.
+    # File names may contain bytes that are not text.
     atomic_write(path, page.encode("utf-8", errors="replace"))
     return Path(path)
 

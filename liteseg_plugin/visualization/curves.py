@@ -1,4 +1,4 @@
-"""Training curves from what training leaves behind: ``metrics.csv``, logs, VisualDL records."""
+"""Training curves from ``metrics.csv``, logs or VisualDL records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CURVES = {"loss": "Train/loss", "lr": "Train/lr", "miou": "Evaluate/mIoU"}
 _METRICS = "metrics.csv"
 
 Points = list[tuple[int, Optional[float]]]
-"""Iteration and value, which is None where it was no number."""
+"""Iteration and value, which is None for NaN."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read(path: str | os.PathLike) -> Run:
     """
     path = Path(path)
     if not path.exists():
-        raise DataError(f"no such log or folder: {path}")
+        raise DataError(f"log or folder not found: {path}")
     for files in _candidates(path):
         curves: dict[str, Points] = {name: [] for name in _CURVES}
         for file in files:
@@ -98,7 +98,7 @@ def read(path: str | os.PathLike) -> Run:
 
 
 def draw(runs: Sequence[Run]) -> Callable[[Figure], None]:
-    """Return what draws loss, learning rate and mIoU of runs against the iteration.
+    """Return a function that draws loss, learning rate and mIoU of runs.
 
     Args:
         runs: What :func:`read` returned.
@@ -193,7 +193,7 @@ def _read_records(path: Path) -> dict[str, Points]:
             for name, tag in _CURVES.items()
             if tag in tags
         }
-    except Exception as error:  # whatever a broken record makes VisualDL raise
+    except Exception as error:  # any exception that a broken record causes in VisualDL
         raise DataError(f"cannot read VisualDL's records {path}: {error}") from error
 
 

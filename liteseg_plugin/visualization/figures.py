@@ -1,4 +1,4 @@
-"""Figures on light and on dark ground."""
+"""Figures on light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PageFigure:
         light: The figure on light ground, as a data URI.
         dark: The figure on dark ground, as a data URI.
         width: On the page, in CSS units.
-        alt: What the figure says, for those who do not see it.
+        alt: Alternative text.
         caption: The line below it.
     """
 
@@ -49,7 +49,7 @@ def on_page(draw: Drawing, alt: str, caption: str) -> PageFigure:
 
     Args:
         draw: Draws on an empty figure.
-        alt: What the figure says, for those who do not see it.
+        alt: Alternative text.
         caption: The line below it.
     """
     light, dark = io.BytesIO(), io.BytesIO()
@@ -66,10 +66,10 @@ def on_page(draw: Drawing, alt: str, caption: str) -> PageFigure:
 
 
 def save(draw: Drawing, path: str | Path) -> None:
-    """Write a figure on light ground, in the format that the path ends in.
+    """Write a figure on a light background, in the format of the file's suffix.
 
     Raises:
-        ValueError: If that is no format of figures.
+        ValueError: If figures have no such format.
         OSError: If it cannot be written.
     """
     _save(draw, path, dark=False, form=Path(path).suffix[1:] or "png")
@@ -88,7 +88,7 @@ def _save(draw: Drawing, file: io.BytesIO | str | Path, dark: bool, form: str) -
         "axes.spines.top": False,
         "axes.spines.right": False,
         "legend.frameon": False,
-        # Names are names: a dollar sign in one is no formula.
+        # A dollar sign in a name does not start a formula.
         "text.parse_math": False,
         **dict.fromkeys(
             ("text.color", "xtick.color", "ytick.color", "axes.labelcolor"), theme["text"]
@@ -102,7 +102,7 @@ def _save(draw: Drawing, file: io.BytesIO | str | Path, dark: bool, form: str) -
 
 
 def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | None]]) -> Drawing:
-    """Return what draws scores in 0..1, a row of bars a class.
+    """Return a function that draws scores in 0..1, a row of bars per class.
 
     Args:
         names: Of the classes.
@@ -128,7 +128,7 @@ def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | N
 
 
 def confusion(names: Sequence[str], matrix: np.ndarray) -> Drawing:
-    """Return what draws a confusion matrix, each row in % of its class.
+    """Return a function that draws a confusion matrix, each row in % of its class.
 
     Args:
         names: Of the C classes.
@@ -159,7 +159,7 @@ def confusion(names: Sequence[str], matrix: np.ndarray) -> Drawing:
 
 
 def histogram(values: Sequence[float], label: str) -> Drawing:
-    """Return what draws how often values in 0..1 occur."""
+    """Return a function that draws a histogram of values in 0..1."""
 
     def draw(figure: Figure) -> None:
         figure.set_size_inches(_WIDTH, 2.2)
@@ -173,7 +173,7 @@ def histogram(values: Sequence[float], label: str) -> Drawing:
 
 
 def differences(names: Sequence[str], values: Sequence[float], label: str) -> Drawing:
-    """Return what draws signed differences, a bar a name, better ones to the right."""
+    """Return a function that draws signed differences, a bar per name, better ones to the right."""
 
     def draw(figure: Figure) -> None:
         figure.set_size_inches(_WIDTH, 0.8 + 0.22 * len(names))
@@ -189,5 +189,5 @@ def differences(names: Sequence[str], values: Sequence[float], label: str) -> Dr
 
 
 def _short(names: Sequence[str], most: int = 20) -> list[str]:
-    """Cut names that would leave no room for what they name."""
+    """Shorten long names."""
     return [name if len(name) <= most else f"{name[: most - 3]}..." for name in names]

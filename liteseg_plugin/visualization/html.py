@@ -17,17 +17,17 @@ _environment = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill in a template of this package; what is filled in is escaped.
+    """Render a template of this package; values are escaped.
 
     Args:
         template: Name of a file in ``templates/``.
-        values: What it speaks of.
+        values: Values of its variables.
     """
     return _environment.get_template(template).render(values)
 
 
 def data_uri(image: bytes, kind: str) -> str:
-    """Return an image as a URI that a page holds in itself.
+    """Return an image as a data URI.
 
     Args:
         image: The bytes of the file.
@@ -37,7 +37,7 @@ def data_uri(image: bytes, kind: str) -> str:
 
 
 def percent(value: float | None) -> str:
-    """Write a share as people read it; a dash where there is none."""
+    """Format a share in %; a dash if there is none."""
     return "-" if value is None else f"{value * 100:.2f}"
 
 

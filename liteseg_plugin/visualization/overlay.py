@@ -1,4 +1,4 @@
-"""Pictures that people look at."""
+"""Overlays, label images and legends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Written = TypeVar("_Written")
 
 
 def indexed_image(label: np.ndarray, classes: Sequence[ClassInfo]) -> Image.Image:
-    """Return class indices (H, W) as an image that holds them, with the classes' palette.
+    """Return class indices (H, W) as a palette image.
 
     Raises:
         DataError: If an index does not fit 8 bits.
@@ -34,14 +34,14 @@ def indexed_image(label: np.ndarray, classes: Sequence[ClassInfo]) -> Image.Imag
 
 
 def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
-    """Write an image (H, W, 3) of uint8, BGR, in the format that the path ends in.
+    """Write an image (H, W, 3) of uint8, BGR, in the format of the file's suffix.
 
-    Its folder is made if need be. The file is complete, or not there.
+    Its folder is created if missing. The file is complete or absent.
 
     Raises:
         OSError: If it cannot be written.
     """
-    # Not cv2.imwrite, which leaves half a file on a full disk, and says nothing.
+    # Not cv2.imwrite, which silently leaves half a file on a full disk.
     encoded, content = cv2.imencode(Path(path).suffix, image)
     if not encoded:
         raise OSError(f"cannot write {printable(path)}")
@@ -86,7 +86,7 @@ def colorize(label: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: int) -> np.ndarray:
-    """Set images of one size in a row, enlarged, each under its caption.
+    """Put images of one size in a row, enlarged, each under its caption.
 
     Args:
         images: Each (H, W, 3) of uint8, BGR.
@@ -106,7 +106,7 @@ def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: i
 
 
 def legend_bar(classes: Sequence[ClassInfo], width: int) -> np.ndarray:
-    """Draw colour and name of classes, in as many rows as ``width`` pixels make necessary.
+    """Draw colour and name of classes, in as many rows as ``width`` pixels require.
 
     Args:
         classes: To list, in this order.

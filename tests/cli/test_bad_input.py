@@ -40,7 +40,7 @@ def test_missing_config_suggests_its_neighbours(fails, street):
 def test_config_that_is_no_yaml(fails, tmp_path):
     path = tmp_path / "broken.yml"
     path.write_text("model: [")
-    assert f"config {path} is no valid YAML" in fails.train(path)
+    assert f"config {path} is not valid YAML" in fails.train(path)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_unreadable_image_in_inference(fails, exported, tmp_path):
 
 def test_inference_without_an_export(fails, tmp_path):
     message = fails("infer", "--config", tmp_path, "--image_path", tmp_path)
-    assert "is no exported folder" in message
+    assert "is not an exported folder" in message
 
 
 def test_run_says_the_same_as_the_commands(fails, street, tmp_path):

@@ -15,7 +15,7 @@ from liteseg_plugin.export.writer import export_model
 
 
 def test_export_says_how_many_labels_are_those_of_the_network(exported):
-    assert "paddle: 100.0000% of labels are the trained network's, on noise" in exported.log
+    assert "paddle: 100.0000% of labels equal the trained network's, on noise" in exported.log
 
 
 def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path):

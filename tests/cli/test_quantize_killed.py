@@ -77,7 +77,7 @@ def labels(folder, images, precision):
     try:
         predictor = Predictor(folder, "onnxruntime", precision=precision)
     except ExportError as error:
-        assert "holds no INT8 model; make it with liteseg quantize" in str(error)
+        assert "has no INT8 model; create it with liteseg quantize" in str(error)
         return None
     return [predictor(cv2.imread(str(path))).tolist() for path in sorted(images.iterdir())]
 

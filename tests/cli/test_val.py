@@ -196,7 +196,7 @@ def test_report_leaves_other_files_alone(fails, trained, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     weights = ("--config", trained.config, "--model_path", trained.weights)
     message = fails("val", *weights, "--report", tmp_path)
-    assert "holds other files and no report" in message
+    assert "contains other files and no report" in message
     assert (tmp_path / "index.html").read_text() == "mine"
 
 
@@ -204,9 +204,9 @@ def test_report_leaves_other_files_alone(fails, trained, tmp_path):
     ("flags", "message"),
     [
         (("--exported", "e", "--aug_eval"), "--aug_eval and --is_slide give the trained weights"),
-        (("--exported", "e", "--auc_roc"), "--auc_roc works with neither"),
-        (("--model_path", "m", "--runtime", "openvino"), "give --exported"),
-        (("--model_path", "m", "--worst", "-1"), "--worst is a number of images, got -1"),
+        (("--exported", "e", "--auc_roc"), "--auc_roc does not work with"),
+        (("--model_path", "m", "--runtime", "openvino"), "need --exported"),
+        (("--model_path", "m", "--worst", "-1"), "--worst must be a number of images, got -1"),
     ],
 )
 def test_val_says_what_does_not_go_together(capsys, flags, message):
@@ -239,11 +239,11 @@ def test_broken_label_is_named_by_the_report_too(fails, toy, exported, tmp_path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "is no report: No such file"),
-        ("no json", "is no metrics.json of a report"),
-        ("[1]", "is no metrics.json of a report"),
+        (None, "is not a report: No such file"),
+        ("no json", "is not the metrics.json of a report"),
+        ("[1]", "is not the metrics.json of a report"),
         ('{"format": 99}', "has format 99"),
-        ('{"format": 1}', "is no metrics.json of a report"),
+        ('{"format": 1}', "is not the metrics.json of a report"),
     ],
 )
 def test_compare_refuses_what_is_no_report(report, tmp_path, content, message):
@@ -257,4 +257,4 @@ def test_compare_refuses_other_classes(fails, report, tmp_path):
     numbers = json.loads((report.folder / "metrics.json").read_text())
     numbers["classes"][0]["name"] = "water"
     (tmp_path / "metrics.json").write_text(json.dumps(numbers))
-    assert "are of other classes" in fails("compare", report.folder, tmp_path)
+    assert "have different classes" in fails("compare", report.folder, tmp_path)

@@ -154,12 +154,12 @@ def test_frames_in_no_split_are_left_out_and_said(original, tmp_path):
 
 
 def test_sources_that_are_none(original, tmp_path):
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="folder not found"):
         camvid.convert(tmp_path / "gone", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="is no CamVid"):
+    with pytest.raises(DataError, match="is not CamVid"):
         camvid.convert(tmp_path / "empty", tmp_path / "out")
-    with pytest.raises(DataError, match="lie one in the other"):
+    with pytest.raises(DataError, match="contain one another"):
         camvid.convert(original, original / "out")
     with pytest.raises(ValueError, match="--size"):
         camvid.convert(original, tmp_path / "out", resolution_wh=(0, 5))
@@ -167,7 +167,7 @@ def test_sources_that_are_none(original, tmp_path):
     with pytest.raises(DataError, match=f"labels have no frame, the first is .*{VAL}_L.png"):
         camvid.convert(original, tmp_path / "out")
     save(original / f"other/{TRAIN}.png", np.zeros((36, 48, 3)))
-    with pytest.raises(DataError, match="two files of one name"):
+    with pytest.raises(DataError, match="two files with one name"):
         camvid.find_pairs(original)
 
 

@@ -111,7 +111,7 @@ def test_every_fault_is_found_and_named(run, street):
     messages = {kind: [e["message"] for e in errors if e["kind"] == kind] for kind in kinds(errors)}
     assert [re.sub(r"[^ ]*/", "", m) for m in sorted(messages["unreadable"])] == [
         f"cannot read image case_0.jpg: {messages['unreadable'][0].split(': ')[1]}",
-        "cannot read image case_8.jpg: it is no image, or is cut short",
+        "cannot read image case_8.jpg: it is not an image, or is truncated",
         f"cannot read label case_1.png: {messages['unreadable'][1].split(': ')[1]}",
     ]
     assert "truncated" in messages["unreadable"][0]
@@ -167,7 +167,7 @@ def test_number_of_classes_is_found_or_given(street):
     assert "label-range" in kinds(look(street, num_classes=11, ignore_index=200)["errors"])
     last = look(street, num_classes=11, ignore_index=-1)["classes"][10]
     assert last["share"] > 0
-    with pytest.raises(ValueError, match="num_classes is 1 to 256"):
+    with pytest.raises(ValueError, match="num_classes must be 1 to 256"):
         look(street, num_classes=300)
 
 
@@ -191,7 +191,7 @@ def test_hostile_files_are_entries(run, street, bomb):
 def test_folders_without_lists(run, tmp_path):
     result = run("data", "check", tmp_path, check=False)
     assert result.returncode == 1 and "liteseg data split" in result.stderr
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="folder not found"):
         from_folder(tmp_path / "gone")
     result = run("data", "check", check=False)
     assert "give a folder to check, or --config" in result.stderr

@@ -54,7 +54,7 @@ def test_train_ids_by_hand():
     assert cityscapes.train_ids(np.uint8([ids])).tolist() == [list(range(19))]
     void = np.uint8([[*range(7), 9, 10, 14, 15, 16, 18, 29, 30]])
     assert (cityscapes.train_ids(void) == 255).all()
-    with pytest.raises(DataError, match=r"no label of Cityscapes: 77 \(2 pixels\)"):
+    with pytest.raises(DataError, match=r"not labels of Cityscapes: 77 \(2 pixels\)"):
         cityscapes.train_ids(np.uint8([[77, 77, 7]]))
     with pytest.raises(DataError, match="one channel"):
         cityscapes.train_ids(np.zeros((2, 2, 3), np.uint8))
@@ -120,7 +120,7 @@ def test_polygons_stand_in_for_absent_ids(tree):
         ('{"imgWidth": 100000, "imgHeight": 100000, "objects": []}', "100000x100000 pixels"),
         (
             '{"imgWidth": 4, "imgHeight": 4, "objects": [{"label": "ufo", "polygon": []}]}',
-            "'ufo' is no label",
+            "'ufo' is not a label",
         ),
     ],
 )

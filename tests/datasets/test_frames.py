@@ -108,13 +108,13 @@ def test_full_disk_ends_keeping_not_reading(files, tmp_path, monkeypatch, capfd)
     for i in range(3):
         assert cache.read(files[i], decode, "frame").max() == i
     captured = capfd.readouterr()
-    assert (captured.out + captured.err).count("No more decoded images are kept in") == 1
+    assert (captured.out + captured.err).count("No more decoded images are cached in") == 1
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["bytes"]
 
 
 def test_unusable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"kept in .*file: .*; cache_dir names a folder"):
+    with pytest.raises(ConfigError, match=r"cached in .*file: .*; cache_dir names a folder"):
         FrameCache(tmp_path / "file", 1)
 
 

@@ -268,7 +268,10 @@ def test_registered_data_sets_are_paddlesegs_unless_asked(pictures):
         ({"cache_gb": "much"}, "cache_gb must be a number of gigabytes, got 'much'"),
         ({"cache_gb": math.nan}, "cache_gb must be a number of gigabytes, got nan"),
         ({"cache_dir": "somewhere"}, "cache_dir somewhere needs cache_gb"),
-        ({"cache_gb": 1, "cache_dir": "/dev/null/x"}, "cannot be kept in /dev/null/x: .*cache_dir"),
+        (
+            {"cache_gb": 1, "cache_dir": "/dev/null/x"},
+            "cannot be cached in /dev/null/x: .*cache_dir",
+        ),
         ({"fast": True}, "Dataset: .*'fast'.* It takes fast_loading, .*dataset_root.* edge"),
     ],
 )

@@ -43,8 +43,8 @@ def turned(image):
 SPOILERS = {
     "turned": lambda image, label: turned(image),
     "16-bit values": lambda image, label: cv2.imwrite(str(label), np.full((48, 64), 1000, "u2")),
-    "jpeg cut short": lambda image, label: cut(image),
-    "label cut short": lambda image, label: cut(label),
+    "jpeg truncated": lambda image, label: cut(image),
+    "label truncated": lambda image, label: cut(label),
     "text as image": lambda image, label: image.write_text("text"),
     "text as label": lambda image, label: label.write_text("text"),
     "no image": lambda image, label: image.unlink(),

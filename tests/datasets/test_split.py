@@ -77,7 +77,7 @@ def test_sequences_stay_together(folder):
 def test_lists_that_are_there_are_kept(folder):
     root = folder("abcde")
     (root / "val.txt").write_text("mine")
-    with pytest.raises(DataError, match=r"val\.txt exist already; --overwrite"):
+    with pytest.raises(DataError, match=r"val\.txt already exist; --overwrite"):
         split_folder(root)
     assert not (root / "train.txt").exists()
     assert (root / "val.txt").read_text() == "mine"
@@ -90,7 +90,7 @@ def test_ratio_is_three_shares(folder, ratio):
 
 
 def test_folders_that_cannot_be_split(folder, tmp_path):
-    with pytest.raises(DataError, match=r"no such folder: .*images"):
+    with pytest.raises(DataError, match=r"folder not found: .*images"):
         split_folder(tmp_path)
     root = folder("abc")
     with pytest.raises(DataError, match=r"3 pairs are too few for a val list of 0\.1"):
@@ -98,7 +98,7 @@ def test_folders_that_cannot_be_split(folder, tmp_path):
     with pytest.raises(DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg$"):
         split_folder(root, label_suffix="_mask")
     (root / "images" / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="two files of one name"):
+    with pytest.raises(DataError, match="two files with one name"):
         split_folder(root)
 
 

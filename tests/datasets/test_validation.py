@@ -76,9 +76,9 @@ def test_read_image_turns_and_converts_as_opencv(picture, tmp_path):
 def test_files_that_are_no_images(tmp_path, bomb):
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    with pytest.raises(DataError, match=r"cannot read image .*text\.png: it is no image"):
+    with pytest.raises(DataError, match=r"cannot read image .*text\.png: it is not an image"):
         validation.read_image(text)
-    with pytest.raises(DataError, match=r"cannot read label .*text\.png: it is no image"):
+    with pytest.raises(DataError, match=r"cannot read label .*text\.png: it is not an image"):
         validation.read_label(text)
     for read, kind in ((validation.read_image, "image"), (validation.read_label, "label")):
         with pytest.raises(DataError, match=f"{kind} not found: .*gone.png"):

@@ -1,4 +1,4 @@
-"""One ONNX file for every size, in ONNX Runtime and OpenVINO, against the network in eager mode."""
+"""One ONNX file forevery size, in ONNX Runtime and OpenVINO, against the network in eager mode."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_truncated_file_is_refused(exported, tmp_path, runtime):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     content = (tmp_path / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").write_bytes(content[:-10])
-    with pytest.raises(ExportError, match=r"model\.onnx is not the file that was exported"):
+    with pytest.raises(ExportError, match=r"model\.onnx is not the exported file"):
         Predictor(tmp_path, runtime=runtime)
     description = yaml.safe_load((tmp_path / "deploy.yaml").read_text())
     del description["liteseg"]["sha256"]

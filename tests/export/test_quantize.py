@@ -119,7 +119,7 @@ def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, qua
     assert ExportedModel.read(folder).onnx_int8 is not None
     export_model(pointwise(), folder, transforms=TRANSFORMS)
     assert not (folder / INT8_FILE).exists()
-    with pytest.raises(ExportError, match="holds no ONNX file"):
+    with pytest.raises(ExportError, match="has no ONNX file"):
         Predictor(folder, "onnxruntime", precision="int8")
 
 
@@ -127,7 +127,7 @@ def test_spoilt_quantized_model_is_refused(quantized, tmp_path):
     folder = copy_of(quantized[0], tmp_path / "copy")
     with (folder / INT8_FILE).open("r+b") as file:
         file.truncate(1000)
-    with pytest.raises(ExportError, match=rf"{INT8_FILE} is not the file that was exported"):
+    with pytest.raises(ExportError, match=rf"{INT8_FILE} is not the exported file"):
         Predictor(folder, "onnxruntime", precision="int8")
 
 
@@ -138,7 +138,7 @@ def small(pointwise, tmp_path):
 
 
 def test_calibration_without_images(small):
-    with pytest.raises(DataError, match="calibration needs images, and there are none"):
+    with pytest.raises(DataError, match="calibration needs images, but there are none"):
         quantize(small, [])
 
 
@@ -174,20 +174,20 @@ def test_images_are_read_one_at_a_time(small, tmp_path, monkeypatch):
 
 
 def test_tolerance_that_is_no_share(small, tmp_path):
-    with pytest.raises(ValueError, match=r"tolerance is a share of labels from 0 to 1, got 5"):
+    with pytest.raises(ValueError, match=r"tolerance must be a share of labels from 0 to 1, got 5"):
         quantize(small, write_images(tmp_path, 1), tolerance=5)
 
 
 def test_quantizing_needs_onnx(pointwise, tmp_path):
     export_model(pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
-    with pytest.raises(ExportError, match="holds no ONNX file; export with --format onnx"):
+    with pytest.raises(ExportError, match="has no ONNX file; export with --format onnx"):
         quantize(tmp_path / "paddle", write_images(tmp_path, 1))
 
 
 def test_precision_that_a_runtime_has_not_lists_those_it_has(small):
     with pytest.raises(ExportError, match=r"onnxruntime does not compute in bf16 on cpu"):
         Predictor(small, "onnxruntime", precision="bf16")
-    with pytest.raises(ExportError, match="holds no INT8 model; make it with liteseg quantize"):
+    with pytest.raises(ExportError, match="has no INT8 model; create it with liteseg quantize"):
         Predictor(small, "openvino", precision="int8")
     with pytest.raises(ValueError, match=r"unknown precision 'fp8'; choose one of"):
         Predictor(small, "openvino", precision="fp8")

@@ -104,7 +104,7 @@ np.savez(results, **{name: predictor.run(batches[name]) for name in batches.file
 
 
 def logits_of_other_process(folder, images):
-    """Run an export on images in a process of its own, as oneDNN's passes can crash Paddle."""
+    """Run an export on images in its own process, as oneDNN's passes can crash Paddle."""
     files = folder / "images.npz", folder / "results.npz"
     np.savez(files[0], **{str(i): normalised(image) for i, image in enumerate(images)})
     done = subprocess.run(
@@ -335,7 +335,7 @@ def test_predictor_resizes_labels_back(pointwise, tmp_path):
     ],
 )
 def test_predictor_refuses_what_is_no_image(exported, image):
-    with pytest.raises(DataError, match=r"an image is \(H, W, 3\) of uint8 in BGR, got \("):
+    with pytest.raises(DataError, match=r"an image must be \(H, W, 3\) of uint8 in BGR, got \("):
         Predictor(exported["argmax"])(image)
 
 
@@ -377,7 +377,7 @@ def test_predictor_refuses_a_shape_that_is_not_the_models(pointwise, tmp_path):
         Predictor(tmp_path)
     for wrong in ([1, 3, 32], [1, 4, 24, 32], "large", [1, 3, 0, 32]):
         spoil(tmp_path, input_shape=wrong)
-        with pytest.raises(ExportError, match=r"is no deploy\.yaml of an export"):
+        with pytest.raises(ExportError, match=r"is not the deploy\.yaml of an export"):
             Predictor(tmp_path)
 
 
@@ -393,7 +393,7 @@ def test_export_refuses_unknown_output_op(pointwise, tmp_path):
     "input_shape", [[1, 3, 64], [1, 1, 64, 64], [1, 3, 0, 64], [1, None, 64, 64], [1, 3, -1, -1]]
 )
 def test_export_refuses_input_shape(pointwise, tmp_path, input_shape):
-    with pytest.raises(ExportError, match="input_shape is N 3 H W, each at least 1, got"):
+    with pytest.raises(ExportError, match="input_shape must be N 3 H W, each at least 1, got"):
         export_model(pointwise(), tmp_path, transforms=TRANSFORMS, input_shape=input_shape)
     assert list(tmp_path.iterdir()) == []
 
@@ -417,21 +417,21 @@ def test_predictor_names_missing_file(copied, missing):
     deploy = yaml.safe_load((copied / "deploy.yaml").read_text(encoding="utf-8"))["Deploy"]
     path = copied / deploy.get(missing, missing)
     path.unlink()
-    with pytest.raises(ExportError, match=rf"is no exported folder: .*{path.name} is missing"):
+    with pytest.raises(ExportError, match=rf"is not an exported folder: .*{path.name} is missing"):
         Predictor(copied)
 
 
 def test_predictor_refuses_folder_that_is_no_export(tmp_path):
-    with pytest.raises(ExportError, match="is no exported folder"):
+    with pytest.raises(ExportError, match="is not an exported folder"):
         Predictor(tmp_path)
-    with pytest.raises(ExportError, match="is no exported folder"):
+    with pytest.raises(ExportError, match="is not an exported folder"):
         Predictor(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", "Deploy: {}", "a: [", "Deploy: 3"])
 def test_predictor_refuses_other_yaml(copied, text):
     (copied / "deploy.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ExportError, match=r"deploy\.yaml is no deploy\.yaml of an export"):
+    with pytest.raises(ExportError, match=r"deploy\.yaml is not the deploy\.yaml of an export"):
         Predictor(copied)
 
 
@@ -531,7 +531,7 @@ def test_predictor_refuses_wrong_values(exported, tmp_path, section, key, value)
     ("key", "value", "reason"),
     [
         ("classes", ["road"], "TypeError"),
-        ("classes", [{"name": 3, "color": [0, 0, 0]}], "name is a string"),
+        ("classes", [{"name": 3, "color": [0, 0, 0]}], "name must be a string"),
         ("classes", [{"name": "road"}], "color"),
         ("classes", [{"name": "road", "color": [0, 0]}], "three whole numbers"),
         ("classes", [{"name": "road", "color": [0, 0, 256]}], "three whole numbers"),
@@ -541,12 +541,12 @@ def test_predictor_refuses_wrong_values(exported, tmp_path, section, key, value)
         ("evaluation_scale", float("inf"), "not a positive number"),
         ("evaluation_scale", 0, "not a positive number"),
         ("evaluation_scale", -0.5, "not a positive number"),
-        ("sha256", [["model.json", "0"]], "not checksums by file name"),
+        ("sha256", [["model.json", "0"]], "must be checksums by file name"),
     ],
 )
 def test_predictor_refuses_values_of_the_plugins_section(small, key, value, reason):
     spoil(small, "liteseg", **{key: value})
-    with pytest.raises(ExportError, match=rf"is no deploy\.yaml of an export.*{reason}"):
+    with pytest.raises(ExportError, match=rf"is not the deploy\.yaml of an export.*{reason}"):
         ExportedModel.read(small)
 
 

@@ -122,7 +122,7 @@ def test_video_that_is_cut_short(fails, exported, cut, tmp_path):
         *("infer", "--config", exported.folder, "--image_path", cut),
         *("--save_dir", tmp_path / "out"),
     )
-    assert f"video {cut} is cut short: it ends at " in message
+    assert f"video {cut} is truncated: it ends at " in message
     read = len(frames_of(cut))
     assert 0 < read < COUNT
     assert f"{read / FPS} s of 4.0 s; the {read} frames before are written" in message
@@ -133,7 +133,7 @@ def test_video_that_is_cut_short(fails, exported, cut, tmp_path):
 def test_file_that_is_no_video(content, tmp_path):
     path = tmp_path / "text.mp4"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=r"cannot read video .*text.mp4: it is no video"):
+    with pytest.raises(DataError, match=r"cannot read video .*text.mp4: it is not a video"):
         video.Frames(str(path))
 
 
@@ -144,11 +144,11 @@ def test_video_that_is_not_there():
 
 def test_camera_that_is_not_there(fails, exported):
     message = fails("infer", "--config", exported.folder, "--image_path", "camera:97")
-    assert "cannot open camera 97: it is not there" in message
+    assert "cannot open camera 97: it is missing" in message
 
 
 def test_camera_without_a_number():
-    with pytest.raises(DataError, match="'camera:front' names no camera; the first is camera:0"):
+    with pytest.raises(DataError, match="'camera:front' is not a camera; the first is camera:0"):
         video.Frames("camera:front")
 
 
@@ -165,7 +165,7 @@ def test_size_that_changes_on_the_way(camera):
     frames = video.Frames("camera:3")
     frames.read()
     frames._capture.read = lambda: (True, np.zeros((32, 64, 3), np.uint8))
-    with pytest.raises(DataError, match="frame 1 is of another size"):
+    with pytest.raises(DataError, match="frame 1 has another size"):
         frames.read()
 
 

@@ -49,7 +49,7 @@ def test_pretrained_weights_are_loaded(builder, tmp_path):
 
 def test_rate_of_a_missing_part(builder):
     groups = {"optimizer__custom_cfg": [{"name": "bakbone", "lr_mult": 2.0}]}
-    with pytest.raises(ConfigError, match=r"no parameter's name has 'bakbone' in it; the parts of"):
+    with pytest.raises(ConfigError, match=r"no parameter name contains 'bakbone'; the parts of"):
         builder(**groups).optimizer  # noqa: B018
 
 

@@ -227,9 +227,9 @@ def test_ohem_leaves_inputs_alone():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"thresh": 1.01}, "thresh is a probability from 0 to 1, got 1.01"),
-        ({"thresh": -0.1}, "thresh is a probability from 0 to 1, got -0.1"),
-        ({"min_kept": -1}, "min_kept is a number of pixels from 0 up, got -1"),
+        ({"thresh": 1.01}, "thresh must be a probability from 0 to 1, got 1.01"),
+        ({"thresh": -0.1}, "thresh must be a probability from 0 to 1, got -0.1"),
+        ({"min_kept": -1}, "min_kept must be a number of pixels of at least 0, got -1"),
     ],
 )
 def test_ohem_refuses(arguments, message):

@@ -257,8 +257,8 @@ def test_yml_finds_classes_of_the_users(build_from_yml, registered):
             {"resize_mode": "bicubic"},
             r"unknown resize_mode 'bicubic'; choose one of \('bilinear', 'nearest'\)",
         ),
-        ({"cm_bin_sizes": []}, r"cm_bin_sizes must be numbers from 1 up, got \[\]"),
-        ({"cm_bin_sizes": [1, 0]}, r"cm_bin_sizes must be numbers from 1 up, got \[1, 0\]"),
+        ({"cm_bin_sizes": []}, r"cm_bin_sizes must be numbers of at least 1, got \[\]"),
+        ({"cm_bin_sizes": [1, 0]}, r"cm_bin_sizes must be numbers of at least 1, got \[1, 0\]"),
     ],
 )
 def test_pp_liteseg_refuses(changes, message):

@@ -53,7 +53,7 @@ def test_labels_are_those_of_float32_at_every_size(build_network, randomized, tm
 
 
 def test_positions_stay_exact(tmp_path):
-    """Whether a column is odd: float16 holds no odd number between 2048 and 4096."""
+    """Whether a column is odd: float16 has no odd number between 2048 and 4096."""
     from onnx import TensorProto, helper, numpy_helper, save
 
     def node(kind, inputs, output, **attributes):
@@ -93,5 +93,5 @@ def test_positions_stay_exact(tmp_path):
 
 def test_what_is_no_onnx_file_is_said(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"no model")
-    with pytest.raises(ExportError, match=r"model\.onnx is no ONNX file"):
+    with pytest.raises(ExportError, match=r"model\.onnx is not an ONNX file"):
         half_precision(tmp_path / "model.onnx")

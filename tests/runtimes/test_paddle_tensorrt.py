@@ -208,7 +208,7 @@ def test_what_paddle_refuses_is_one_error(old_format, calls, monkeypatch):
     engine = create("paddle_tensorrt", old_format, "gpu", 1, "fp16")
     with pytest.raises(
         ExportError,
-        match=r"makes no TensorRT engine of .*model\.pdmodel for \(2, 3, 24, 32\) in fp16: \(Fatal",
+        match=r"built no TensorRT engine of .*model\.pdmodel for \(2, 3, 24, 32\) in fp16: \(Fatal",
     ):
         engine.run(batch())
 
@@ -262,7 +262,7 @@ def test_converter_that_crashes_is_one_error(current, calls, converter, monkeypa
     engine = Predictor(current, "paddle_tensorrt", "gpu")
     with pytest.raises(
         ExportError,
-        match=r"makes no TensorRT engine of .*model\.json for .*: "
+        match=r"built no TensorRT engine of .*model\.json for .*: "
         r"RuntimeError: TensorRT has no such layer \(exit code -6\)",
     ):
         engine.run(batch((1, 3, 24, 32)))

@@ -434,7 +434,7 @@ def test_engines_on_the_gpu_are_bounded(library, small, monkeypatch):
 def test_failed_build_says_what_tensorrt_said_last(library, small, capfd):
     library.error = "Error Code 2: OutOfMemory (Requested size was 1 bytes)"
     with pytest.raises(
-        ExportError, match=r"TensorRT 10\.3\.0 makes no engine .*fp32: Error Code 2: OutOf"
+        ExportError, match=r"TensorRT 10\.3\.0 built no engine .*fp32: Error Code 2: OutOf"
     ):
         engine(small).run(batch())
     captured = capfd.readouterr()
@@ -446,7 +446,7 @@ def test_builder_that_does_not_start_is_one_error(library, small, monkeypatch):
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(library.module, "Builder", no_builder)
-    with pytest.raises(ExportError, match=r"makes no engine .*returned nullptr"):
+    with pytest.raises(ExportError, match=r"built no engine .*returned nullptr"):
         engine(small).run(batch())
 
 

@@ -24,13 +24,13 @@ MERGES = "\n".join(
     [
         (ALIASES, "aliases .* expand to more than 50000 values"),
         (MERGES, "aliases .* expand to more than 50000 values"),
-        ("a: &a [*a]", "an alias inside of what it names"),
+        ("a: &a [*a]", "an alias inside its own anchor"),
         ("[" * 20_000, "more than 100 levels"),
         ("- a\n" * 60_000, "more than 50000 values"),
         ("1" + ":1" * 20_000, "a value of 40001 characters"),
         ("#" * (1 << 20) + "\na: 1", r"has \d+ bytes"),
-        ("a: [", "no valid YAML"),
-        ("a: 2001-99-99", "no valid YAML"),
+        ("a: [", "not valid YAML"),
+        ("a: 2001-99-99", "not valid YAML"),
     ],
 )
 @pytest.mark.parametrize("loader", [yaml.SafeLoader, yaml.FullLoader])
@@ -44,7 +44,7 @@ def test_read_yaml_refuses(tmp_path, text, reason, loader):
 def test_read_yaml_makes_plain_values_only(tmp_path):
     path = tmp_path / "config.yml"
     path.write_text("a: !!python/name:os.system", encoding="utf-8")
-    with pytest.raises(ConfigError, match="no valid YAML"):
+    with pytest.raises(ConfigError, match="not valid YAML"):
         read_yaml(path)
 
 

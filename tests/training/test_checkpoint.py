@@ -180,7 +180,7 @@ def test_disk_that_fills_while_writing_leaves_what_was_there(tmp_path, content, 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(TrainingError, match=r"cannot write .*File too large.*not touched"):
+        with pytest.raises(TrainingError, match=r"cannot write .*File too large.*did not change"):
             if best:
                 checkpoint.save_best(path, weights, Best(0.9, 2))
             else:

@@ -76,5 +76,5 @@ def test_full_disk_does_not_stop_training(path, capfd):
     file.add(Metrics(40, loss=0.1))
     file.close()
     said = capfd.readouterr().out
-    assert said.count("training goes on without it") == 1
+    assert said.count("training continues without it") == 1
     assert "No space left on device" in said

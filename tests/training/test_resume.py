@@ -28,7 +28,7 @@ FILES = (
 @pytest.fixture(scope="module")
 def uninterrupted(run, training, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted") / "out"
-    with unique_name.guard():  # parameters are named as in a process of its own
+    with unique_name.guard():  # parameters are named as in its own process
         return folder, run(*training(folder, *FLAGS)).text
 
 
@@ -73,7 +73,7 @@ def test_interrupted_run_saves_and_says_how_to_go_on(process, killed_at, trainin
     assert stopped.returncode == 130, stopped.text[-3000:]
     assert "Traceback" not in stopped.text
     [checkpoint] = (tmp_path / "out").glob("iter_*")
-    assert "go on with: liteseg train --config" in stopped.text
+    assert "resume with: liteseg train --config" in stopped.text
     assert f"--resume_model {checkpoint}" in stopped.text
     assert (checkpoint / "training.json").is_file()
 

@@ -37,8 +37,8 @@ class Samples(Dataset):
 )
 def test_sample_that_cannot_be_read_is_an_error(pointwise, workers, unreadable, options):
     repair()
-    samples = Samples(unreadable, DataError("cannot read image 4.png: cut short"))
-    with pytest.raises(DataError, match=r"^cannot read image 4\.png: cut short$"):
+    samples = Samples(unreadable, DataError("cannot read image 4.png: truncated"))
+    with pytest.raises(DataError, match=r"^cannot read image 4\.png: truncated$"):
         evaluate(pointwise(), samples, num_workers=workers, **options)
 
 

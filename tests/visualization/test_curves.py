@@ -138,7 +138,7 @@ def test_curves_of_something_else(capsys, tmp_path, name, content, message):
 
 def test_curves_without_a_run_or_a_format(capsys, tmp_path):
     assert main(["curves", str(tmp_path / "gone"), "--save", "curves.png"]) == 1
-    assert f"no such log or folder: {tmp_path / 'gone'}" in capsys.readouterr().err
+    assert f"log or folder not found: {tmp_path / 'gone'}" in capsys.readouterr().err
     assert main(["curves", str(tmp_path), "--save", "curves.png"]) == 1
     assert f"no line of PaddleSeg's training in {tmp_path}" in capsys.readouterr().err
     (tmp_path / "a.log").write_text(TRAIN.format(20, 1))

@@ -1,4 +1,4 @@
-"""Make, convert, check or split data sets."""
+"""Create, convert, check or split data sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KINDS = {
     "camvid": (camvid, "CamVid, original or SegNet's, to PaddleSeg's layout"),
     "cityscapes": (cityscapes, "labelTrainIds and lists for Cityscapes"),
     "check": (check, "look for what would harm a training"),
-    "split": (split, "write the lists of your own images and labels"),
+    "split": (split, "write lists for your own images and labels"),
 }
 
 
@@ -25,5 +25,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict | None:
-    """Do it, and return what was done."""
+    """Run the subcommand, and return its result."""
     return args.make(args)

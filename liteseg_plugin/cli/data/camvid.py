@@ -10,14 +10,14 @@ from liteseg_plugin.errors import printable
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("source", metavar="SOURCE", help="the distribution, unpacked")
-    parser.add_argument("dest", metavar="DEST", help="folder to make")
+    parser.add_argument("dest", metavar="DEST", help="folder to create")
     parser.add_argument(
         "--size", nargs=2, type=int, metavar=("W", "H"), help="default: as in the source"
     )
     parser.add_argument(
-        "--void_unknown", action="store_true", help="make colours that are no class void"
+        "--void_unknown", action="store_true", help="set colours without a class to void"
     )
-    parser.add_argument("--workers", type=int, help="threads; default: one a processor")
+    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict:
         print(f"{name}: {made[name]} of {published} frames")
     if made["left_out"]:
         print(
-            f"{len(made['left_out'])} frames are in no split and were left out: "
+            f"{len(made['left_out'])} frames are in no split and were skipped: "
             f"{', '.join(map(printable, made['left_out'][:5]))}"
         )
     return made

@@ -8,8 +8,8 @@ import argparse
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("source", metavar="SOURCE", help="holds leftImg8bit and gtFine")
-    parser.add_argument("--overwrite", action="store_true", help="make all labels anew")
-    parser.add_argument("--workers", type=int, help="threads; default: one a processor")
+    parser.add_argument("--overwrite", action="store_true", help="write existing labels again")
+    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep_sequences", action="store_true", help="keep the frames of a video in one split"
     )
-    parser.add_argument("--separator", default=" ", help="of image and label in the lists")
-    parser.add_argument("--overwrite", action="store_true", help="replace lists that are there")
+    parser.add_argument("--separator", default=" ", help="between image and label in the lists")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing lists")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -43,7 +43,5 @@ def run(args: argparse.Namespace) -> dict:
     print(f"{made['root']}: train {made['train']}, val {made['val']}, test {made['test']} pairs")
     for what, names in (("label", "without_label"), ("image", "without_image")):
         if made[names]:
-            print(
-                f"left out, no {what}: {len(made[names])} files, e.g. {printable(made[names][0])}"
-            )
+            print(f"skipped, no {what}: {len(made[names])} files, e.g. {printable(made[names][0])}")
     return made

@@ -7,7 +7,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("dest", metavar="DEST", help="folder to make")
+    parser.add_argument("dest", metavar="DEST", help="folder to create")
     parser.add_argument("--train", type=int, default=160, help="images to train on")
     parser.add_argument("--val", type=int, default=32, help="images to evaluate on")
     parser.add_argument("--test", type=int, default=16, help="images to test on")

@@ -1,4 +1,4 @@
-"""Look at a whole data set before a training does.
+"""Check a whole data set before training.
 
 :func:`check` opens every image and label the way training opens them, and collects what is wrong
 instead of stopping at the first fault.

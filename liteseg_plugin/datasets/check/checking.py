@@ -1,4 +1,4 @@
-"""Open everything, and report."""
+"""Open all images and labels, and report."""
 
 from __future__ import annotations
 
@@ -30,19 +30,21 @@ PIXELS_PER_KEPT = 16
 def check(
     data: DataSet, *, samples: int = 24, workers: int | None = None, progress: bool = True
 ) -> CheckReport:
-    """Open everything, and report.
+    """Open all images and labels, and report.
 
     Args:
         data: From :func:`from_folder` or :func:`from_config`.
         samples: Number of pairs to choose for a page.
-        workers: Number of threads; by default that of the processors.
+        workers: Number of threads; default: one per processor.
         progress: Show a progress bar.
 
     Raises:
         ValueError: If the number of classes is not 1 to 256.
     """
     if data.num_classes is not None and not 1 <= data.num_classes <= 256:
-        raise ValueError(f"num_classes is 1 to 256, as labels are 8-bit, got {data.num_classes}")
+        raise ValueError(
+            f"num_classes must be 1 to 256, as labels are 8-bit, got {data.num_classes}"
+        )
     started = time.perf_counter()
     todo = [(split.name, pair) for split in data.splits for pair in split.pairs]
     range_limit = data.num_classes or 256
@@ -73,7 +75,7 @@ def check(
         used = np.flatnonzero(sum(pixels.values()))
         num_classes = int(max((v for v in used if v != data.ignore_index), default=0)) + 1
         message = (
-            "the number of classes is not known; the largest value in the labels makes it "
+            "the number of classes is unknown; from the largest value in the labels it is "
             f"{num_classes}. Give --num_classes, or names in {data.root}/labels.txt"
         )
         warnings.append(_finding(Fault("num-classes", message)))
@@ -110,7 +112,7 @@ def _finding(fault: Fault, split: str | None = None, pair: Pair | None = None) -
 def _repeated(
     todo: Sequence[tuple[str, Pair]], looks: Sequence[Look]
 ) -> tuple[list[Finding], list[Finding]]:
-    """Find pictures that are there more than once: in two splits, and in one."""
+    """Find duplicate pictures: in two splits, and in one."""
     places = defaultdict(list)
     for (name, pair), seen in zip(todo, looks):
         if seen.digest is not None:
@@ -132,7 +134,7 @@ def _repeated(
 
 
 def _left_over(data: DataSet) -> Iterator[Finding]:
-    """Find images that no list names, in the folders of those that are named."""
+    """Find images that no list names, in the folders of listed images."""
     pairs = [pair for split in data.splits for pair in split.pairs]
     named = {os.path.normpath(path) for pair in pairs for path in pair if path}
     for folder in sorted({os.path.dirname(os.path.normpath(pair.image)) for pair in pairs}):
@@ -141,7 +143,7 @@ def _left_over(data: DataSet) -> Iterator[Finding]:
         files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)))
         unnamed = [f for f in files if f.lower().endswith(IMAGE_SUFFIXES) and f not in named]
         if unnamed:
-            # A name on disk may hold bytes that are no text.
+            # A name on disk may contain bytes that are not text.
             first = os.fsencode(unnamed[0]).decode(errors="replace")
             message = f"{len(unnamed)} images in {folder} are in no list, e.g. {first}"
             yield _finding(Fault("not-listed", message))
@@ -151,7 +153,7 @@ def _classes(
     data: DataSet, num_classes: int, totals: dict[str, np.ndarray], images: dict[str, np.ndarray]
 ) -> tuple[list[ClassCount], float]:
     """Count pixels by class; the share of ignored pixels comes second."""
-    # What training sees, or where there is no such list what there is.
+    # The training split, or all splits if there is none.
     seen = totals.get("train", np.sum([*totals.values()], axis=0))
     valued = seen[:num_classes].copy()
     if 0 <= data.ignore_index < num_classes:

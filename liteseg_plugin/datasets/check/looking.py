@@ -25,7 +25,7 @@ _Read = TypeVar("_Read")
 
 
 class Look(NamedTuple):
-    """What one image and its label gave.
+    """The result of one image and its label.
 
     Attributes:
         errors: What stops a training.
@@ -48,7 +48,7 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
     Args:
         pair: Paths of image and label.
         num_classes: Labels from this value on are errors.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
     """
     errors: list[Fault] = []
     warnings: list[Fault] = []
@@ -80,13 +80,13 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
 
 
 def _opened(read: Callable[[str], _Read], path: str, errors: list[Fault]) -> _Read | None:
-    """Return what a file holds; where it cannot be read, note why and return None."""
+    """Return the content of a file; if it cannot be read, record why and return None."""
     try:
         return read(path)
     except DataError as error:
         kind = "unreadable" if os.path.isfile(path) else "missing"
         errors.append(Fault(kind, str(error)))
-    except Exception as error:  # out of memory, a hostile file: an entry, and on to the next
+    except Exception as error:  # out of memory or a hostile file: report it, and continue
         errors.append(Fault("unreadable", f"{path}: {type(error).__name__}: {error}"))
     return None
 
@@ -95,13 +95,11 @@ def _oddities(
     used: Sequence[int], label: str, ignore_index: int, depth: str | None
 ) -> Iterator[Fault]:
     if not used:
-        yield Fault("label-empty", f"the label is empty, all of it is {ignore_index}")
+        yield Fault("label-empty", f"the label is empty: every pixel is {ignore_index}")
     elif len(used) == 1:
         yield Fault("label-single-class", f"the label holds one class only, {used[0]}")
     if label.lower().endswith((".jpg", ".jpeg")):
-        yield Fault(
-            "label-lossy", "the label is a JPEG, whose values are not those that were saved"
-        )
+        yield Fault("label-lossy", "the label is a JPEG, which does not store exact values")
     if depth:
         yield Fault(
             "label-depth",

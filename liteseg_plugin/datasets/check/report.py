@@ -23,7 +23,7 @@ class Finding:
         split: Where it is; None for the whole data set.
         image: Path of the image; None if it is not about one.
         label: Path of the label; None likewise.
-        message: A sentence for people.
+        message: A readable sentence.
     """
 
     kind: str
@@ -107,12 +107,12 @@ class CheckReport:
         seconds: Time that the check took.
         splits: Number of images by split.
         num_classes: Number of classes.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
         errors: What stops a training.
         warnings: What does not.
         sizes: Sizes of the images, the most frequent first.
         classes: The classes in index order.
-        ignored_share: Share of the pixels that do not count, 0 to 1.
+        ignored_share: Share of ignored pixels, 0 to 1.
         min_kept: A suggestion; None if no image can be read.
         samples: Pairs to show, evenly over the splits.
     """
@@ -156,13 +156,13 @@ class CheckReport:
         """Return the report as lines for the terminal.
 
         Args:
-            shown: Number of messages of one kind; of the rest only the number is given.
+            shown: Number of messages per kind; the others are only counted.
         """
         counts = ", ".join(f"{name} {n}" for name, n in self.splits.items())
         sizes = [f"{size.width}x{size.height} ({size.images})" for size in self.sizes]
         lines = [
             f"{printable(self.data)}: {self.images} images ({counts}) in {self.seconds:.1f} s, "
-            f"{self.images_per_second:.0f} a second",
+            f"{self.images_per_second:.0f} per second",
             f"sizes: {', '.join(sizes[:6])}{' ...' if len(sizes) > 6 else ''}",
             f"{'class':>6} {'name':16}{'share':>9}{'images':>8}{'weight':>8}",
         ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Split:
-    """Images and labels of one split, and what is wrong with its list."""
+    """Images and labels of one split, and the errors in its list."""
 
     name: str
     pairs: Sequence[Pair]
@@ -33,12 +33,12 @@ class DataSet:
     Attributes:
         root: The folder.
         splits: Its splits.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
         num_classes: Number of classes; None: one more than the largest value in the labels.
         kind: The config's type of data set.
         batch_size: Images of a training batch in one process, if known.
         crop_wh: Width and height of a training crop in pixels, if known.
-        whole: Whether the splits are all there are, so that an image in none is left over.
+        whole: Whether these are all splits, so that an image in none of them is reported.
     """
 
     root: str
@@ -63,17 +63,17 @@ def from_folder(
 
     Args:
         root: The folder.
-        separator: What stands between image and label in a line.
+        separator: Separator of image and label in a line.
         num_classes: Number of classes; by default that of the lines of `labels.txt`, or 19 for
             Cityscapes' tree.
-        ignore_index: Label of pixels that do not count.
+        ignore_index: Label of ignored pixels.
         batch_size: For the suggested `min_kept`.
 
     Raises:
         DataError: If there is no list, or one cannot be read.
     """
     if not os.path.isdir(root):
-        raise DataError(f"no such folder: {root}")
+        raise DataError(f"folder not found: {root}")
     splits = []
     for name in SPLIT_NAMES:
         for path in (Path(root, f"{name}.txt"), Path(root, f"{name}.list")):
@@ -86,7 +86,7 @@ def from_folder(
     if not splits:
         raise DataError(
             f"no list train, val or test (.txt or .list) in {root}; `liteseg data split {root}` "
-            "makes them for folders of images and labels"
+            "creates them for folders of images and labels"
         )
     is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()
     kind = "Cityscapes" if is_cityscapes else "Dataset"

@@ -1,4 +1,4 @@
-"""The data set: scenes in CamVid's layout, in a folder that is whole or absent."""
+"""The data set: scenes in CamVid's layout, in a folder that is complete or absent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORD_NAME: str = "toy_street.json"
 
 
 def _holds(dest: Path, record: dict) -> bool:
-    """Whether `dest` is a whole copy of the data set that `record` describes."""
+    """Tell whether `dest` is a complete copy of the data set that `record` describes."""
     try:
         if json.loads((dest / RECORD_NAME).read_text(encoding="utf-8")) != record:
             return False
@@ -42,7 +42,7 @@ def _write(root: Path, record: dict, *, progress: bool) -> None:
     scenes = [(split, index) for split in SPLIT_NAMES for index in range(record[split])]
     lines: dict[str, list[str]] = {split: [] for split in SPLIT_NAMES}
     for split, index in progress_bar(scenes, desc="Toy Street", unit="scene", disable=not progress):
-        # A seed of its own for each scene: splits share none, and counts change none.
+        # Each scene has its own seed: splits share none, and counts change none.
         rng = np.random.default_rng((record["seed"], SPLIT_NAMES.index(split), index))
         image, label = render_scene(rng, record["resolution_wh"])
         name = f"{split}_{index:04d}.png"
@@ -69,7 +69,7 @@ def generate(
 
     The layout: `images/*.png`, `annot/*.png` (8-bit class indices), `train.txt`, `val.txt` and
     `test.txt` with lines `images/x.png annot/x.png`, `labels.txt`, and `toy_street.json`, the
-    record of the arguments. The folder appears under its name only when it is whole.
+    record of the arguments. The folder appears under its name only when it is complete.
     The same arguments give the same pixels; OpenCV releases differ in a few on outlines.
 
     Args:
@@ -85,7 +85,7 @@ def generate(
         `dest` as a `Path`.
 
     Raises:
-        ValueError: a count or the seed is negative or no integer, no scene is asked for, or
+        ValueError: a count or the seed is negative or not an integer, no scene is asked for, or
             the resolution is too small.
         FileExistsError: `dest` exists and is not exactly this data set.
 
@@ -116,7 +116,7 @@ def generate(
             try:
                 whole.rename(dest)
             except OSError:
-                # Another process may have made the same data set meanwhile.
+                # Another process may have made the same data set in the meantime.
                 if not _holds(dest, record):
                     raise
     elif not _holds(dest, record):

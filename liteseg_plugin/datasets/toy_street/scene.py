@@ -228,7 +228,7 @@ def render_scene(
     """Paints one street scene.
 
     Args:
-        rng: the only source of chance; its state decides the scene.
+        rng: the only random source; its state determines the scene.
         resolution_wh: width and height in pixels, each at least `MIN_SIDE`.
 
     Returns:
