@@ -12,6 +12,7 @@ of one bit becomes another network within tens of steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,7 +175,7 @@ def _gradient(
     return gradient
 
 
-def _pieces(logit: np.ndarray):
+def _pieces(logit: np.ndarray) -> Iterator[tuple[int, slice, np.ndarray]]:
     """Yield image, slice of pixels, and their logits, in pieces of (N, C, pixels)."""
     n, classes, pixels = logit.shape
     # Whole vectors: Paddle's exponential function rounds what is left over otherwise.

@@ -142,7 +142,7 @@ def test_warnings_alone_are_no_failure(run, street):
         *("duplicate", "label-empty", "label-lossy", "label-single-class", "not-listed"),
     ]
     warnings = report["warnings"]
-    assert "all of it is 255" in one(warnings, "label-empty")["message"]
+    assert "every pixel is 255" in one(warnings, "label-empty")["message"]
     assert "one class only, 3" in one(warnings, "label-single-class")["message"]
     assert "2 times" in one(warnings, "duplicate")["message"]
     assert "1 images in" in one(warnings, "not-listed")["message"]

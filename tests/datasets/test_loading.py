@@ -32,6 +32,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets import fast_transforms, loading
 from liteseg_plugin.errors import ConfigError, DataError
+from liteseg_plugin.integration.config import build_component
 from liteseg_plugin.training.batches import Batches
 
 SCRIPT = Path(__file__).parents[1] / "data" / "paddleseg_script.py"
@@ -99,9 +100,6 @@ def stock_hue(monkeypatch):
     spec = importlib.util.spec_from_file_location("stock_functional", functional.__file__)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    # Neither is what PaddleSeg's own data set reads by the plugin's.
-    for owner, name in ((Compose, "__call__"), (datasets.Dataset, "__getitem__")):
-        monkeypatch.setattr(owner, name, getattr(owner, name).__wrapped__)
     return lambda: monkeypatch.setattr(functional, "hue", module.hue)
 
 
@@ -277,8 +275,9 @@ def test_registered_data_sets_are_paddlesegs_unless_asked(pictures):
 )
 def test_config_error_names_the_key(pictures, keys, message):
     config = {"type": "Dataset", "mode": "train", "dataset_root": str(pictures), "num_classes": 11}
+    builder = Builder(None, [manager.DATASETS])
     with pytest.raises(ConfigError, match=message):
-        Builder(None, [manager.DATASETS]).build_component({**config, "transforms": [], **keys})
+        build_component(builder.build_component, builder, {**config, "transforms": [], **keys})
 
 
 @pytest.mark.parametrize("spoilt", ["0.png", "0_label.png"])

@@ -202,5 +202,5 @@ def test_evaluation_is_read_as_it_was_saved(tmp_path):
     document = {**numbers.to_json(), "format": 1}
     del document["kappa"]
     (tmp_path / "metrics.json").write_text(json.dumps(document))
-    with pytest.raises(DataError, match=r"is no metrics\.json of a report: .*kappa"):
+    with pytest.raises(DataError, match=r"is not the metrics\.json of a report: .*kappa"):
         Evaluation.read(tmp_path)

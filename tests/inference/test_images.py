@@ -12,6 +12,7 @@ from paddleseg.transforms import Compose, Normalize
 from PIL import Image
 
 from liteseg_plugin.cli import main
+from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     Result,
@@ -129,7 +130,7 @@ def test_predicted_files_are_those_of_paddleseg(pointwise, tmp_path, monkeypatch
     (tmp_path / "img" / "list.txt").write_text("img1.png\n./1.png\nsub_img/2.png\n../other/3.png\n")
     monkeypatch.chdir(tmp_path)
     network, transforms = pointwise(), Compose([Normalize()])
-    classes = [{"name": f"class {n}", "color": [n, 40 * n, 255 - n]} for n in range(5)]
+    classes = [ClassInfo(f"class {n}", (n, 40 * n, 255 - n)) for n in range(5)]
     images = find_images(where)
     check_image_results(images, "ours")
     legend = predict_images(network, transforms, images, classes, "ours", {})
@@ -142,7 +143,7 @@ def test_predicted_files_are_those_of_paddleseg(pointwise, tmp_path, monkeypatch
         image_list=[os.path.join(tmp_path, "img", image.name) for image in inside],
         image_dir=f"{tmp_path}/img/",
         save_dir="theirs",
-        custom_color=[value for entry in classes for value in entry["color"]],
+        custom_color=[value for entry in classes for value in entry.color_rgb],
     )
     written = {path.relative_to("theirs") for path in Path("theirs").rglob("*.png")}
     assert len(written) == 2 * len(inside)

@@ -124,7 +124,7 @@ MESSAGES = {
     """,
     "parameter-groups": """
         optimizer = optimizers.SGD(custom_cfg=[{"name": "bakbone", "lr_mult": 2.0}])
-        says("no parameter's name has 'bakbone'", lambda: optimizer(paddle.nn.Linear(1, 1), 0.1))
+        says("no parameter name contains 'bakbone'", lambda: optimizer(paddle.nn.Linear(1, 1), 0.1))
     """,
     "sample-errors": """
         cv2.imwrite("image.png", numpy.zeros((4, 4, 3), "uint8"))

@@ -7,9 +7,9 @@ import re
 import numpy as np
 import paddle
 import pytest
-from paddleseg.cvlibs import Config, SegBuilder
 
 from liteseg_plugin.errors import ConfigError
+from liteseg_plugin.integration.config import ConfigBuilder, load
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def build(toy, tmp_path):
     """Return a function that builds what a config with changes names."""
 
     def build(**changes):
-        return SegBuilder(Config(str(toy.config(tmp_path, **changes))))
+        return ConfigBuilder(load(str(toy.config(tmp_path, **changes))))
 
     return build
 
@@ -72,7 +72,7 @@ def test_frozen_parts_are_frozen_after_evaluation_too(build):
 
 
 def test_unknown_frozen_part_lists_those_there_are(build):
-    with pytest.raises(ConfigError, match=r"no part 'backbon'; parts are .*'backbone'"):
+    with pytest.raises(ConfigError, match=r"no part is named 'backbon'; parts are .*'backbone'"):
         _ = build(model__frozen=["backbon"]).model
     with pytest.raises(ConfigError, match=r"frozen must be a list of names, such as \[backbone\]"):
         _ = build(model__frozen="backbone").model
