@@ -18,6 +18,7 @@ def test_export_says_how_many_labels_are_those_of_the_network(exported):
     assert "paddle: 100.0000% of labels equal the trained network's, on noise" in exported.log
 
 
+@pytest.mark.slow
 def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path):
     images = tmp_path / "images"
     images.mkdir()

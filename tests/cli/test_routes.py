@@ -227,6 +227,7 @@ def test_doctor_reports_and_its_json_is_alone_on_stdout(doctor):
     assert {entry["name"] for entry in doctor["compat"]} >= {"zlib-first", "deploy-yaml"}
 
 
+@pytest.mark.slow
 def test_doctor_says_why_nothing_works_where_numpy_is_broken(process, tmp_path):
     (tmp_path / "cv2").mkdir()
     (tmp_path / "cv2" / "__init__.py").write_text(
@@ -241,6 +242,7 @@ def test_doctor_says_why_nothing_works_where_numpy_is_broken(process, tmp_path):
     assert "numpy<2" in details["train"]
 
 
+@pytest.mark.slow
 def test_predict_and_infer_see_the_scale_of_evaluation(run, trained, toy, tmp_path):
     config = toy.config(tmp_path, test_config__aug_eval=True, test_config__scales=0.5)
     weights = ("--config", config, "--model_path", trained.weights)

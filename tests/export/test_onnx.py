@@ -59,6 +59,7 @@ def assert_close(actual, expected):
     assert (actual.argmax(1) == expected.argmax(1)).mean() >= 0.9999
 
 
+@pytest.mark.slow
 @installed
 @pytest.mark.parametrize("runtime", OTHER_RUNTIMES)
 def test_one_file_is_exact_at_every_size(net, exported, runtime):
@@ -71,6 +72,7 @@ def test_one_file_is_exact_at_every_size(net, exported, runtime):
     assert_close(predictor.run(images), eager(net, images))
 
 
+@pytest.mark.slow
 @installed
 @pytest.mark.parametrize("arm_type", ["UAFM", "UAFM_ChAtten", "UAFMMobile_SpAtten"])
 def test_other_fusion_blocks_convert(build_network, randomized, tmp_path, arm_type):

@@ -58,6 +58,7 @@ def copy_of(folder, target):
     return target
 
 
+@pytest.mark.slow
 def test_quantized_model_labels_nearly_as_float32_in_every_runtime(quantized):
     folder, report, images = quantized
     pictures = [cv2.imread(str(path)) for path in images]
@@ -101,6 +102,7 @@ def test_report_says_what_each_layer_changes(quantized):
         assert (layer["precision"] == "int8") == (layer["changed_alone"] <= 0.2)
 
 
+@pytest.mark.slow
 def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
     folder, report, images = quantized
     changes = sorted(layer["changed_alone"] for layer in report["layers"])

@@ -137,6 +137,7 @@ def test_fixed_model_is_the_same_network(small, tmp_path):
         assert [t["D"][1] for t in shapes["0.combine"]] == [[1, 8, 40, 64]] * 2
 
 
+@pytest.mark.slow
 @installed
 def test_converted_file_is_compared_and_a_wrong_one_is_not_kept(small, tmp_path):
     right = fix_shape(small, {"x": [1, 3, 40, 64]}, tmp_path / "right")
@@ -162,6 +163,7 @@ def test_crash_of_the_converted_file_is_one_error(small, tmp_path):
     assert not (tmp_path / "model.onnx").exists()
 
 
+@pytest.mark.slow
 @installed
 def test_commands_take_paddlesegs_export_from_any_size_to_onnx(
     run, build_network, randomized, tmp_path
@@ -211,8 +213,8 @@ def test_commands_take_paddlesegs_export_from_any_size_to_onnx(
         ("{'image':[1,3,8,8]}", r"the inputs of .* are \['x'\], not \['image'\]"),
         ("{'x':[1,4,8,8]}", r"x of .* has shape \[-1, 3, -1, -1\].*\[1, 4, 8, 8\] does not fit"),
         ("{'x':[1,3,8]}", r"\[1, 3, 8\] does not fit"),
-        ("{'x':[1,3,-1,8]}", r"numbers from 1 on"),
-        ("{'x':[]}", r"numbers from 1 on"),
+        ("{'x':[1,3,-1,8]}", r"numbers of at least 1"),
+        ("{'x':[]}", r"numbers of at least 1"),
         ("[1,3,8,8]", r"is shapes by input"),
         ("{'x':__import__('os').getpid()}", r"is shapes by input"),
         ("{'x'", r"is shapes by input"),
@@ -228,6 +230,7 @@ def test_shapes_that_cannot_be_are_refused(current, tmp_path, capsys, shapes, sa
     assert not (tmp_path / "fixed").exists()
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_are_refused(small, tmp_path):
     shapes = {"x": [1, 3, 8, 8]}
     with pytest.raises(ExportError, match=r"other.json is missing; --model_filename names one of"):

@@ -132,6 +132,7 @@ def spoil(folder, section="Deploy", **changes):
 # --- the same as eager --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.smoke
 @pytest.mark.parametrize("arm_type", ARM_TYPES)
 def test_export_equals_eager_at_every_size(build_network, randomized, tmp_path, arm_type):
@@ -279,6 +280,7 @@ def test_export_replaces_what_was_there(pointwise, exported, tmp_path):
     Predictor(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["train", "eval", "train with frozen backbone"])
 def test_export_leaves_network_as_it_was(build_network, randomized, tmp_path, mode):
     net = randomized(build_network("T", arm_type="UAFM_ChAtten"), seed=1)

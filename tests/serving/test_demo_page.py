@@ -120,6 +120,7 @@ def test_page_listens_on_this_machine_only(page):
         client.connect((other, page.port))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 375])
 def test_page_in_a_browser(page, scheme, width, tmp_path):
