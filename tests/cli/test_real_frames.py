@@ -19,7 +19,7 @@ CAMVID = REPOSITORY.parent / "shared" / "camvid"
     not CAMVID.is_dir(),
     reason="the CamVid frames lie beside a checkout for development only (research licence)",
 )
-def test_train_on_camvid_lowers_the_loss_and_evaluates(run, tmp_path):
+def test_train_on_camvid_lowers_the_loss_and_evaluates(process, run, tmp_path):
     (tmp_path / "val.txt").write_text("".join((CAMVID / "val.txt").open().readlines()[::20]))
     config = {
         "_base_": str(REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_camvid_960x720_10k.yml"),
@@ -42,8 +42,8 @@ def test_train_on_camvid_lowers_the_loss_and_evaluates(run, tmp_path):
     }
     path = tmp_path / "camvid.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    trained = run(
-        *("train", "--config", path, "--device", "cpu", "--iters", 16, "--seed", 1),
+    trained = process(  # with a worker process, which a fork of pytest's process might block
+        *("liteseg", "train", "--config", path, "--device", "cpu", "--iters", 16, "--seed", 1),
         *("--log_iters", 4, "--do_eval", "--save_dir", tmp_path / "out", "--num_workers", 1),
         "--use_vdl",
     )

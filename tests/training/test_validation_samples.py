@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import paddle
 import pytest
+from paddle import nn
 from paddle.io import Dataset
 from paddleseg import core
 
@@ -30,16 +34,40 @@ class Samples(Dataset):
         return {"img": image, "label": np.full((1, 16, 24), index, "uint8"), "trans_info": []}
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("unreadable", [0, 4])
-@pytest.mark.parametrize(
-    "options", [{}, {"is_slide": True, "crop_size": [64, 64], "stride": [9, 9]}]
-)
-def test_sample_that_cannot_be_read_is_an_error(pointwise, workers, unreadable, options):
-    repair()
+class Network(nn.Layer):
+    """Gives its input for logits, of as many classes as there are images."""
+
+    def forward(self, x):
+        return [paddle.concat([x, x], axis=1)[:, :5]]
+
+
+UNREADABLE = (0, 4)
+OPTIONS = ({}, {"is_slide": True, "crop_size": [64, 64], "stride": [9, 9]})
+
+
+@pytest.mark.parametrize("unreadable", UNREADABLE)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_sample_that_cannot_be_read_is_an_error(unreadable, options, workers=0):
     samples = Samples(unreadable, DataError("cannot read image 4.png: truncated"))
     with pytest.raises(DataError, match=r"^cannot read image 4\.png: truncated$"):
-        evaluate(pointwise(), samples, num_workers=workers, **options)
+        evaluate(Network(), samples, num_workers=workers, **options)
+
+
+def test_sample_that_a_worker_process_cannot_read_is_an_error(process):
+    """In a process of its own: a fork of this one may wait for a lock of an engine's thread."""
+    result = process(
+        *("python", "-c", "import test_validation_samples as t; t.with_a_worker_process()"),
+        PYTHONPATH=os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]),
+    )
+    assert result.stdout.splitlines()[-1] == "4 errors"
+
+
+def with_a_worker_process():
+    repair()
+    cases = [(unreadable, options) for unreadable in UNREADABLE for options in OPTIONS]
+    for case in cases:
+        test_sample_that_cannot_be_read_is_an_error(*case, workers=1)
+    print(f"{len(cases)} errors")
 
 
 def test_other_error_of_a_sample_names_its_type(pointwise):
@@ -53,7 +81,6 @@ def test_empty_data_set_is_an_error(pointwise):
 
 
 def test_numbers_are_those_of_paddleseg(pointwise):
-    repair()
     network = pointwise()
     ours, theirs = evaluate(network, Samples()), core.evaluate(network, Samples())
     for mine, other in zip(ours, theirs):
