@@ -155,9 +155,8 @@ def evaluate(
         DataError: If there are no images, or one or its label cannot be used.
     """
     dataset, segment, parallel = evaluated.dataset, evaluated.segment, evaluated.parallel
+    validation.check_not_empty(dataset)
     images = len(dataset)
-    if not images:
-        raise DataError("there are no images to evaluate on: the list of val_dataset is empty")
     num_classes, ignore_index = dataset.num_classes, dataset.ignore_index
 
     def label(sample: dict) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = Tru
         try:
             scratch.write_bytes(content)
             if durable:
-                _to_disk(scratch)
+                to_disk(scratch)
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)
@@ -81,8 +81,11 @@ def is_lfs_pointer(path: str | os.PathLike) -> bool:
         return file.read(len(_LFS_START)) == _LFS_START
 
 
-def _to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
+def to_disk(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

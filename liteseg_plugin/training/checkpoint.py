@@ -21,6 +21,7 @@ import paddle
 from paddle import nn
 
 from liteseg_plugin.errors import TrainingError, WeightsError
+from liteseg_plugin.system.files import to_disk
 from liteseg_plugin.training.state import Best
 from liteseg_plugin.weights import load_weights, read_arrays
 
@@ -137,7 +138,7 @@ def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> No
             for name, content in files.items():
                 _write(writing / name, content)
             _write(writing / STATE, state)
-            _to_disk(writing)
+            to_disk(writing)
             _publish(writing, folder)
         except BaseException:
             shutil.rmtree(writing, ignore_errors=True)
@@ -161,7 +162,7 @@ def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
             except BaseException:
                 writing.unlink(missing_ok=True)
                 raise
-        _to_disk(path.parent)
+        to_disk(path.parent)
 
 
 def read_best(folder: Path) -> Best:
@@ -278,25 +279,14 @@ def _write(path: Path, content: Any) -> None:
         path.write_text(json.dumps(content), encoding="utf-8")
     else:
         paddle.save(content, str(path))
-    _to_disk(path)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, is on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    to_disk(path)
 
 
 def _publish(writing: Path, folder: Path) -> None:
     """Give a complete folder its name; only then remove an earlier one."""
     replaced = _renamed(folder, _REPLACED) if folder.exists() else None
     writing.rename(folder)
-    _to_disk(folder.parent)
+    to_disk(folder.parent)
     if replaced is not None:
         shutil.rmtree(replaced)
 
