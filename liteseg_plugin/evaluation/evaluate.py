@@ -27,6 +27,7 @@ from liteseg_plugin.evaluation.result import Evaluation, ImageScore
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.network import segment_by
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
 from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
@@ -112,7 +113,10 @@ def exported(
             f"{dataset.num_classes}; evaluate it on the data set that it was trained for"
         )
     dataset = copy.copy(dataset)
-    dataset.transforms = export.transforms
+    checked = isinstance(dataset.transforms, CheckedCompose)
+    dataset.transforms = (
+        dataset.transforms.around(export.transforms) if checked else export.transforms
+    )
 
     def segment(sample: dict) -> np.ndarray:
         batch = np.ascontiguousarray(sample["img"][np.newaxis])

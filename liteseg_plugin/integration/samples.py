@@ -26,6 +26,10 @@ class CheckedCompose(Compose):
         super().__init__(original.transforms, original.to_rgb, original.img_channels)
         self._limits = limits
 
+    def around(self, other: Compose) -> CheckedCompose:
+        """Return other transforms with the same checks."""
+        return CheckedCompose(other, self._limits)
+
     def __call__(self, data: dict) -> dict:
         """Transform a sample, given by the paths of its image and label.
 

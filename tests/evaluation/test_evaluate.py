@@ -25,6 +25,7 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.evaluate import Evaluated, evaluate, trained
 from liteseg_plugin.evaluation.result import Evaluation, ImageScore
+from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.confusion import calculate_area
 
 CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
@@ -175,11 +176,14 @@ def test_labels_of_any_depth_give_the_same_scores(tmp_path, pointwise):
             dataset = cls(
                 "val", str(tmp_path), [Normalize()], 5, val_path=str(tmp_path / "val.txt")
             )
+            if cls is Dataset:  # as the commands build PaddleSeg's own
+                dataset.transforms = CheckedCompose(dataset.transforms, (5, 255))
             scores[kind, cls, "theirs"] = core.evaluate(network, dataset, print_detail=False)[0]
             scores[kind, cls, "ours"] = evaluate(trained(network, dataset, {})).miou
             # As for an export: its transforms are not the data set's, and serve others, too.
             copied, compose = copy.copy(dataset), Compose([Normalize()])
-            copied.transforms = compose
+            checked = isinstance(dataset.transforms, CheckedCompose)
+            copied.transforms = dataset.transforms.around(compose) if checked else compose
             scores[kind, cls, "export"] = evaluate(trained(network, copied, {})).miou
             assert len(compose.transforms) == 1
     assert len(scores) == 12 and 0 < max(scores.values())
