@@ -11,10 +11,17 @@ from paddleseg import datasets
 from paddleseg.transforms import Compose, Normalize, RandomPaddingCrop
 from PIL import Image
 
+import liteseg_plugin
 from liteseg_plugin.datasets import toy_street
 from liteseg_plugin.datasets.check import check, from_folder
 from liteseg_plugin.datasets.loading import Dataset
 from liteseg_plugin.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def scripts():
+    """Make the replacements that PaddleSeg's unmodified scripts get."""
+    liteseg_plugin.activate()
 
 
 @pytest.fixture
