@@ -216,12 +216,12 @@ IN_COPIES = """
 import json, os
 works = {}
 for name, code in json.load(open("snippets.json")).items():
-    if os.fork() == 0:
+    if (copy := os.fork()) == 0:
         os.mkdir(name)
         os.chdir(name)
         exec(code)
         sys.exit()
-    works[name] = os.wait()[1] == 0
+    works[name] = os.waitpid(copy, 0)[1] == 0  # not wait(): Paddle may have started a child too
 json.dump(works, open("works.json", "w"))
 """
 
