@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +28,36 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``; as in PaddleSeg, a missing device falls back to the CPU."""
-    parser.add_argument("--device", default="gpu", choices=DEVICES, help="default: gpu, else cpu")
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, gpu, gpu:N, xpu, npu, mlu, or auto: the best that is here (default: auto)",
+    )
+
+
+def use_device(asked: str) -> str:
+    """Let Paddle compute on a device, and log which.
+
+    Args:
+        asked: ``auto``, or a device.
+
+    Returns:
+        The device.
+
+    Raises:
+        DeviceError: If there is no such device.
+    """
+    import paddle
+    from paddleseg.utils import logger
+
+    from liteseg_plugin.system.device import paddle_devices
+
+    devices = paddle_devices()
+    chosen = devices.choose(asked)
+    paddle.set_device(chosen)
+    logger.info(devices.describe(asked, chosen))
+    return chosen
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -121,14 +148,12 @@ def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
     return model
 
 
-def show(builder: SegBuilder, device: str | None = None) -> None:
-    """Log environment and config, and choose the device, as PaddleSeg's tools do."""
+def show(builder: SegBuilder) -> None:
+    """Log environment and config, as PaddleSeg's tools do."""
     from paddleseg.utils import utils
 
     utils.show_env_info()
     utils.show_cfg_info(builder.config)
-    if device is not None:
-        utils.set_device(device)
 
 
 def class_name(model: nn.Layer) -> str:

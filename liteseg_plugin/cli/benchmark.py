@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--warmup", type=int, default=5, help="warm-up rounds")
     add("--repeats", type=int, default=30, help="timed rounds")
     add("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all installed")
-    add("--device", default="cpu", choices=("cpu", "gpu"))
+    _common.add_device(parser)
     _common.add_precision(parser)
     add("--cpu_threads", type=int, help="default: all available")
     add(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli import _common
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("exported", help="the exported folder, or the deploy.yaml in it")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    _common.add_device(parser)
     parser.add_argument("--cpu_threads", type=int, help="default: all available")
     parser.add_argument(
         "--server_name", default="127.0.0.1", help="address to listen on (default: this machine's)"
@@ -24,9 +26,11 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.integration.registry import repair
 
     repair()
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.serving.demo import Model
     from liteseg_plugin.serving.page import serve
 
+    print(catalog.choose_device("paddle", args.device)[1], flush=True)
     model = Model(args.exported, args.device, args.cpu_threads)
     with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:
         serve(model, Path(folder), args.server_name, args.server_port)

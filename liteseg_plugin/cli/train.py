@@ -52,17 +52,19 @@ def run(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
+    device = _common.use_device(args.device)
 
     from paddleseg.utils import logger, utils
 
+    from liteseg_plugin.system.device import kind_of
     from liteseg_plugin.training.settings import Settings
     from liteseg_plugin.training.signals import Interrupted
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _common.show(builder, args.device)
+    _common.show(builder)
     utils.set_cv2_num_threads(args.num_workers)
-    model = utils.convert_sync_batchnorm(builder.model, args.device)
+    model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
     logger.info(f"Model: {_common.class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
     train_dataset.file_list *= args.repeats

@@ -41,12 +41,12 @@ def run(args: argparse.Namespace) -> dict:
     _refuse_what_does_not_go_together(args)
     builder = _common.build(args)
 
-    import paddle
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
 
     if args.report:
@@ -54,17 +54,19 @@ def run(args: argparse.Namespace) -> dict:
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
+        runtime = args.runtime or "paddle"
+        logger.info(catalog.choose_device(runtime, args.device)[1])
         evaluated = evaluate.exported(
             ExportedModel.read(args.exported),
             dataset,
-            runtime=args.runtime or "paddle",
-            device="gpu" if on_gpu else "cpu",
+            runtime=runtime,
+            device=args.device,
             threads=args.cpu_threads,
             classes=classes,
         )
     else:
-        _common.show(builder, args.device)
+        _common.use_device(args.device)
+        _common.show(builder)
         model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
