@@ -19,9 +19,49 @@ RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, ``--opts``, ``--model_path``, and ``--run`` in place of them."""
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        metavar="FOLDER",
+        help="the --save_dir of a training: its config, and its best weights (else the newest)",
+    )
+    add_config(parser, required=False)
+    add_weights(parser, required=False)
+
+
+def choose_model(args: argparse.Namespace) -> None:
+    """Fill ``config`` and ``model_path`` from ``--run``, which is instead of them.
+
+    Raises:
+        LitesegError: If both or neither are given, or the folder of the run has no model.
+    """
+    exported = getattr(args, "exported", None)
+    if args.run_folder is None:
+        if not args.config or not (args.model_path or exported):
+            other = " (or --exported FOLDER)" if hasattr(args, "exported") else ""
+            raise LitesegError(f"give --run FOLDER, or --config and --model_path{other}")
+        return
+    if args.config or args.model_path:
+        raise LitesegError(
+            "--run takes config and weights from a run's folder; remove --config and --model_path, "
+            "or --run"
+        )
+    from paddleseg.utils import logger
+
+    from liteseg_plugin.training.run import TrainedRun
+
+    trained = TrainedRun.read(args.run_folder)
+    args.config = str(trained.config)
+    if not exported:
+        args.model_path = str(trained.weights)
+        logger.info(f"Run {args.run_folder}: {trained}")
+
+
+def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=True, help="path of the config file (.yml)")
+    parser.add_argument("--config", required=required, help="path of the config file (.yml)")
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
@@ -60,9 +100,9 @@ def use_device(asked: str) -> str:
     return chosen
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def add_weights(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--model_path``."""
-    parser.add_argument("--model_path", required=True, help="trained weights (model.pdparams)")
+    parser.add_argument("--model_path", required=required, help="trained weights (model.pdparams)")
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:

@@ -10,8 +10,7 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_weights(parser)
+    _common.add_model(parser)
     parser.add_argument("--save_dir", default="./output/inference_model")
     parser.add_argument(
         "--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="default: any size"
@@ -25,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    _common.choose_model(args)
     builder = _common.build(args)
 
     from paddleseg.utils import logger

@@ -9,8 +9,7 @@ from liteseg_plugin.cli import _common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_weights(parser)
+    _common.add_model(parser)
     _common.add_device(parser)
     parser.add_argument("--device_id", type=int, help="number of the device, as gpu:N gives it")
     parser.add_argument(
@@ -31,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays, label images and a legend."""
+    _common.choose_model(args)
     builder = _common.build(args)
 
     from paddleseg.transforms import Compose

@@ -14,10 +14,10 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model_path", help="trained weights (model.pdparams)")
-    model.add_argument("--exported", metavar="FOLDER", help="an exported model")
+    _common.add_model(parser)
+    parser.add_argument(
+        "--exported", metavar="FOLDER", help="an exported model, not trained weights"
+    )
     _common.add_device(parser)
     parser.add_argument(
         "--num_workers",
@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
+    _common.choose_model(args)
     builder = _common.build(args)
 
     from paddleseg.utils import logger
@@ -96,6 +97,8 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
+    if args.exported and args.model_path:
+        raise LitesegError("give --exported or --model_path, not both")
     if args.auc_roc and (args.exported or args.report):
         raise LitesegError("--auc_roc does not work with --exported or --report; remove it")
     if args.exported and (args.aug_eval or args.is_slide):
