@@ -10,6 +10,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
+from liteseg_plugin.cli._numbers import check_numbers
+
 _COMMANDS = {
     "train": "train with a config, as PaddleSeg's tools/train.py",
     "val": "evaluate trained weights, as tools/val.py, or an exported model; write a report",
@@ -53,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
         with aside:
+            check_numbers(args)
             document = args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -106,7 +106,5 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
-    if args.worst < 0:
-        raise LitesegError(f"--worst must be a number of images, got {args.worst}")
     if not args.exported and (args.runtime or args.cpu_threads):
         raise LitesegError("--runtime and --cpu_threads need --exported")
