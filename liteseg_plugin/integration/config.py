@@ -81,14 +81,8 @@ def check_keys(path: str, opts: Sequence[str] | None) -> None:
         if head in _KEYS or head in content:
             continue
         close = [known[name] for name in difflib.get_close_matches(head, sorted(known), n=3)]
-        raise ConfigError(
-            f"--opts {head}: a config has no such key; "
-            + (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else f"it has {', '.join(sorted(content))}"
-            )
-        )
+        way_out = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(content)}"
+        raise ConfigError(f"--opts {head}: a config has no such key; {way_out}")
 
 
 @contextlib.contextmanager

@@ -229,7 +229,22 @@ def test_fewer_images_than_a_batch(fails, street):
 
 def test_missing_data_set_folder(fails, street):
     message = fails.train(street(train_dataset__dataset_root="nowhere"))
-    assert "nowhere" in message
+    assert (
+        f"dataset_root not found: nowhere (relative to the working folder {Path.cwd()})" in message
+    )
+
+
+def test_data_set_without_lists_names_the_command_that_makes_them(fails, street):
+    (street.root / "train.txt").unlink()
+    config = street(train_dataset__train_path=None)
+    said = f"no list train.txt in {street.root}; `liteseg data split {street.root}` creates"
+    assert said in fails.train(config)
+    assert said in fails("data", "check", "--config", config)
+    missing = street(train_dataset__train_path=str(street.root / "train.txt"))
+    assert f"train_path not found: {street.root}/train.txt" in fails.train(missing)
+    for name in ("val.txt", "test.txt"):
+        (street.root / name).unlink()
+    assert "no list train, val or test (.txt or .list)" in fails("data", "check", street.root)
 
 
 def test_weights_of_another_model_name_the_keys(fails, street, trained):
