@@ -54,18 +54,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with aside:
             document = args.run(args)
+        if wants_json:
+            import json
+
+            print(json.dumps(document, indent=2))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_unread():
+            return 141  # of SIGPIPE, as any command in `command | head`
         if args.debug:
             sys.excepthook = sys.__excepthook__
             raise
         return _report(error, args.command)
-    if wants_json:
-        import json
-
-        print(json.dumps(document, indent=2))
     return 0 if document is None or document.get("ok", True) else 1
 
 
@@ -81,6 +84,16 @@ def _output_to_stderr() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _output_is_unread() -> bool:
+    """Tell whether the reader of standard output has ended; if so, discard what is buffered."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return True
+    return False
 
 
 def _report(error: Exception, command: str) -> int:

@@ -64,6 +64,17 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
     parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
 
 
+def html_file(text: str) -> str:
+    """Check the name of a page to be written; the ``type`` of a flag."""
+    from liteseg_plugin.system.files import require_suffix
+
+    try:
+        require_suffix(text, ".html")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:
     """Return the config's test settings, overridden by the flags of :func:`add_augmentation`."""
     chosen = dict(test_config)

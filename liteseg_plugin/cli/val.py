@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.system.progress import progress_bar
 
     if args.report:
-        report.prepare(args.report)
+        report.check_folder(args.report)
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:

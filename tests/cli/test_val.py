@@ -192,6 +192,15 @@ def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, repo
     ]
 
 
+def test_failed_evaluation_leaves_no_folder(fails, trained, tmp_path):
+    gone = ("--config", trained.config, "--model_path", tmp_path / "gone.pdparams")
+    fails("val", *gone, "--report", tmp_path / "reports" / "a")
+    assert not (tmp_path / "reports").exists()
+    (tmp_path / "file").write_text("mine")
+    message = fails("val", *gone, "--report", tmp_path / "file" / "a")
+    assert f"cannot write a report to {tmp_path / 'file' / 'a'}: {tmp_path / 'file'} is" in message
+
+
 def test_report_leaves_other_files_alone(fails, trained, tmp_path):
     (tmp_path / "index.html").write_text("mine")
     weights = ("--config", trained.config, "--model_path", trained.weights)

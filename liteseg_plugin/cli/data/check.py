@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli import _common
 from liteseg_plugin.errors import LitesegError
 
 
@@ -16,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_classes", type=int, help="default: the lines of labels.txt")
     parser.add_argument("--ignore_index", type=int, default=255)
     parser.add_argument("--batch_size", type=int, help="for the suggested min_kept")
-    parser.add_argument("--html", metavar="FILE", help="write a page with overlays")
+    parser.add_argument(
+        "--html", metavar="FILE", type=_common.html_file, help="also write a page with overlays"
+    )
     parser.add_argument("--samples", type=int, default=24, help="overlays in the page")
     parser.add_argument("--workers", type=int, help="threads; default: one per processor")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -29,8 +32,6 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import check
 
     if args.config:
-        from liteseg_plugin.cli import _common
-
         data = check.from_config(_common.build(args))
     else:
         data = check.from_folder(
@@ -41,9 +42,12 @@ def run(args: argparse.Namespace) -> dict:
             batch_size=args.batch_size,
         )
     report = check.check(data, samples=args.samples, workers=args.workers)
-    print(report.text())
+    page = None
     if args.html:
         from liteseg_plugin.visualization.check_page import write_page
 
-        print(f"page: {write_page(report, args.html)}")
+        page = write_page(report, args.html)  # first: a pipe may break
+    print(report.text())
+    if page:
+        print(f"page: {page}")
     return report.to_json()
