@@ -22,7 +22,7 @@ DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=True, help="path of the config file (.yml)")
+    parser.add_argument("--config", required=True, help="config file (.yml)")
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
@@ -30,7 +30,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``; as in PaddleSeg, a missing device falls back to the CPU."""
-    parser.add_argument("--device", default="gpu", choices=DEVICES, help="default: gpu, else cpu")
+    parser.add_argument(
+        "--device", default="gpu", choices=DEVICES, help="where to run; cpu where it is missing"
+    )
 
 
 def add_weights(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="fp32",
         choices=PRECISIONS,
-        help="what the runtime computes in; int8 needs liteseg quantize (default: fp32)",
+        help="what the runtime computes in; int8 needs `liteseg quantize`",
     )
 
 
@@ -55,13 +57,17 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
         parser: The command's parser.
         switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
     """
-    parser.add_argument(switch, action="store_true", help="use several scales and flips")
-    parser.add_argument("--scales", nargs="+", type=float, default=[1.0])
-    parser.add_argument("--flip_horizontal", action="store_true")
-    parser.add_argument("--flip_vertical", action="store_true")
-    parser.add_argument("--is_slide", action="store_true", help="infer by sliding window")
-    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
-    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
+    add = parser.add_argument
+    add(switch, action="store_true", help="use --scales and the flips, instead of the config's")
+    help_text = f"scales of the image, whose results are averaged; needs {switch}"
+    add("--scales", nargs="+", type=float, default=[1.0], help=help_text)
+    for flip in ("horizontal", "vertical"):
+        help_text = f"also use the image flipped in {flip} direction; needs {switch}"
+        add(f"--flip_{flip}", action="store_true", help=help_text)
+    add("--is_slide", action="store_true", help="infer by a sliding window")
+    for flag, what in (("--crop_size", "size"), ("--stride", "step")):
+        help_text = f"{what} of the window in pixels; needs --is_slide"
+        add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
 
 
 def html_file(text: str) -> str:

@@ -9,12 +9,17 @@ from liteseg_plugin.cli import _common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("exported", metavar="EXPORTED", help="folder of the export")
+    parser.add_argument(
+        "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
+    )
     _common.add_config(parser)
     _common.add_weights(parser)
-    parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all")
+    runtimes = "runtimes to compare (default: all installed)"
+    parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help=runtimes)
     _common.add_precision(parser)
-    parser.add_argument("--images", type=int, help="number of images of val_dataset (default: all)")
+    parser.add_argument(
+        "--images", type=int, help="number of images of val_dataset to use (default: all)"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
