@@ -68,11 +68,13 @@ class ExportedModel(ModelFiles):
         transforms: The transforms of an image, as PaddleSeg's ``Compose``.
         output_op: What the graph makes of the logits.
         classes: Names and colours; empty for exports of PaddleSeg's.
+        provenance: Where the weights come from; empty likewise.
     """
 
     transforms: Compose = field(default_factory=lambda: Compose([]))
     output_op: str = "argmax"
     classes: list[ClassInfo] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ExportedModel:
@@ -101,6 +103,7 @@ class ExportedModel(ModelFiles):
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
+                provenance=dict(own.get("provenance") or {}),
             )
             if exported.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {exported.output_op!r}")

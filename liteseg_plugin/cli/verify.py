@@ -30,10 +30,13 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.transforms import Compose
 
     from liteseg_plugin.evaluation.verify import verify
+    from liteseg_plugin.exported import file_sha256
     from liteseg_plugin.system.progress import progress_bar
+    from liteseg_plugin.weights import local_path
 
     dataset = builder.val_dataset
-    model = _common.load_network(builder, args.model_path)
+    weights = local_path(args.model_path)
+    model = _common.load_network(builder, weights)
     verification = verify(
         model,
         args.exported,
@@ -42,6 +45,7 @@ def run(args: argparse.Namespace) -> dict:
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,
         test_config=builder.config.test_config,
+        weights_sha256=file_sha256(weights),
         runtimes=args.runtime,
         precision=args.precision,
     )

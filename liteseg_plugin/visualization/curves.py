@@ -62,7 +62,7 @@ class Run:
             parts.append(f"loss {losses[-1][0]:.4f} at iteration {losses[-1][1]}")
         if mious := [(value, at) for at, value in self.miou if value is not None]:
             best, at = max(mious)
-            parts.append(f"best mIoU {best:.4f} at iteration {at}, last {mious[-1][0]:.4f}")
+            parts.append(f"best mIoU {best:.2%} at iteration {at}, last {mious[-1][0]:.2%}")
         return "; ".join(parts)
 
 

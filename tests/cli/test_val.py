@@ -78,6 +78,9 @@ def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
     written = json.loads((report.folder / "metrics.json").read_text())
     assert written == {"format": 1, **report.numbers}
     assert f"mIoU: {plain['miou']:.4f} Acc: {plain['accuracy']:.4f}" in report.text
+    percents = f"mIoU {plain['miou']:.2%}, Accuracy {plain['accuracy']:.2%}, ".replace("%", "")
+    assert f"\n3 images, in %: {percents}" in report.text
+    assert report.text.count("Boundary F1") == 1
 
 
 def test_report_page_shows_numbers_and_the_worst_images(report, toy):
