@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_common.RUNTIMES,
         help="runtimes to time (default: all installed)",
     )
-    add("--device", default="cpu", choices=("cpu", "gpu"), help="where the model runs")
+    _common.add_device(parser)
     _common.add_precision(parser)
     add("--cpu_threads", type=int, help="CPU threads (default: all available)")
     add(

@@ -10,8 +10,7 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_weights(parser)
+    _common.add_model(parser)
     parser.add_argument(
         "--save_dir", default="./output/inference_model", help="folder of the export"
     )
@@ -41,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    _common.choose_model(args)
     builder = _common.build(args)
 
     from paddleseg.utils import logger

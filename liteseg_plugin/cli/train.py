@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--use_ema", action=switch, help="keep an exponential moving average of the weights")
     resume = "checkpoint (iter_N), the folder of a run, or auto: the newest of --save_dir, if any"
     add("--resume_model", help=f"{resume}; training continues from it")
+    changed = "resume though settings differ from those that the run was trained with"
+    add("--allow_changes", action=switch, help=changed)
     add("--iters", type=int, help="number of iterations (default: the config's)")
     add("--batch_size", type=int, help="images per process (default: the config's)")
     add("--learning_rate", type=float, help="learning rate (default: the config's)")
@@ -53,33 +55,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train, alone in the folder of the run."""
-    from liteseg_plugin.training import lock
+    from liteseg_plugin.training import lock, run
 
-    with lock.run_folder(Path(args.save_dir), args.resume_model) as args.resume_model:
+    folder = Path(args.save_dir)
+    with lock.run_folder(folder, args.resume_model) as args.resume_model, run.logged(folder):
         _train(args)
 
 
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
+    device = _common.use_device(args.device)
 
     from paddleseg.utils import logger, utils
 
+    from liteseg_plugin.system.device import kind_of
+    from liteseg_plugin.training import changes
+    from liteseg_plugin.training.run import RunRecord, Start
     from liteseg_plugin.training.settings import Settings
     from liteseg_plugin.training.signals import Interrupted
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _common.show(builder, args.device)
+    _common.show(builder)
     utils.set_cv2_num_threads(args.num_workers)
-    model = utils.convert_sync_batchnorm(builder.model, args.device)
+    model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
     logger.info(f"Model: {_common.class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
-    train_dataset.file_list *= args.repeats
     args.iters, args.batch_size = config.iters, config.batch_size
     args.to_static_training = args.to_static_training or config.to_static_training
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
     val_dataset = builder.val_dataset if args.do_eval else None
+    changes.begin(
+        Path(args.save_dir),
+        args.resume_model,
+        RunRecord.of(
+            config.dic,
+            {**dataclasses.asdict(settings), "repeats": args.repeats, "do_eval": args.do_eval},
+            [train_dataset, *filter(None, [val_dataset])],
+            Start.now(args.resume_model, device),
+        ),
+        allow_changes=args.allow_changes,
+    )
+    train_dataset.file_list *= args.repeats
     parts = (model, builder.optimizer, builder.loss, train_dataset, settings, val_dataset)
     try:
         train(*parts, config.test_config)

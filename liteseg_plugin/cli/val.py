@@ -10,10 +10,8 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model_path", help="trained weights (model.pdparams)")
-    model.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
+    _common.add_model(parser)
+    parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
     _common.add_device(parser)
     parser.add_argument(
         "--num_workers",
@@ -39,14 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
+    _common.choose_model(args)
     builder = _common.build(args)
 
-    import paddle
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
 
     if args.report:
@@ -54,17 +53,19 @@ def run(args: argparse.Namespace) -> dict:
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
+        runtime = args.runtime or "paddle"
+        logger.info(catalog.choose_device(runtime, args.device)[1])
         evaluated = evaluate.exported(
             ExportedModel.read(args.exported),
             dataset,
-            runtime=args.runtime or "paddle",
-            device="gpu" if on_gpu else "cpu",
+            runtime=runtime,
+            device=args.device,
             threads=args.cpu_threads,
             classes=classes,
         )
     else:
-        _common.show(builder, args.device)
+        _common.use_device(args.device)
+        _common.show(builder)
         model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
+    if args.exported and args.model_path:
+        raise LitesegError("give --exported or --model_path, not both")
     if args.auc_roc and (args.exported or args.report):
         raise LitesegError("--auc_roc does not work with --exported or --report; remove it")
     if args.exported and (args.aug_eval or args.is_slide):

@@ -6,7 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -45,7 +45,7 @@ class Conditions:
 
     Attributes:
         input_shape: (N, 3, H, W).
-        device: ``cpu`` or ``gpu``.
+        device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads.
         precision: Of the first export; the others compute in float32.
         timed: A key of ``TIMED``.
@@ -159,7 +159,7 @@ def choose_runtimes(
 
     Args:
         wanted: Names of runtimes; None for all that are installed.
-        device: ``cpu`` or ``gpu``.
+        device: ``auto``, ``cpu`` or ``gpu``.
         precision: What they compute in.
         only_onnx: Whether the model is an ONNX file by itself.
 
@@ -197,7 +197,8 @@ def benchmark(
         conditions: Of all exports.
         progress: Wraps the rounds, as ``tqdm`` does.
     """
-    of = conditions
+    device, _ = catalog.choose_device(runtime, conditions.device, conditions.precision)
+    of = conditions = replace(conditions, device=device)
     images = np.random.default_rng(0).normal(size=of.input_shape).astype("float32")
     engines: dict[str, Runtime] = {}
     notes, labels, calls = {}, {}, {}

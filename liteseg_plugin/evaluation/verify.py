@@ -187,7 +187,7 @@ def verify(
     """
     exported = ExportedModel.read(path)
     names = list(runtimes or installed_for(exported, precision=precision))
-    predictors = {name: Predictor(exported, name, precision=precision) for name in names}
+    predictors = {name: Predictor(exported, name, "cpu", precision=precision) for name in names}
     scale = evaluation_scale(test_config)
     trained = _Tally(num_classes)
     tallies = {name: _Tally(num_classes) for name in names}
@@ -269,7 +269,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
     network.eval()
     agreement = {}
     for name in installed_for(exported):
-        predictor = Predictor(exported, name)
+        predictor = Predictor(exported, name, "cpu")
         equal = []
         for shape in shapes:
             noise = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")

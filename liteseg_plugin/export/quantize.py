@@ -76,7 +76,7 @@ def quantize(
         raise ValueError(f"tolerance must be a share of labels from 0 to 1, got {tolerance}")
     if not images:
         raise DataError("calibration needs images, but there are none")
-    predictor = Predictor(path, runtime="onnxruntime")
+    predictor = Predictor(path, "onnxruntime", "cpu")
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
