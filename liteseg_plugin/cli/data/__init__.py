@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli.data import camvid, check, cityscapes, split, toy
+from liteseg_plugin.cli.data import camvid, check, cityscapes, relabel, split, toy
 
 _KINDS = {
     "toy": (toy, "draw a small street-scene data set in CamVid's layout"),
     "camvid": (camvid, "CamVid, original or SegNet's, to PaddleSeg's layout"),
     "cityscapes": (cityscapes, "labelTrainIds and lists for Cityscapes"),
     "check": (check, "look for what would harm a training"),
+    "relabel": (relabel, "write labels with other values, such as 0 and 1 for 0 and 255"),
     "split": (split, "write lists for your own images and labels"),
 }
 

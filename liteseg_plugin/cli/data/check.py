@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> dict:
     if args.config:
         from liteseg_plugin.cli import _common
 
-        data = check.from_config(_common.build(args))
+        data = check.from_config(_common.build(args), args.config)
     else:
         data = check.from_folder(
             args.data,

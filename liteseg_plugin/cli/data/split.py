@@ -13,7 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", default="images", help="folder of the images in FOLDER")
     parser.add_argument("--labels", default="annot", help="folder of the labels in FOLDER")
     parser.add_argument(
-        "--ratio", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST")
+        "--ratio",
+        nargs="+",
+        type=float,
+        default=(0.8, 0.1, 0.1),
+        metavar="SHARE",
+        help="of train, val and test, or of train and val (default: 0.8 0.1 0.1)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--label_suffix", default="", help="_mask, if a.jpg has a_mask.png")
