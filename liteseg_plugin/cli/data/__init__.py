@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli._parser import add_debug
-from liteseg_plugin.cli.data import camvid, check, cityscapes, split, toy
+from liteseg_plugin.cli.data import camvid, check, cityscapes, relabel, split, toy
 
 _KINDS = {
     "toy": (toy, "draw a small street-scene data set in CamVid's layout"),
     "camvid": (camvid, "convert CamVid, original or SegNet's, to PaddleSeg's layout"),
     "cityscapes": (cityscapes, "make labelTrainIds and lists for Cityscapes"),
     "check": (check, "find errors in images, labels and lists before a training"),
+    "relabel": (relabel, "write labels with other values, such as 0 and 1 for 0 and 255"),
     "split": (split, "write lists for your own images and labels"),
 }
 

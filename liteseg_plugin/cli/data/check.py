@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import check
 
     if args.config:
-        data = check.from_config(_common.build(args))
+        data = check.from_config(_common.build(args), args.config)
     else:
         data = check.from_folder(
             args.data,

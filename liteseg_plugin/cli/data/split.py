@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", default="annot", help="folder of the labels in FOLDER")
     parser.add_argument(
         "--ratio",
-        nargs=3,
+        nargs="+",
         type=float,
         default=(0.8, 0.1, 0.1),
-        metavar=("TRAIN", "VAL", "TEST"),
-        help="shares of the lists; together 1",
+        metavar="SHARE",
+        help="shares of train, val and test, or of train and val",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle")
     parser.add_argument(
