@@ -26,6 +26,7 @@ _COMMANDS = {
     "paddle2onnx": "convert an exported model to ONNX, compared with Paddle",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's unmodified scripts use the plugin (opt-in)",
+    "config": "list, show or copy the configs that come with the plugin",
     "data": "create, convert, check or split data sets",
     "doctor": "show what works here, and why the rest does not",
 }

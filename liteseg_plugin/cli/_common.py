@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
 DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=True, help="path of the config file (.yml)")
+    parser.add_argument("--config", required=True, help=CONFIG_HELP)
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
