@@ -27,6 +27,7 @@ _COMMANDS = {
     "paddle2onnx": "convert a model that PaddleSeg exported to ONNX, and compare the results",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's unmodified scripts use the plugin in this environment",
+    "config": "list, show or copy the configs that come with the plugin",
     "data": "create, convert, check or split data sets",
     "doctor": "show what works here, and why the rest does not",
 }

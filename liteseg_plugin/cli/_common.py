@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,7 @@ def choose_model(args: argparse.Namespace) -> None:
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=required, help="config file (.yml)")
+    parser.add_argument("--config", required=required, help=CONFIG_HELP)
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )

@@ -11,7 +11,7 @@ from liteseg_plugin.errors import LitesegError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
     add = parser.add_argument
-    add("--config", help="export this config (.yml), and time it")
+    add("--config", help=f"export and time this model: {_common.CONFIG_HELP}")
     add("--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config")
     add("--model_path", help="trained weights (default: random weights)")
     add("--exported", metavar="FOLDER", help="time this export instead of a new one")
