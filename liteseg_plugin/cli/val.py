@@ -47,8 +47,12 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
+    from liteseg_plugin.training import processes
 
-    if args.report:
+    if args.auc_roc and processes.count() > 1:
+        raise LitesegError("--auc_roc needs all logits in one process; evaluate without a launcher")
+    writes = bool(args.report) and processes.is_main()
+    if writes:
         report.check_folder(args.report)
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace) -> dict:
     )
     logger.info(evaluation.log_line())
     print(evaluation.text())
-    if args.report:
+    if writes:
         page = report.write(
             args.report,
             evaluation,
