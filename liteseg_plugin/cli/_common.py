@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +62,7 @@ def choose_model(args: argparse.Namespace) -> None:
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=required, help="path of the config file (.yml)")
+    parser.add_argument("--config", required=required, help=CONFIG_HELP)
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
@@ -72,7 +73,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="auto",
-        help="cpu, gpu, gpu:N, xpu, npu, mlu, or auto: the best that is here (default: auto)",
+        help="cpu, gpu, gpu:N, xpu, npu, mlu, or auto, the best that is here",
     )
 
 
@@ -111,7 +112,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="fp32",
         choices=PRECISIONS,
-        help="what the runtime computes in; int8 needs liteseg quantize (default: fp32)",
+        help="what the runtime computes in; int8 needs `liteseg quantize`",
     )
 
 
@@ -122,13 +123,28 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
         parser: The command's parser.
         switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
     """
-    parser.add_argument(switch, action="store_true", help="use several scales and flips")
-    parser.add_argument("--scales", nargs="+", type=float, default=[1.0])
-    parser.add_argument("--flip_horizontal", action="store_true")
-    parser.add_argument("--flip_vertical", action="store_true")
-    parser.add_argument("--is_slide", action="store_true", help="infer by sliding window")
-    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
-    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
+    add = parser.add_argument
+    add(switch, action="store_true", help="use --scales and the flips, instead of the config's")
+    help_text = f"scales of the image, whose results are averaged; needs {switch}"
+    add("--scales", nargs="+", type=float, default=[1.0], help=help_text)
+    for flip in ("horizontal", "vertical"):
+        help_text = f"also use the image flipped in {flip} direction; needs {switch}"
+        add(f"--flip_{flip}", action="store_true", help=help_text)
+    add("--is_slide", action="store_true", help="infer by a sliding window")
+    for flag, what in (("--crop_size", "size"), ("--stride", "step")):
+        help_text = f"{what} of the window in pixels; needs --is_slide"
+        add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
+
+
+def html_file(text: str) -> str:
+    """Check the name of a page to be written; the ``type`` of a flag."""
+    from liteseg_plugin.system.files import require_suffix
+
+    try:
+        require_suffix(text, ".html")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:

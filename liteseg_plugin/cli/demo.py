@@ -9,13 +9,15 @@ from liteseg_plugin.cli import _common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("exported", help="the exported folder, or the deploy.yaml in it")
-    _common.add_device(parser)
-    parser.add_argument("--cpu_threads", type=int, help="default: all available")
     parser.add_argument(
-        "--server_name", default="127.0.0.1", help="address to listen on (default: this machine's)"
+        "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
     )
-    parser.add_argument("--server_port", type=int, help="default: the first free one from 7860")
+    _common.add_device(parser)
+    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
+    address = "address to listen on; 0.0.0.0 opens the page to the network"
+    parser.add_argument("--server_name", default="127.0.0.1", help=address)
+    port = "port to listen on (default: the first free one from 7860)"
+    parser.add_argument("--server_port", type=int, help=port)
 
 
 def run(args: argparse.Namespace) -> None:

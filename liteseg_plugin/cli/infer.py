@@ -1,4 +1,4 @@
-"""Segment images with an exported model; the flags are those of deploy/python/infer.py."""
+"""Segment images with an exported model; takes the flags of PaddleSeg's infer.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
-    parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
+    parser.add_argument(
+        "--runtime", default="paddle", choices=_common.RUNTIMES, help="what runs the model"
+    )
     _common.add_device(parser)
     _common.add_precision(parser)
-    parser.add_argument("--cpu_threads", type=int, help="default: all available")
+    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"
     )

@@ -1,4 +1,4 @@
-"""Segment images with trained weights; the flags are those of tools/predict.py."""
+"""Segment images with trained weights; takes the flags of PaddleSeg's tools/predict.py."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image_path",
         required=True,
-        help="an image, a folder, a list file, a video, or camera:0",
+        help="an image, a folder, a list file, a video file, or a camera (camera:0)",
     )
-    parser.add_argument("--save_dir", default="./output/result")
+    parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
     _common.add_augmentation(parser, "--aug_pred")
     parser.add_argument(
         "--custom_color",

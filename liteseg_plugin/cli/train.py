@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_config(parser)
     _common.add_device(parser)
     add, switch = parser.add_argument, "store_true"
-    add("--save_dir", default="./output", help="where checkpoints go (default: ./output)")
+    add("--save_dir", default="./output", help="folder of the checkpoints")
     add("--num_workers", type=int, default=0, help="worker processes of the data loader")
     add("--do_eval", action=switch, help="evaluate at every save, and keep the best model")
     add("--use_vdl", action=switch, help="write VisualDL logs into --save_dir")
@@ -25,22 +25,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume_model", help=f"{resume}; training continues from it")
     changed = "resume though settings differ from those that the run was trained with"
     add("--allow_changes", action=switch, help=changed)
-    add("--iters", type=int, help="number of iterations")
-    add("--batch_size", type=int, help="images per process")
-    add("--learning_rate", type=float)
+    add("--iters", type=int, help="number of iterations (default: the config's)")
+    add("--batch_size", type=int, help="images per process (default: the config's)")
+    add("--learning_rate", type=float, help="learning rate (default: the config's)")
     add("--save_interval", type=int, default=1000, help="iterations between checkpoints")
     add("--log_iters", type=int, default=10, help="iterations between log lines")
-    add("--keep_checkpoint_max", type=int, default=5)
-    add("--early_stop_intervals", type=int, help="stop after this many saves without improvement")
-    add("--seed", type=int)
-    add("--precision", default="fp32", choices=("fp32", "fp16", "bf16"))
-    add("--amp_level", default="O1", choices=("O1", "O2"))
-    accumulate = "batches per iteration, for a batch larger than memory (default: 1)"
+    add("--keep_checkpoint_max", type=int, default=5, help="number of checkpoints to keep")
+    add("--early_stop_intervals", type=int, help="stop after so many saves without improvement")
+    add("--seed", type=int, help="seed of random numbers (default: another in each run)")
+    add(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "fp16", "bf16"),
+        help="fp16 and bf16 train in mixed precision",
+    )
+    add(
+        "--amp_level",
+        default="O1",
+        choices=("O1", "O2"),
+        help="level of mixed precision; O2 also converts the weights",
+    )
+    accumulate = "batches per iteration, for a batch larger than memory"
     add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
-    add("--profiler_options")
+    add("--profiler_options", help="of Paddle's profiler, such as batch_range=[50,60]")
     add("--repeats", type=int, default=1, help="times that an epoch uses each image")
-    add("--to_static_training", action=switch)
-    add("--data_format", default="NCHW", choices=("NCHW",))
+    add("--to_static_training", action=switch, help="train the network as a static graph")
+    add("--data_format", default="NCHW", choices=("NCHW",), help="order of the dimensions")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,8 +1,4 @@
-"""Evaluate on the config's val_dataset; takes the flags of tools/val.py and more.
-
-``--exported`` evaluates an exported model instead of trained weights; ``--report`` writes figures
-and a page that opens from disk.
-"""
+"""Evaluate on the config's val_dataset; takes the flags of PaddleSeg's tools/val.py and more."""
 
 from __future__ import annotations
 
@@ -15,24 +11,26 @@ from liteseg_plugin.errors import LitesegError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     _common.add_model(parser)
-    parser.add_argument(
-        "--exported", metavar="FOLDER", help="an exported model, not trained weights"
-    )
+    parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
     _common.add_device(parser)
     parser.add_argument(
         "--num_workers",
         type=int,
         default=0,
-        help="processes that load images; with --exported or --report threads, at least 2",
+        help="processes that load images; with --exported or --report: threads, at least 2",
     )
     _common.add_augmentation(parser, "--aug_eval")
     parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
+    runtime = "what runs --exported (default: paddle)"
+    parser.add_argument("--runtime", choices=_common.RUNTIMES, help=runtime)
+    threads = "CPU threads of --exported (default: all available)"
+    parser.add_argument("--cpu_threads", type=int, help=threads)
     parser.add_argument(
-        "--runtime", choices=_common.RUNTIMES, help="of --exported (default: paddle)"
+        "--report", metavar="DIR", help="folder of a report: metrics.json, figures, index.html"
     )
-    parser.add_argument("--cpu_threads", type=int, help="of --exported (default: all)")
-    parser.add_argument("--report", metavar="DIR", help="write metrics.json, figures, index.html")
-    parser.add_argument("--worst", type=int, default=10, help="images to draw in the report")
+    parser.add_argument(
+        "--worst", type=int, default=10, help="number of images to draw in the report"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
@@ -49,9 +47,13 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
+    from liteseg_plugin.training import processes
 
-    if args.report:
-        report.prepare(args.report)
+    if args.auc_roc and processes.count() > 1:
+        raise LitesegError("--auc_roc needs all logits in one process; evaluate without a launcher")
+    writes = bool(args.report) and processes.is_main()
+    if writes:
+        report.check_folder(args.report)
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
@@ -84,7 +86,7 @@ def run(args: argparse.Namespace) -> dict:
     )
     logger.info(evaluation.log_line())
     print(evaluation.text())
-    if args.report:
+    if writes:
         page = report.write(
             args.report,
             evaluation,

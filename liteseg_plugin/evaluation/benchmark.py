@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import metadata
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
 from liteseg_plugin.runtimes.paddle import PaddleInference
+from liteseg_plugin.system.versions import installed_versions
 
 TIMED = {
     "engine": "the engine alone, without copies",
@@ -230,7 +230,7 @@ def benchmark(
         ratio = float(np.median(ratios))
     return BenchmarkResult(
         runtime=runtime,
-        version=_version(runtime),
+        version=next(iter(installed_versions(*_DISTRIBUTIONS[runtime]).values()), "unknown"),
         cpu=platform.processor() or platform.machine(),
         conditions=conditions,
         results={
@@ -296,12 +296,3 @@ def _engine(
         engine = PaddleInference(export, device, threads, onednn=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
     return engine, ""
-
-
-def _version(runtime: str) -> str:
-    for name in _DISTRIBUTIONS[runtime]:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"

@@ -69,6 +69,7 @@ def explain(error: BaseException) -> LitesegError | None:
 
 
 def _read_config(original: Any, self: Config, path: str, *args: Any, **kwargs: Any) -> None:
+    path = str(config.find_config(path))
     with config.config_errors(path):
         config.check_keys(path, kwargs.get("opts"))
         original(self, path, *args, **kwargs)
@@ -223,7 +224,8 @@ ENTRIES = (
         "Config.__init__",
         "a config that is missing, or not valid YAML, gives a traceback; one with exploding YAML "
         "aliases takes all memory",
-        "the file is checked first; the error names it and files with similar names",
+        "the file is checked first; the error names it and files with similar names; the plugin's "
+        "own configs are found by name",
         lambda: wrap(Config, "__init__", _read_config),
     ),
     _for_scripts(
