@@ -69,13 +69,13 @@ def run(args: argparse.Namespace) -> dict:
         )
     else:
         _common.use_device(args.device)
-        _common.show(builder)
+        _common.show(builder, args)
         model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True
-            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers)
+            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers, classes)
         evaluated = evaluate.trained(model, dataset, test_config, classes)
     evaluation = evaluate.evaluate(
         evaluated,

@@ -163,11 +163,17 @@ class ConfigBuilder(SegBuilder):
         config: Of :func:`load`.
         downloads: Whether to download weights that the config names by URL; not needed where full
             weights are loaded afterwards.
+        verbose: Whether to log the section of each component.
     """
 
-    def __init__(self, config: Config, *, downloads: bool = True) -> None:
+    def __init__(self, config: Config, *, downloads: bool = True, verbose: bool = False) -> None:
         super().__init__(config)
-        self._downloads = downloads
+        self._downloads, self._verbose = downloads, verbose
+
+    def show_msg(self, name: str, cfg: dict) -> None:
+        """Log the section that a component is built of, if that is wanted."""
+        if self._verbose:
+            super().show_msg(name, cfg)
 
     def load_component_class(self, class_type: str) -> Any:
         """Return the class or function registered as ``class_type``.

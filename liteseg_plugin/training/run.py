@@ -248,6 +248,13 @@ class TrainedRun:
             "until the first checkpoint (--save_interval)"
         )
 
+    def next_step(self) -> str:
+        """Return what training made, and the command that comes next."""
+        folder, exported = map(shlex.quote, (str(self.folder), str(self.folder / "exported")))
+        if self.miou is None:
+            return f"Trained: {self}. Next: liteseg val --run {folder}"
+        return f"Best model: {self}. Next: liteseg export --run {folder} --save_dir {exported}"
+
     def __str__(self) -> str:
         """Return which weights are used."""
         of = "not evaluated" if self.miou is None else f"best mIoU {self.miou:.4f}"

@@ -266,6 +266,7 @@ def test_unreachable_url_says_how_to_work_offline(fails, street):
     message = fails.train(street(model__backbone__pretrained=url))
     assert f"cannot download {url}" in message
     assert "To work offline" in message
+    assert "model.backbone.pretrained=None model.backbone_init=kaiming" in message
 
 
 def test_backbone_weights_of_another_network(fails, street, tmp_path):
