@@ -38,6 +38,15 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model_path", required=True, help="trained weights (model.pdparams)")
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add ``--runtime``."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="default: paddle, or an installed one that has the --precision",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Add ``--precision`` of a runtime."""
     parser.add_argument(

@@ -27,9 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _common.add_augmentation(parser, "--aug_eval")
     parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
-    parser.add_argument(
-        "--runtime", choices=_common.RUNTIMES, help="of --exported (default: paddle)"
-    )
+    _common.add_runtime(parser)
+    _common.add_precision(parser)
     parser.add_argument("--cpu_threads", type=int, help="of --exported (default: all)")
     parser.add_argument("--report", metavar="DIR", help="write metrics.json, figures, index.html")
     parser.add_argument("--worst", type=int, default=10, help="images to draw in the report")
@@ -47,6 +46,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
 
     if args.report:
@@ -55,12 +55,14 @@ def run(args: argparse.Namespace) -> dict:
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
         on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
+        device = "gpu" if on_gpu else "cpu"
         evaluated = evaluate.exported(
             ExportedModel.read(args.exported),
             dataset,
-            runtime=args.runtime or "paddle",
-            device="gpu" if on_gpu else "cpu",
+            runtime=args.runtime or catalog.choose(device, args.precision),
+            device=device,
             threads=args.cpu_threads,
+            precision=args.precision,
             classes=classes,
         )
     else:
@@ -103,5 +105,5 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
         )
     if args.worst < 0:
         raise LitesegError(f"--worst must be a number of images, got {args.worst}")
-    if not args.exported and (args.runtime or args.cpu_threads):
-        raise LitesegError("--runtime and --cpu_threads need --exported")
+    if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
+        raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

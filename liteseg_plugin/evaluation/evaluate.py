@@ -82,6 +82,7 @@ def exported(
     runtime: str = "paddle",
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "fp32",
     classes: Sequence[ClassInfo] = (),
 ) -> Evaluated:
     """Evaluate an exported model, with the transforms that it was exported with.
@@ -95,6 +96,7 @@ def exported(
         runtime: One of ``runtimes.catalog.RUNTIMES``.
         device: ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
+        precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it.
         classes: Names and colours, for an export that has none.
 
     Raises:
@@ -105,7 +107,7 @@ def exported(
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
-        free.put(Predictor(export, runtime, device, threads // parallel))
+        free.put(Predictor(export, runtime, device, threads // parallel, precision))
     known = len(export.classes)
     if known not in (0, dataset.num_classes):
         raise DataError(
@@ -127,7 +129,8 @@ def exported(
             free.put(mine)
 
     test_config = {"aug_eval": True, "scales": export.scale}
-    return Evaluated(dataset, segment, parallel, runtime, test_config, export.classes or classes)
+    engine = runtime if precision == "fp32" else f"{runtime} {precision}"
+    return Evaluated(dataset, segment, parallel, engine, test_config, export.classes or classes)
 
 
 def paddleseg_scores(counts: np.ndarray) -> dict:

@@ -30,6 +30,12 @@ RUNTIMES: dict[str, type[Runtime]] = {
 """
 
 
+_PREFERRED = {
+    "cpu": ("paddle", "openvino", "onnxruntime"),
+    "gpu": ("paddle", "tensorrt", "onnxruntime", "openvino"),
+}
+
+
 def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
     """Return the installed runtimes with this precision on a device."""
     return [
@@ -43,6 +49,24 @@ def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32
     """Return the names of those of :func:`installed` that a model has the file for."""
     names = installed(device, precision)
     return [name for name in names if name == "paddle" or files.onnx is not None]
+
+
+def choose(device: str = "cpu", precision: str = "fp32") -> str:
+    """Return the installed runtime to use where none is named: Paddle if it has the precision.
+
+    Raises:
+        ExportError: If no installed runtime has this precision on this device.
+    """
+    names = _PREFERRED.get(device, ())
+    able = [name for name in names if precision in RUNTIMES[name].precisions[device]]
+    for name in able:
+        if find_spec(name) is not None:
+            return name
+    if not able:
+        raise ExportError(f"no runtime computes in {precision} on {device}")
+    raise ExportError(
+        f"no installed runtime computes in {precision} on {device}: install {' or '.join(able)}"
+    )
 
 
 def create(

@@ -6,8 +6,9 @@ import pytest
 
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ModelFiles
+from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import SessionCache
-from liteseg_plugin.runtimes.catalog import create
+from liteseg_plugin.runtimes.catalog import choose, create
 
 
 def test_session_used_longest_ago_makes_room_before_the_next_is_prepared():
@@ -46,3 +47,30 @@ def test_paddle_says_that_it_does_not_read_onnx():
     path = Path("model.onnx")
     with pytest.raises(ExportError, match=r"does not read ONNX files \(model\.onnx\): use another"):
         create("paddle", ModelFiles(path, onnx=path), "cpu", 1)
+
+
+@pytest.mark.parametrize(
+    ("installed", "device", "precision", "chosen"),
+    [
+        ("paddle openvino onnxruntime", "cpu", "fp32", "paddle"),
+        ("paddle openvino onnxruntime", "cpu", "int8", "openvino"),
+        ("paddle onnxruntime", "cpu", "int8", "onnxruntime"),
+        ("paddle openvino onnxruntime", "gpu", "int8", "onnxruntime"),
+        ("paddle openvino tensorrt", "gpu", "int8", "tensorrt"),
+    ],
+)
+def test_runtime_that_has_the_precision_is_chosen(
+    monkeypatch, installed, device, precision, chosen
+):
+    monkeypatch.setattr(catalog, "find_spec", lambda name: name if name in installed else None)
+    assert choose(device, precision) == chosen
+
+
+def test_precision_that_no_installed_runtime_has(monkeypatch):
+    monkeypatch.setattr(catalog, "find_spec", lambda name: None)
+    with pytest.raises(
+        ExportError, match="computes in int8 on cpu: install openvino or onnxruntime"
+    ):
+        choose("cpu", "int8")
+    with pytest.raises(ExportError, match=r"no runtime computes in fp16 on cpu$"):
+        choose("cpu", "fp16")
