@@ -1,4 +1,4 @@
-"""Segment images with an exported model; the flags are those of deploy/python/infer.py."""
+"""Segment images with an exported model; takes the flags of PaddleSeg's infer.py."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
     _common.add_runtime(parser)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    _common.add_device(parser)
     _common.add_precision(parser)
-    parser.add_argument("--cpu_threads", type=int, help="default: all available")
+    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"
     )
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> dict:
     is_video = video.is_video(args.image_path)
     found = [] if is_video else images.find_images(args.image_path)
     runtime = args.runtime or catalog.choose(args.device, args.precision)
+    print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
     predictor = Predictor(args.config, runtime, args.device, args.cpu_threads, args.precision)
     started = perf_counter()
     document: dict[str, Any]

@@ -144,16 +144,13 @@ def test_template_trains_after_two_changed_lines(run, tmp_path):
     (tmp_path / "toy/annot").rename(root / "masks")
     run("data", "split", root, "--labels", "masks", "--ratio", 0.75, 0.25, 0)
 
-    template = REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
-    lines = template.read_text(encoding="utf-8").splitlines(keepends=True)
-    arrows = [i for i, line in enumerate(lines) if "# <--" in line]
-    assert len(arrows) == 2
-    lines[arrows[0]] = f"  dataset_root: &root {root}\n"
-    lines[arrows[1]] = "  num_classes: &classes 11\n"
-    # Not for the user: where the copy lies, and a crop that trains within a second.
-    text = "".join(lines).replace("../_base_", str(template.parents[1] / "_base_"))
     config = tmp_path / "mine.yml"
-    config.write_text(text.replace("[512, 512]", "[64, 64]"), encoding="utf-8")
+    run("config", "copy", "pp_liteseg_stdc1_custom", config)
+    text = config.read_text(encoding="utf-8")
+    assert text.count("data/custom") == 2 and text.count("num_classes: 11") == 3
+    # Not for the user: a crop that trains within a second.
+    text = text.replace("data/custom", str(root)).replace("[512, 512]", "[64, 64]")
+    config.write_text(text, encoding="utf-8")
     trained = run(
         *("train", "--config", config, "--device", "cpu", "--batch_size", 2),
         *("--iters", 1, "--log_iters", 1, "--do_eval", "--save_dir", tmp_path / "out"),
