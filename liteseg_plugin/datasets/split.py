@@ -7,7 +7,9 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,31 @@ from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Split:
+    """What :func:`split_folder` wrote.
+
+    Attributes:
+        root: The data set's folder.
+        train: Number of pairs, like ``val`` and ``test``.
+        val: Likewise.
+        test: Likewise.
+        without_label: Images that are in no list, relative to the folder.
+        without_image: Labels that are in no list, likewise.
+    """
+
+    root: str
+    train: int
+    val: int
+    test: int
+    without_label: list[str]
+    without_image: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return asdict(self)
 
 
 def split_folder(
@@ -28,7 +55,7 @@ def split_folder(
     keep_sequences: bool = False,
     separator: str = " ",
     overwrite: bool = False,
-) -> dict:
+) -> Split:
     """Write `train.txt`, `val.txt` and `test.txt` for folders of images and labels.
 
     An image and its label have the same name, apart from the extension and `label_suffix`. The
@@ -46,9 +73,6 @@ def split_folder(
             frames of a video, in one split.
         separator: Separator of image and label in a line.
         overwrite: Whether to replace existing lists.
-
-    Returns:
-        `root`, the number of images by split, and the files `without_label` and `without_image`.
 
     Raises:
         DataError: If there are no pairs, or too few, or a name holds the separator, or a list is
@@ -109,12 +133,12 @@ def split_folder(
             atomic_write(lists[split], content.encode())
         else:
             lists[split].unlink(missing_ok=True)
-    return {
-        "root": str(root),
+    return Split(
+        root=str(root),
         **{split: len(members[split]) for split in SPLIT_NAMES},
-        "without_label": without_label,
-        "without_image": without_image,
-    }
+        without_label=without_label,
+        without_image=without_image,
+    )
 
 
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
