@@ -53,10 +53,7 @@ def split_folder(
         ValueError: If the ratio is not three shares that sum to 1.
     """
     root = Path(root)
-    if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
-        raise ValueError(
-            f"--ratio must be three shares that sum to 1, got {' '.join(map(str, ratio))}"
-        )
+    check_ratio(ratio)
     lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
@@ -85,7 +82,7 @@ def split_folder(
             )
     groups: dict[str, list[str]] = {}
     for name in paired:
-        key = re.sub(r"\d+(\D*)$", r"\1", name) if keep_sequences else name
+        key = sequence_of(name) if keep_sequences else name
         groups.setdefault(key, []).append(name)
     keys = sorted(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
@@ -110,6 +107,23 @@ def split_folder(
     }
 
 
+def check_ratio(ratio: Sequence[float]) -> None:
+    """Check shares of train, val and test.
+
+    Raises:
+        ValueError: If they are not three that sum to 1.
+    """
+    if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
+        raise ValueError(
+            f"--ratio must be three shares that sum to 1, got {' '.join(map(str, ratio))}"
+        )
+
+
+def sequence_of(name: str) -> str:
+    """Return what the frames of a video have in common: the name without its last number."""
+    return re.sub(r"\d+(\D*)$", r"\1", name)
+
+
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
     """Return paths of images relative to `root`, by their path in `folder` without extension."""
     if not (root / folder).is_dir():
@@ -127,10 +141,15 @@ def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
 
 
 def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:
-    """Give each group to the split that lacks most of its share, the largest groups first."""
+    """Give each group to the split that lacks most of its share, the largest groups first.
+
+    The last groups go to splits that have none yet.
+    """
     total = sum(map(len, groups))
     members: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
-    for group in sorted(groups, key=len, reverse=True):
-        lacking = [share * total - len(members[name]) for name, share in zip(SPLIT_NAMES, ratio)]
-        members[SPLIT_NAMES[int(np.argmax(lacking))]] += group
+    for number, group in enumerate(sorted(groups, key=len, reverse=True)):
+        lacking = {n: share * total - len(members[n]) for n, share in zip(SPLIT_NAMES, ratio)}
+        empty = [n for n, share in zip(SPLIT_NAMES, ratio) if share and not members[n]]
+        choices = empty if len(groups) - number <= len(empty) else SPLIT_NAMES
+        members[max(choices, key=lacking.__getitem__)] += group
     return members

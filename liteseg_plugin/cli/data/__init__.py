@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli.data import camvid, check, cityscapes, split, toy
+from liteseg_plugin.cli.data import camvid, check, cityscapes, import_, split, toy
 
 _KINDS = {
     "toy": (toy, "draw a small street-scene data set in CamVid's layout"),
+    "import": (import_, "annotations of labelme, COCO, VOC, YOLO, CVAT, ... to PaddleSeg's layout"),
     "camvid": (camvid, "CamVid, original or SegNet's, to PaddleSeg's layout"),
     "cityscapes": (cityscapes, "labelTrainIds and lists for Cityscapes"),
     "check": (check, "look for what would harm a training"),
