@@ -100,7 +100,9 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
     Raises:
         DataError: If the folders are missing or hold no labels.
     """
-    images = Images(options.images or source / "leftImg8bit")
+    inside = source / "imgsFine" / "leftImg8bit"  # where CVAT's exports have them
+    folder = inside if inside.is_dir() else source / "leftImg8bit"
+    images = Images(options.images or folder)
     labels = options.labels or source / "gtFine"
     table = options.table or first_file(source / name for name in _TABLES)
     classes = (
