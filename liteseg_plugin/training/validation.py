@@ -42,7 +42,7 @@ class Validation:
 
     def __call__(self, model: nn.Layer) -> Score:
         """Evaluate the weights that the main process would save."""
-        processes.share_buffers(model)
+        processes.share_statistics(model)
         workers = min(self._settings.num_workers, 1)
         with self._settings.autocast():
             miou, accuracy, *_ = evaluate(

@@ -51,8 +51,10 @@ def test_train_resumes(run, trained, tmp_path):
     result = run(
         *("train", "--config", trained.config, "--device", "cpu", "--iters", 3),
         *("--resume_model", trained.folder / "iter_2", "--save_dir", tmp_path, "--log_iters", 1),
+        *("--opts", "lr_scheduler.decay_steps=2"),  # as before: other rates would be refused
     )
     assert "iter: 3/3" in result.text
+    assert "Other setting than before the resume: iters: 2 -> 3" in result.text
     assert (tmp_path / "iter_3" / "model.pdparams").is_file()
 
 

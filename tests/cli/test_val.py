@@ -6,16 +6,19 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
+import liteseg_plugin
 from liteseg_plugin.cli import main
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.compare import compare
 
+MAIN = Path(liteseg_plugin.__file__).with_name("__main__.py")
 SCORES = ("miou", "accuracy", "kappa", "class_iou", "class_precision")
 HOSTILE = '<script>alert("$\\frac{x}$")</script>'
 
@@ -78,6 +81,23 @@ def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
     written = json.loads((report.folder / "metrics.json").read_text())
     assert written == {"format": 1, **report.numbers}
     assert f"mIoU: {plain['miou']:.4f} Acc: {plain['accuracy']:.4f}" in report.text
+    percents = f"mIoU {plain['miou']:.2%}, Accuracy {plain['accuracy']:.2%}, ".replace("%", "")
+    assert f"\n3 images, in %: {percents}" in report.text
+    assert report.text.count("Boundary F1") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_each_image_once(process, trained, report, tmp_path):
+    """Three images do not divide by two processes."""
+    launched = process(
+        *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
+        *("--log_dir", tmp_path / "log", MAIN, "val", "--config", trained.config, "--json"),
+        *("--model_path", trained.weights, "--device", "cpu", "--report", tmp_path / "report"),
+    )
+    numbers = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    expected = json.loads((report.folder / "metrics.json").read_text())
+    assert {**numbers, "seconds": 0} == {**expected, "seconds": 0}
+    assert "#Images: 3 " in launched.text
 
 
 def test_report_page_shows_numbers_and_the_worst_images(report, toy):
@@ -190,6 +210,15 @@ def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, repo
         "01_truth.jpg",
         "mine.jpg",
     ]
+
+
+def test_failed_evaluation_leaves_no_folder(fails, trained, tmp_path):
+    gone = ("--config", trained.config, "--model_path", tmp_path / "gone.pdparams")
+    fails("val", *gone, "--report", tmp_path / "reports" / "a")
+    assert not (tmp_path / "reports").exists()
+    (tmp_path / "file").write_text("mine")
+    message = fails("val", *gone, "--report", tmp_path / "file" / "a")
+    assert f"cannot write a report to {tmp_path / 'file' / 'a'}: {tmp_path / 'file'} is" in message
 
 
 def test_report_leaves_other_files_alone(fails, trained, tmp_path):

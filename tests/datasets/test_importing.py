@@ -347,7 +347,7 @@ def test_command_refuses_with_one_line(fails, run, tmp_path):
     (tmp_path / "full" / "x").touch()
     assert "already exists; choose another DEST" in fails(*command, tmp_path / "full")
     assert "is inside" in fails(*command, source / "new")
-    assert "three shares that sum to 1" in fails(*command, tmp_path / "n", "--ratio", 1, 1, 0)
+    assert "and sum to 1" in fails(*command, tmp_path / "n", "--ratio", 1, 1, 0)
     assert "too few for a val list" in fails(*command, tmp_path / "n")
     assert "different names, got a twice" in fails(*command, tmp_path / "n", "--classes", "a", "a")
     assert "not found" in fails("data", "import", "coco", tmp_path / "gone", tmp_path / "n")

@@ -83,10 +83,34 @@ def test_lists_that_are_there_are_kept(folder):
     assert (root / "val.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("ratio", [(0.5, 0.5), (0.5, 0.4, 0.4), (1.2, -0.1, -0.1)])
-def test_ratio_is_three_shares(folder, ratio):
-    with pytest.raises(ValueError, match="three shares that sum to 1"):
+@pytest.mark.parametrize("ratio", [(1.0,), (0.5, 0.4), (0.5, 0.4, 0.4), (1.2, -0.1, -0.1)])
+def test_ratio_is_two_or_three_shares(folder, ratio):
+    with pytest.raises(ValueError, match="train, val and test, or of train and val, and sum to 1"):
         split_folder(folder("ab"), ratio=ratio)
+
+
+def test_two_shares_are_those_of_train_and_val(run, folder):
+    root = folder("abcde")
+    made = json.loads(run("data", "split", root, "--ratio", 0.8, 0.2, "--json").stdout)
+    assert (made["train"], made["val"], made["test"]) == (4, 1, 0)
+    assert not (root / "test.txt").exists()
+
+
+def test_unpaired_names_draw_the_suffix_that_pairs_them(folder):
+    root = folder(["a", "sub/b"], suffix="_gt mask")
+    Image.new("L", (2, 2)).save(root / "annot" / "a_other.png")
+    with pytest.raises(DataError, match=r"; --label_suffix '_gt mask' pairs 2 images with a label"):
+        split_folder(root)
+    with pytest.raises(
+        DataError,
+        match=r"name is the image's with _gtmask: 2 images, 0 labels, .*"
+        r"; --label_suffix '_gt mask' pairs 2 images",
+    ):
+        split_folder(root, label_suffix="_gtmask")
+    for path in (root / "annot").rglob("*.png"):
+        path.rename(path.with_name(f"label_{path.name}"))
+    with pytest.raises(DataError, match="; --label_suffix gives what a label's name adds"):
+        split_folder(root)
 
 
 def test_folders_that_cannot_be_split(folder, tmp_path):
@@ -95,7 +119,9 @@ def test_folders_that_cannot_be_split(folder, tmp_path):
     root = folder("ab")
     with pytest.raises(DataError, match=r"2 pairs are too few for a test list of 0\.1"):
         split_folder(root)
-    with pytest.raises(DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg$"):
+    with pytest.raises(
+        DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg; --label_suffix '' "
+    ):
         split_folder(root, label_suffix="_mask")
     (root / "images" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="two files with one name"):

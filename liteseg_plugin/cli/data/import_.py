@@ -20,16 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--table", type=Path, metavar="FILE", help="names and colours of label images, one a line")
     add("--label_suffix", default="", help="_mask, if a.jpg has a_mask.png")
     add("--classes", nargs="+", default=(), metavar="NAME", help="classes to keep, in index order")
-    unlabelled = "what pixels outside all shapes become: a class, or 255 (ignore); default: "
-    unlabelled += "background for shapes, ignore for label images"
+    unlabelled = "what pixels outside all shapes become: a class, or 255 (ignore) (default: "
+    unlabelled += "background for shapes, ignore for label images)"
     add("--unlabelled", choices=("background", "ignore"), help=unlabelled)
-    order = "file: later shapes cover earlier ones (default); area: small ones cover large ones"
+    order = "file: later shapes cover earlier ones; area: small ones cover large ones"
     add("--order", default="file", choices=("file", "area"), help=order)
-    add("--line_width", type=int, default=10, help="pixels, of lines (default: 10, as labelme)")
-    ratio = "default: the source's own split, else 0.8 0.1 0.1"
-    add("--ratio", nargs=3, type=float, metavar=("TRAIN", "VAL", "TEST"), help=ratio)
-    add("--seed", type=int, default=0, help="of the split")
-    add("--workers", type=int, help="threads; default: one per processor")
+    add("--line_width", type=int, default=10, help="pixels of lines; 10 in labelme")
+    ratio = "shares of train, val and test, or of train and val (default: the source's own split, "
+    ratio += "else 0.8 0.1 0.1)"
+    add("--ratio", nargs="+", type=float, metavar="SHARE", help=ratio)
+    add("--seed", type=int, default=0, help="seed of the split")
+    add("--workers", type=int, help="threads (default: one per processor)")
     add("--json", action="store_true", help="print the report as JSON")
 
 

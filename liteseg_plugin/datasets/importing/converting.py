@@ -22,7 +22,7 @@ from liteseg_plugin.datasets.importing.records import (
     Reading,
     Shape,
 )
-from liteseg_plugin.datasets.split import check_ratio, sequence_of, split_folder
+from liteseg_plugin.datasets.split import sequence_of, split_folder, three_shares
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, check_image_file, read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write, scratch_folder
@@ -88,7 +88,8 @@ def import_data(
             255. By default background for shapes, and ignore for label images, where every pixel
             has a value.
         order: ``file``: later shapes cover earlier ones; ``area``: small shapes cover large ones.
-        ratio: Shares of train, val and test; by default the source's own split, or 0.8 0.1 0.1.
+        ratio: Shares of train, val and test, or of train and val; by default the source's own
+            split, or 0.8 0.1 0.1.
         seed: Of the split.
         workers: Number of threads; default: one per processor.
         progress: Show a progress bar.
@@ -101,8 +102,7 @@ def import_data(
         raise ValueError(f"unknown format {format_name!r}; choices are {', '.join(FORMATS)}")
     if order not in ("file", "area"):
         raise ValueError(f"--order must be file or area, got {order!r}")
-    if ratio is not None:
-        check_ratio(ratio)
+    ratio = ratio and three_shares(ratio)
     source, dest, options = Path(source), Path(dest), options or Options()
     if not source.exists():
         raise DataError(f"not found: {source}")
