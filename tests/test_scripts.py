@@ -94,7 +94,9 @@ def test_records_of_recipes_say_what_docs_and_configs_say():
         if not record.stem.startswith("camvid"):
             continue  # tried, and not kept
         path = REPOSITORY / "configs" / "recipes" / f"{record.stem.split('_seed')[0]}.yml"
-        assert kept["config"] == json.loads(json.dumps(Config(str(path)).dic))
+        config = json.loads(json.dumps(Config(str(path)).dic))
+        assert config.pop("total_batch_size") == 8  # for liteseg launch: two processes of 4
+        assert kept["config"] == config
         assert kept["loss"][-1][0] == kept["config"]["iters"]
         ious = kept["evaluation"]["class_iou"]
         assert kept["evaluation"]["miou"] == pytest.approx(sum(ious) / len(ious))

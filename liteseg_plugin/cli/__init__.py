@@ -12,6 +12,7 @@ from importlib import import_module
 
 _COMMANDS = {
     "train": "train with a config, as PaddleSeg's tools/train.py",
+    "launch": "run train, val or predict in several processes or on several hosts",
     "val": "evaluate trained weights, as tools/val.py, or an exported model; write a report",
     "compare": "compare two reports of val",
     "curves": "draw the training curves of runs",
