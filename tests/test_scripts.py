@@ -25,11 +25,11 @@ def command_line(tmp_path):
     """Run a script with a `liteseg` that only prints how it was called, or runs `stub`."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "python").symlink_to(sys.executable)
 
     def call(script, *arguments, cwd=REPOSITORY, stub='echo liteseg "$@"'):
-        (programs / "liteseg").write_text(f"#!/bin/sh\n{stub}\n")
-        (programs / "liteseg").chmod(0o755)
+        for name, text in (("liteseg", stub), ("python", f'exec {sys.executable} "$@"')):
+            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+            (programs / name).chmod(0o755)
         result = subprocess.run(
             ["bash", f"scripts/{script}", *arguments],
             cwd=cwd,
