@@ -11,11 +11,11 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from typing import NamedTuple
 
 from liteseg_plugin import __version__, autoload
 from liteseg_plugin.errors import telling_line
+from liteseg_plugin.system.versions import installed_versions
 
 _DISTRIBUTIONS = (
     "paddlepaddle",
@@ -237,11 +237,9 @@ def _runtimes(blocked: str) -> list[Check]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"liteseg_plugin": __version__, "python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    versions["platform"] = platform.platform()
-    return versions
+    return {
+        "liteseg_plugin": __version__,
+        "python": platform.python_version(),
+        **installed_versions(*_DISTRIBUTIONS),
+        "platform": platform.platform(),
+    }

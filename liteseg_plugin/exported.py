@@ -28,6 +28,7 @@ MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
+INT8_REPORT_FILE = "model_int8.json"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
@@ -67,11 +68,13 @@ class ExportedModel(ModelFiles):
         transforms: The transforms of an image, as PaddleSeg's ``Compose``.
         output_op: What the graph makes of the logits.
         classes: Names and colours; empty for exports of PaddleSeg's.
+        provenance: Where the weights come from; empty likewise.
     """
 
     transforms: Compose = field(default_factory=lambda: Compose([]))
     output_op: str = "argmax"
     classes: list[ClassInfo] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ExportedModel:
@@ -100,6 +103,7 @@ class ExportedModel(ModelFiles):
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
+                provenance=dict(own.get("provenance") or {}),
             )
             if exported.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {exported.output_op!r}")
@@ -159,7 +163,7 @@ def _beside(deploy: Path, name: str) -> Path:
 # --- writing
 
 
-def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
+def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[str]:
     """Put files and a ``deploy.yaml`` in place; at every moment the export is old or new.
 
     ``deploy.yaml`` names files and their checksums, so a file must not change under a name that it
@@ -167,12 +171,18 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
     one step. Then nothing uses the usual names: they are replaced, and ``deploy.yaml`` changes to
     them. A process killed in between leaves a folder that works, and that the next call cleans.
 
+    At last, the export's own files go that the new ``deploy.yaml`` does not name: an ONNX or INT8
+    model of an earlier export is another model. Files of others stay.
+
     Args:
         folder: The exported folder.
         complete: A folder on the same disk with the new files, under their usual names; it is
             emptied.
         deploy: The new content of ``deploy.yaml``, which names files in ``complete`` or in
             ``folder``.
+
+    Returns:
+        The usual names of files of an earlier export that were removed.
     """
     files = sorted(path.name for path in complete.iterdir())
     deploy = _renamed(deploy, {})
@@ -186,9 +196,18 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
     for name in files:
         os.replace(complete / name, folder / name)
     _write(folder, deploy)
+    named = _named(deploy)
     for path in folder.iterdir():
-        if _STAGED.fullmatch(path.name) and path.name not in _named(deploy):
+        if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
+    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE)
+    stale = [name for name in own if name not in named]
+    if INT8_FILE in stale:
+        stale.append(INT8_REPORT_FILE)
+    removed = [name for name in stale if (folder / name).is_file()]
+    for name in removed:
+        (folder / name).unlink()
+    return removed
 
 
 def _current(folder: Path) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.system.array_pickle import load_arrays
 from liteseg_plugin.system.files import is_lfs_pointer
 
+_CUT = "UnpackBigParamInfor@@"  # Paddle's table of arrays that it cut
+
 
 class ReleasedWeights(NamedTuple):
     """Weights that PaddleSeg's authors released, and their metrics.
@@ -133,7 +135,7 @@ def read_arrays(path: str | os.PathLike) -> Any:
                 "it is a Git LFS pointer, not the weights; run `git lfs pull` in its repository"
             )
         with path.open("rb") as file:
-            return load_arrays(file)
+            return _joined(load_arrays(file))
     except FileNotFoundError:
         raise WeightsError(f"weights not found: {path}") from None
     except WeightsError as error:
@@ -142,6 +144,16 @@ def read_arrays(path: str | os.PathLike) -> Any:
         raise WeightsError(
             f"{path} is not a .pdparams file, or is truncated ({type(error).__name__}: {error})"
         ) from error
+
+
+def _joined(content: Any) -> Any:
+    """Join what ``paddle.save`` cuts in pickles of protocols 2 and 3: arrays of 1 GiB and more."""
+    if not isinstance(content, dict) or _CUT not in content:
+        return content
+    for name, cut in content.pop(_CUT).items():
+        parts = [content.pop(part) for part in cut["slices"]]
+        content[name] = np.concatenate(parts).reshape(cut["OriginShape"])
+    return content
 
 
 def local_path(path_or_url: str) -> str:
@@ -299,7 +311,12 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
-    """Return weights in the type of the network: some tools store halves or doubles."""
+    """Return weights in the type of the network: some tools store halves or doubles.
+
+    Paddle stores bfloat16 as uint16, and no network here has integers of 16 bits.
+    """
+    if array.dtype == np.uint16:
+        return (array.astype("uint32") << 16).view("float32")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is refused
         return array.astype("float32") if array.dtype.kind == "f" else array
 

@@ -36,9 +36,9 @@ def main(output: Path, dataset: Path) -> None:
     rows.append(legend_bar(classes, rows[0].shape[1]))
     write_image(picture, cv2.vconcat(rows))
 
-    print(f"\n  mIoU          {metrics['miou']:.3f} on {metrics['images']} held-out scenes")
+    print(f"\n  mIoU          {metrics['miou']:.2%} on {metrics['images']} held-out scenes")
     for entry, iou in zip(classes, metrics["class_iou"]):
-        print(f"    {entry.name:12}{iou:.3f}")
+        print(f"    {entry.name:12}{iou:.2%}")
     print(f"  latency       {inference['engine_ms_median']:.1f} ms per image (Paddle Inference)")
     print(f"  exported      {output / 'exported'}")
     print(f"  look at       {picture.resolve()}")

@@ -1,4 +1,4 @@
-"""Segment images with an exported model; the flags are those of deploy/python/infer.py."""
+"""Segment images with an exported model; takes the flags of PaddleSeg's infer.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
-    parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    parser.add_argument(
+        "--runtime", default="paddle", choices=_common.RUNTIMES, help="what runs the model"
+    )
+    _common.add_device(parser)
     _common.add_precision(parser)
-    parser.add_argument("--cpu_threads", type=int, help="default: all available")
+    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"
     )
@@ -43,8 +45,10 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.errors import printable
     from liteseg_plugin.inference import pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import per_second
 
+    print(catalog.choose_device(args.runtime, args.device, args.precision)[1], flush=True)
     predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
     started = perf_counter()
     document: dict[str, Any]

@@ -9,6 +9,8 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from liteseg_plugin.cli._parser import Parser, add_debug
+
 _PROGRAMS = ("train", "val", "predict")
 
 
@@ -16,15 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     add = parser.add_argument
     add("--nproc_per_node", type=int, help="processes on this host (default: one per GPU, else 1)")
-    add("--nnodes", type=int, default=1, help="number of hosts (default: 1)")
+    add("--nnodes", type=int, default=1, help="number of hosts")
     add("--master", metavar="HOST:PORT", help="where the hosts meet: the host of --rank 0")
     add("--rank", type=int, help="number of this host, from 0")
     add("--devices", metavar="0,1,...", help="GPUs to use (default: the visible ones)")
     add("--host", help="address of this host, if the one of its name is wrong")
     add("--log_dir", help="for workerlog.N and launcher.log (default: log in --save_dir)")
-    restarts = "start all processes again, from the newest checkpoint, after one died (default: 0)"
+    restarts = "start all processes again, from the newest checkpoint, after one died"
     add("--max_restarts", type=int, default=0, metavar="N", help=restarts)
-    wait = "seconds to wait for the other hosts (default: 600)"
+    wait = "seconds to wait for the other hosts"
     add("--timeout", type=float, default=600, metavar="SECONDS", help=wait)
     add("--dry-run", action="store_true", help="print the command line of Paddle's launcher")
     add("program", choices=_PROGRAMS, help="the command to run, followed by its flags")
@@ -38,8 +40,8 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.training.launch import Launch, resolved_master
     from liteseg_plugin.training.supervise import supervise
 
-    parser = argparse.ArgumentParser(prog=f"liteseg {args.program}")
-    parser.add_argument("--debug", action="store_true")
+    parser = Parser(prog=f"liteseg {args.program}")
+    add_debug(parser)
     import_module(f"liteseg_plugin.cli.{args.program}").add_arguments(parser)
     theirs = parser.parse_args(args.arguments)
     launch = Launch(

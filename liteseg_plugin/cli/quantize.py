@@ -12,13 +12,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image_path", required=True, help="calibration images: a folder or a list file"
     )
     parser.add_argument(
-        "--num_images", type=int, default=32, help="number of images, evenly selected"
+        "--num_images", type=int, default=32, help="number of images to take, spread evenly"
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.005,
-        help="share of labels that a layer may change and still be quantised (default: 0.005)",
+        help="share of labels that a layer may change and still be quantised",
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections import Counter
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,8 @@ def split_folder(
         root: The data set's folder; the lists are written to it and relative to it.
         images: Folder of the images in it, searched with its subfolders.
         labels: Folder of the labels in it.
-        ratio: Shares of train, val and test; the list of a share of 0 is not written.
+        ratio: Shares of train and val, or of train, val and test; the list of a share of 0, or
+            without a share, is not written.
         seed: Of the shuffle.
         label_suffix: What follows the image's name in the label's: `_mask` for `a_mask.png`.
         keep_sequences: Keep images whose names differ only in their last number, such as the
@@ -50,13 +53,15 @@ def split_folder(
     Raises:
         DataError: If there are no pairs, or too few, or a name holds the separator, or a list is
             there already.
-        ValueError: If the ratio is not three shares that sum to 1.
+        ValueError: If the ratio is not two or three shares that sum to 1.
     """
     root = Path(root)
-    if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
+    if len(ratio) not in (2, 3) or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
         raise ValueError(
-            f"--ratio must be three shares that sum to 1, got {' '.join(map(str, ratio))}"
+            "--ratio must be the shares of train, val and test, or of train and val, and sum to 1, "
+            f"got {' '.join(map(str, ratio))}"
         )
+    ratio = [*ratio, 0.0][:3]
     lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
@@ -69,10 +74,12 @@ def split_folder(
     without_image = [labels_of[name] for name in sorted(labels_of.keys() - images_of.keys())]
     if not paired:
         raise DataError(
-            f"no image in {root / images} has a label of the same name in {root / labels}: "
-            f"{len(images_of)} images, {len(labels_of)} labels"
+            f"no image in {root / images} has a label in {root / labels} whose name is the image's"
+            f"{f' with {label_suffix}' if label_suffix else ''}: {len(images_of)} images, "
+            f"{len(labels_of)} labels"
             + (f", e.g. {without_label[0]}" if without_label else "")
             + (f" and {without_image[0]}" if without_image else "")
+            + _suffix_hint(images_of.keys(), _by_name(root, labels, "").keys(), label_suffix)
         )
     lines = {}
     for name in paired:
@@ -124,6 +131,16 @@ def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
             raise DataError(f"two files with one name: {root / found[name]} and {path}")
         found[name] = path.relative_to(root).as_posix()
     return found
+
+
+def _suffix_hint(images: Set[str], labels: Set[str], given: str) -> str:
+    """Say which ``--label_suffix`` pairs most labels, or what the flag is for."""
+    starts = [(name[:end], name[end:]) for name in labels for end in range(1, len(name) + 1)]
+    endings = Counter(end for start, end in starts if start in images and end != given)
+    if not endings:
+        return "; --label_suffix gives what a label's name adds to the image's, such as _mask"
+    (ending, count), *_ = endings.most_common()
+    return f"; --label_suffix {shlex.quote(ending)} pairs {count} images with a label"
 
 
 def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:

@@ -30,6 +30,7 @@ from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
 from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
+from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
 from liteseg_plugin.training import processes, validation
 
@@ -93,15 +94,17 @@ def exported(
         export: The exported model.
         dataset: A data set of mode ``val``; its own transforms are not used.
         runtime: One of ``runtimes.catalog.RUNTIMES``.
-        device: ``cpu`` or ``gpu``.
+        device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
         classes: Names and colours, for an export that has none.
 
     Raises:
+        DeviceError: If there is no such device.
         ExportError: If the runtime cannot load it.
         DataError: If the export has other classes than the data set.
     """
     threads = threads or usable_cpus()
+    device, _ = catalog.choose_device(runtime, device)
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):

@@ -15,7 +15,13 @@ import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
-from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, file_sha256, replace_files
+from liteseg_plugin.exported import (
+    DEPLOY_FILE,
+    INT8_FILE,
+    INT8_REPORT_FILE,
+    file_sha256,
+    replace_files,
+)
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import onnx_file
@@ -27,7 +33,6 @@ if TYPE_CHECKING:
     import onnx
     from onnxruntime.quantization.calibrate import TensorsData
 
-REPORT_FILE = "model_int8.json"
 TOLERANCE = 0.005
 """Share of labels that a layer may change, quantised alone, and still be quantised."""
 
@@ -71,7 +76,7 @@ def quantize(
         raise ValueError(f"tolerance must be a share of labels from 0 to 1, got {tolerance}")
     if not images:
         raise DataError("calibration needs images, but there are none")
-    predictor = Predictor(path, runtime="onnxruntime")
+    predictor = Predictor(path, "onnxruntime", "cpu")
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
@@ -218,7 +223,7 @@ def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None
     """Put model and report in place; an existing INT8 model works until then."""
     with scratch_folder(folder, "quantize") as complete:
         Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
-        Path(complete, REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
+        Path(complete, INT8_REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
         deploy = read_yaml(folder / DEPLOY_FILE)
         own = deploy["liteseg"]  # which names the ONNX file
         own["onnx_int8"] = INT8_FILE

@@ -29,7 +29,7 @@ class Predictor:
         path: The exported folder, or the ``deploy.yaml`` in it; or an export that was read
             before, whose files are not checked again.
         runtime: One of ``runtimes.catalog.RUNTIMES``.
-        device: ``cpu``, or ``gpu`` where the runtime has one.
+        device: ``cpu``, ``gpu``, or ``auto``: the best that the runtime can use here.
         threads: CPU threads; by default as many as this process may use.
         precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
 
@@ -40,6 +40,7 @@ class Predictor:
 
     Raises:
         ValueError: If the runtime or the precision is unknown.
+        DeviceError: If there is no such device.
         ExportError: If the folder has no complete export, or the runtime is not installed or
             cannot load it.
 
@@ -54,7 +55,7 @@ class Predictor:
         self,
         path: str | os.PathLike | ExportedModel,
         runtime: str = "paddle",
-        device: str = "cpu",
+        device: str = "auto",
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
@@ -71,6 +72,11 @@ class Predictor:
         predictor.exported, predictor._engine = exported, engine
         predictor.engine_ms = deque(maxlen=KEPT_TIMES)
         return predictor
+
+    @property
+    def device(self) -> str:
+        """What the engine computes on, ``cpu`` or ``gpu``."""
+        return self._engine.device
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Segment one image.

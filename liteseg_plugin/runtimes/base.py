@@ -8,12 +8,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
 from liteseg_plugin.errors import ExportError
+from liteseg_plugin.system.device import Devices
 
 if TYPE_CHECKING:
     from paddle import inference
@@ -35,8 +37,10 @@ class Runtime(ABC):
     Attributes:
         precisions: What it computes in, by device.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        device: A key of ``precisions``, on which it computes.
     """
 
+    device = "cpu"
     precisions: ClassVar[dict[str, tuple[str, ...]]]
     input_shape: tuple[int | None, ...]
     _turn: threading.Lock
@@ -61,6 +65,15 @@ class Runtime(ABC):
 
         Raises:
             ExportError: If the engine is not installed or cannot load the model.
+        """
+
+    @classmethod
+    @abstractmethod
+    def devices(cls) -> Devices:
+        """Return the devices of this machine that the engine can use.
+
+        Raises:
+            ExportError: If the engine is not installed.
         """
 
     @abstractmethod
@@ -176,6 +189,14 @@ def onnx_file(files: ModelFiles, precision: str) -> Path:
     if files.onnx_int8 is None:
         raise ExportError(f"{folder} has no INT8 model; create it with liteseg quantize {folder}")
     return files.onnx_int8
+
+
+def on_first_gpu(devices: Devices) -> Devices:
+    """Return Paddle's devices without the GPUs after the first, which no engine uses."""
+    first = tuple(name for name in devices.present if name in ("gpu:0", "cpu"))
+    hidden = "an exported model runs on the first GPU; CUDA_VISIBLE_DEVICES says which that is"
+    missing = devices.missing or (hidden if len(first) < len(devices.present) else "")
+    return replace(devices, present=first, missing=missing)
 
 
 def missing(package: str, extra: str) -> ExportError:

@@ -78,6 +78,9 @@ def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
     written = json.loads((report.folder / "metrics.json").read_text())
     assert written == {"format": 1, **report.numbers}
     assert f"mIoU: {plain['miou']:.4f} Acc: {plain['accuracy']:.4f}" in report.text
+    percents = f"mIoU {plain['miou']:.2%}, Accuracy {plain['accuracy']:.2%}, ".replace("%", "")
+    assert f"\n3 images, in %: {percents}" in report.text
+    assert report.text.count("Boundary F1") == 1
 
 
 @pytest.mark.slow
@@ -204,6 +207,15 @@ def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, repo
         "01_truth.jpg",
         "mine.jpg",
     ]
+
+
+def test_failed_evaluation_leaves_no_folder(fails, trained, tmp_path):
+    gone = ("--config", trained.config, "--model_path", tmp_path / "gone.pdparams")
+    fails("val", *gone, "--report", tmp_path / "reports" / "a")
+    assert not (tmp_path / "reports").exists()
+    (tmp_path / "file").write_text("mine")
+    message = fails("val", *gone, "--report", tmp_path / "file" / "a")
+    assert f"cannot write a report to {tmp_path / 'file' / 'a'}: {tmp_path / 'file'} is" in message
 
 
 def test_report_leaves_other_files_alone(fails, trained, tmp_path):

@@ -12,9 +12,15 @@ import pytest
 import yaml
 
 from liteseg_plugin.errors import DataError, ExportError
-from liteseg_plugin.export.quantize import REPORT_FILE, quantize
+from liteseg_plugin.export.quantize import quantize
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, ExportedModel
+from liteseg_plugin.exported import (
+    DEPLOY_FILE,
+    INT8_FILE,
+    INT8_REPORT_FILE,
+    PARAMS_FILE,
+    ExportedModel,
+)
 from liteseg_plugin.inference.predictor import Predictor
 
 pytestmark = pytest.mark.skipif(
@@ -93,7 +99,7 @@ def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
 
 def test_report_says_what_each_layer_changes(quantized):
     folder, report, _ = quantized
-    assert json.loads((folder / REPORT_FILE).read_text()) == report
+    assert json.loads((folder / INT8_REPORT_FILE).read_text()) == report
     assert (report["images"], report["measured_images"]) == (3, 1)
     # T: 49 convolutions of the network, and the means over channels of three fusion blocks.
     assert len(report["layers"]) > 45
@@ -116,11 +122,18 @@ def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
     assert stricter["agreement"] > stricter["agreement_all"]
 
 
-def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, quantized, tmp_path):
+def test_new_export_takes_the_quantized_model_of_the_old_one_away(
+    pointwise, quantized, tmp_path, capsys
+):
     folder = copy_of(quantized[0], tmp_path / "copy")
     assert ExportedModel.read(folder).onnx_int8 is not None
+    (folder / "notes.txt").write_text("mine")
+    capsys.readouterr()
     export_model(pointwise(), folder, transforms=TRANSFORMS)
-    assert not (folder / INT8_FILE).exists()
+    said = capsys.readouterr().out
+    assert f"Removed from {folder}: model.onnx, {INT8_FILE}, {INT8_REPORT_FILE}, which" in said
+    left = {path.name for path in folder.iterdir()}
+    assert left == {ExportedModel.read(folder).model.name, PARAMS_FILE, DEPLOY_FILE, "notes.txt"}
     with pytest.raises(ExportError, match="has no ONNX file"):
         Predictor(folder, "onnxruntime", precision="int8")
 

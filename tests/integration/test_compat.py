@@ -155,6 +155,11 @@ MESSAGES = {
         says("refused to load", lambda: utils.load_pretrained_model(net, "model.pdparams"))
         says("give a checkpoint folder", lambda: loop.resume(net, None, "model.pdparams"))
     """,
+    "missing-device": """
+        utils.set_device("npu")  # as the scripts do without --device: with what there is
+        sys.argv.append("--device=npu")
+        says("--device npu: there is no such device", lambda: utils.set_device("npu"))
+    """,
     "download-errors": """
         url = "http://127.0.0.1:9/model/model.pdparams"
         says("To work offline", lambda: utils.download_pretrained_model(url))

@@ -7,9 +7,9 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("source", metavar="SOURCE", help="holds leftImg8bit and gtFine")
+    parser.add_argument("source", metavar="SOURCE", help="folder that holds leftImg8bit and gtFine")
     parser.add_argument("--overwrite", action="store_true", help="write existing labels again")
-    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
+    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
