@@ -106,6 +106,15 @@ def add_weights(parser: argparse.ArgumentParser, *, required: bool = True) -> No
     parser.add_argument("--model_path", required=required, help="trained weights (model.pdparams)")
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add ``--runtime``."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="what runs an export (default: paddle, or an installed one with that --precision)",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Add ``--precision`` of a runtime."""
     parser.add_argument(
