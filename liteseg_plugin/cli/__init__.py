@@ -13,6 +13,7 @@ from liteseg_plugin.cli._parser import Parser, ShowVersions, add_debug
 
 _COMMANDS = {
     "train": "train a model, as PaddleSeg's tools/train.py",
+    "launch": "run train, val or predict in several processes or on several hosts",
     "val": "evaluate trained weights or an exported model, as tools/val.py; write a report",
     "compare": "compare two reports of liteseg val",
     "curves": "draw the training curves of runs",
