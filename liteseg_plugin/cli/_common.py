@@ -67,6 +67,9 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -186,7 +189,7 @@ def build(
     """Register the components, repair PaddleSeg, and read the config.
 
     Args:
-        args: Holds ``config`` and ``opts``.
+        args: Holds ``config``, ``opts`` and, where the command has it, ``verbose``.
         downloads: Whether to download weights that the config names by URL; by default not where
             ``args`` has a ``model_path`` or ``resume_model``, which gives full weights.
         overrides: Further arguments of PaddleSeg's ``Config``.
@@ -201,7 +204,9 @@ def build(
         given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
         downloads = not any(given)
     return config.ConfigBuilder(
-        config.load(args.config, args.opts, **overrides), downloads=downloads
+        config.load(args.config, args.opts, **overrides),
+        downloads=downloads,
+        verbose=getattr(args, "verbose", False),
     )
 
 
@@ -222,10 +227,13 @@ def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
     return model
 
 
-def show(builder: SegBuilder) -> None:
-    """Log environment and config, as PaddleSeg's tools do."""
-    from paddleseg.utils import utils
+def show(builder: SegBuilder, args: argparse.Namespace) -> None:
+    """Log which config is used; with ``--verbose`` environment and config, as PaddleSeg's tools."""
+    from paddleseg.utils import logger, utils
 
+    if not args.verbose:
+        logger.info(f"Config: {args.config} (--verbose logs all of it)")
+        return
     utils.show_env_info()
     utils.show_cfg_info(builder.config)
 

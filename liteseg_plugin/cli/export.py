@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.inference.network import evaluation_scale
     from liteseg_plugin.weights import local_path
 
-    _common.show(builder)
+    _common.show(builder, args)
     config = builder.config
     weights = local_path(args.model_path)
     model = _common.load_network(builder, weights)
