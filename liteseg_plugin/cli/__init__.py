@@ -43,16 +43,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = import_module(f"liteseg_plugin.cli.{name}")
         sub = commands.add_parser(name, help=help_text, description=command.__doc__)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.add_argument("--max_pixels", type=int, metavar="N", help="refuse larger images")
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     args = parser.parse_args(argv)
+
+    from liteseg_plugin.system.pixels import limited
 
     # Paddle's advice to people who compile extensions, at each import.
     warnings.filterwarnings("ignore", message="No ccache found")
     wants_json = getattr(args, "json", False)
     aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
-        with aside:
+        with limited(args.max_pixels), aside:
             document = args.run(args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
