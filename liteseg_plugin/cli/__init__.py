@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from liteseg_plugin.cli._numbers import check_numbers
-from liteseg_plugin.cli._parser import Parser, ShowVersions, add_debug
+from liteseg_plugin.cli._parser import Parser, ShowVersions, add_common
 
 _COMMANDS = {
     "train": "train a model, as PaddleSeg's tools/train.py",
+    "launch": "run train, val or predict in several processes or on several hosts",
     "val": "evaluate trained weights or an exported model, as tools/val.py; write a report",
     "compare": "compare two reports of liteseg val",
     "curves": "draw the training curves of runs",
@@ -55,16 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, help_text in _COMMANDS.items():
         command = import_module(f"liteseg_plugin.cli.{name}")
         sub = commands.add_parser(name, help=help_text, description=command.__doc__)
-        add_debug(sub)
+        add_common(sub)
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run, debug=False)
+        sub.set_defaults(run=command.run, debug=False, max_pixels=None)
     args = parser.parse_args(argv)
+
+    from liteseg_plugin.system.pixels import limited
 
     ignore_noise()
     wants_json = getattr(args, "json", False)
     aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
-        with aside:
+        with limited(args.max_pixels), aside:
             check_numbers(args)
             document = args.run(args)
         if wants_json:

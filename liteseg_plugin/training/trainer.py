@@ -57,8 +57,8 @@ def train(
 
     Raises:
         DataError: If the images do not fill one batch, or one cannot be used.
-        TrainingError: If the loss is not finite, the disk is full, or the device does not know the
-            precision.
+        TrainingError: If the loss is not finite, the disk is full, the device does not know the
+            precision, or processes resume from different checkpoints.
         WeightsError: If a checkpoint cannot be resumed.
         Interrupted: After SIGINT or SIGTERM, once a checkpoint is written.
     """
@@ -103,6 +103,7 @@ class _Trainer:
             window = self._resume(settings.resume_model, model, optimizer)
         elif self.ema_model is not None:
             init_ema_params(self.ema_model, model)
+        processes.check_same_start(self.iteration)
         self.stepper = Stepper(model, optimizer, losses, self.scaler, settings)
         self.log = RunLog(settings, self.iteration, window)
         self.unread: list[Step] = []

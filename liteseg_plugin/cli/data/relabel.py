@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="new values: 255=1, or ranges: 0=255 1-19=0-18, 128-255=1; other values stay",
     )
     parser.add_argument(
-        "--label_suffix", default="", help="_mask, if a_mask.png is the label of a.jpg beside it"
+        "--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png"
     )
-    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
+    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
