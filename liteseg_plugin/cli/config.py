@@ -10,15 +10,19 @@ from liteseg_plugin.cli._parser import add_common
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="print the names")
+    names = "print the names of the configs that come with the plugin"
+    listing = actions.add_parser("list", help=names, description=f"{names.capitalize()}.")
     listing.add_argument("--json", action="store_true", help="print them as JSON, with their files")
     listing.set_defaults(act=_list)
     add_common(listing)
-    showing = actions.add_parser("show", help="print a config, its _base_ files merged into it")
-    copying = actions.add_parser("copy", help="write such a config into a file, to change it")
-    for sub, act in ((showing, _show), (copying, _copy)):
+    kinds = {
+        "show": (_show, "print a config, its _base_ files merged into it"),
+        "copy": (_copy, "write a config into a file, its _base_ files merged into it"),
+    }
+    for name, (act, text) in kinds.items():
+        sub = actions.add_parser(name, help=text, description=f"{text.capitalize()}.")
         sub.add_argument("config", metavar="CONFIG", help="a name of the list, or a path")
-        if sub is copying:
+        if name == "copy":
             sub.add_argument("dest", metavar="FILE", help="the file to write (.yml)")
             sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
         sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override values")
