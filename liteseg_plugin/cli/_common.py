@@ -27,7 +27,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--run",
         dest="run_folder",
         metavar="FOLDER",
-        help="the --save_dir of a training: its config, and its best weights (else the newest)",
+        help="--save_dir of a training: take its config and weights, the best or else the newest",
     )
     add_config(parser, required=False)
     add_weights(parser, required=False)
@@ -74,7 +74,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device",
         default="auto",
-        help="cpu, gpu, gpu:N, xpu, npu, mlu, or auto, the best that is here",
+        help="where to compute: cpu, gpu, gpu:N, xpu, npu, mlu; auto takes the best one present",
     )
 
 

@@ -55,7 +55,16 @@ class ShowVersions(argparse.Action):
 
 
 class _HelpWithDefaults(argparse.HelpFormatter):
-    """Adds the default to the help of a flag that has one, unless its help states it in words."""
+    """Shows the default of a flag that has one, unless its help states it in words."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # whose names are indented once more
+            self._action_max_length += self._indent_increment
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        numbers: dict[Any, str] = {int: "N", float: "X"}
+        return numbers.get(action.type) or super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default

@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timed",
         default="call",
         choices=("engine", "call", "file"),
-        help="engine alone, its call with copies, or from image file to labels",
+        help="what to time: the engine alone, its call with copies of input and output, or all "
+        "from an image file to its labels",
     )
     add(
         "--against",

@@ -9,8 +9,8 @@ from liteseg_plugin.cli import _common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("before", metavar="REPORT_A", help="folder of a report")
-    parser.add_argument("after", metavar="REPORT_B", help="folder of the report to compare with")
+    parser.add_argument("before", metavar="REPORT_A", help="folder of the first report")
+    parser.add_argument("after", metavar="REPORT_B", help="folder of the second report")
     parser.add_argument(
         "--save", metavar="FILE", type=_common.html_file, help="also write a page (.html)"
     )

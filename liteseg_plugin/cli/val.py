@@ -17,10 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num_workers",
         type=int,
         default=0,
-        help="processes that load images; with --exported or --report: threads, at least 2",
+        help="processes that load images (with --exported or --report: threads, at least 2)",
     )
     _common.add_augmentation(parser, "--aug_eval")
-    parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
+    parser.add_argument(
+        "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
+    )
     runtime = "what runs --exported (default: paddle)"
     parser.add_argument("--runtime", choices=_common.RUNTIMES, help=runtime)
     threads = "CPU threads of --exported (default: all available)"

@@ -60,7 +60,7 @@ def test_help_writes_defaults_as_they_are_typed(parsers):
 @pytest.mark.parametrize(
     ("arguments", "usage", "message"),
     [
-        (["val", "--repot", "r"], "liteseg val", "--config"),
+        (["verify", "e"], "liteseg verify", "are required: --config, --model_path"),
         (
             ["val", "--config", "c", "--model_path", "m", "--repot", "r"],
             "liteseg val",

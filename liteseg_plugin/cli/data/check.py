@@ -10,7 +10,7 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder with lists")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="folder of a data set with lists")
     parser.add_argument("--config", help="check the data sets of a config instead")
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
