@@ -32,6 +32,8 @@ INT8_REPORT_FILE = "model_int8.json"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
+_TRAINING = {"_base_", "model", "train_dataset", "val_dataset", "optimizer", "loss"}
+_MODEL_SUFFIXES = (".json", ".onnx", ".pdiparams", ".pdmodel", ".pdparams")
 _FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
 
 # Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
@@ -81,16 +83,21 @@ class ExportedModel(ModelFiles):
         """Read an exported folder, and check that its files are complete.
 
         Args:
-            path: The folder, or the ``deploy.yaml`` in it.
+            path: The folder, or the ``deploy.yaml``, the model or the ONNX file in it.
 
         Raises:
             ExportError: If the folder has no complete export, or a file in it is not the one
-                that was exported.
+                that was exported, or the path is another file.
         """
-        path = Path(path)
-        path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
+        path = _deploy_file(Path(path))
         try:
             content = read_yaml(path)
+            if isinstance(content, dict) and "Deploy" not in content and _TRAINING & {*content}:
+                raise ExportError(
+                    f"{path} is a config of training, not an export; export its weights with "
+                    f"liteseg export --config {path} --model_path WEIGHTS, or segment images with "
+                    "them by liteseg predict"
+                )
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             transforms = [dict(t) for t in deploy["transforms"]]
             exported = cls(
@@ -116,7 +123,8 @@ class ExportedModel(ModelFiles):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
         except FileNotFoundError as error:
             raise ExportError(
-                f"{path.parent} is not an exported folder: {error.filename} is missing"
+                f"{path.parent} is not an exported folder: {error.filename} is missing; "
+                "liteseg export writes one"
             ) from None
         except ConfigError as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
@@ -131,6 +139,36 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _deploy_file(path: Path) -> Path:
+    """Return the ``deploy.yaml`` of what a user named.
+
+    Raises:
+        ExportError: If it is a file that is not of an export.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if not path.is_file() and path.suffix not in _MODEL_SUFFIXES:
+        return path / DEPLOY_FILE
+    deploy = path.with_name(DEPLOY_FILE)
+    if not path.exists():
+        raise ExportError(f"{path} does not exist; give the folder that liteseg export wrote")
+    if path.suffix not in _MODEL_SUFFIXES:
+        raise ExportError(f"{path} is not an export; give the folder that liteseg export wrote")
+    if path.suffix == ".pdparams":
+        raise ExportError(
+            f"{path} holds trained weights, not an export; export them with liteseg export "
+            f"--config CONFIG --model_path {path}, or segment images with them by liteseg predict"
+        )
+    if not deploy.is_file():
+        raise ExportError(
+            f"{path} is a model without a {DEPLOY_FILE} beside it, which says how images are "
+            "prepared; give a folder that liteseg export wrote"
+        )
+    if path.name == INT8_FILE:
+        raise ExportError(f"for {path} give its folder {path.parent}, and the precision int8")
+    return deploy
 
 
 def _input_shape(written: list | None) -> tuple[int | None, ...]:

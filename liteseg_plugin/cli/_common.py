@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -67,6 +66,9 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +109,15 @@ def add_weights(parser: argparse.ArgumentParser, *, required: bool = True) -> No
     parser.add_argument("--model_path", required=required, help="trained weights (model.pdparams)")
 
 
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add ``--runtime``."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="what runs an export (default: paddle, or an installed one with that --precision)",
+    )
+
+
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """Add ``--precision`` of a runtime."""
     parser.add_argument(
@@ -135,14 +146,6 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
     for flag, what in (("--crop_size", "size"), ("--stride", "step")):
         help_text = f"{what} of the window in pixels; needs --is_slide"
         add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
-
-
-def hide_warnings_of_tracing() -> None:
-    """Let Paddle's C++ log errors only; call it before Paddle is imported.
-
-    Paddle 3 logs a warning about an `out` tensor that no operator of a traced network has.
-    """
-    os.environ.setdefault("GLOG_minloglevel", "2")
 
 
 def html_file(text: str) -> str:
@@ -177,7 +180,7 @@ def build(
     """Register the components, repair PaddleSeg, and read the config.
 
     Args:
-        args: Holds ``config`` and ``opts``.
+        args: Holds ``config``, ``opts`` and, where the command has it, ``verbose``.
         downloads: Whether to download weights that the config names by URL; by default not where
             ``args`` has a ``model_path`` or ``resume_model``, which gives full weights.
         overrides: Further arguments of PaddleSeg's ``Config``.
@@ -192,7 +195,9 @@ def build(
         given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
         downloads = not any(given)
     return config.ConfigBuilder(
-        config.load(args.config, args.opts, **overrides), downloads=downloads
+        config.load(args.config, args.opts, **overrides),
+        downloads=downloads,
+        verbose=getattr(args, "verbose", False),
     )
 
 
@@ -213,10 +218,13 @@ def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
     return model
 
 
-def show(builder: SegBuilder) -> None:
-    """Log environment and config, as PaddleSeg's tools do."""
-    from paddleseg.utils import utils
+def show(builder: SegBuilder, args: argparse.Namespace) -> None:
+    """Log which config is used; with ``--verbose`` environment and config, as PaddleSeg's tools."""
+    from paddleseg.utils import logger, utils
 
+    if not args.verbose:
+        logger.info(f"Config: {args.config} (--verbose logs all of it)")
+        return
     utils.show_env_info()
     utils.show_cfg_info(builder.config)
 

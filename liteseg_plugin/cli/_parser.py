@@ -34,6 +34,23 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
 
 
+def add_command(
+    commands: argparse._SubParsersAction, name: str, help_text: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """Add a command, or an action of one, with ``--debug``.
+
+    Args:
+        commands: What ``add_subparsers`` returned.
+        name: Its name.
+        help_text: What it does, in the list of the commands.
+        description: What it does, in its own help; by default the same.
+    """
+    sentence = f"{help_text[0].upper()}{help_text[1:]}."
+    parser = commands.add_parser(name, help=help_text, description=description or sentence)
+    add_debug(parser)
+    return parser
+
+
 class ShowVersions(argparse.Action):
     """Print the versions that matter in a report of an error, and end; Paddle is not loaded."""
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli._parser import add_command
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="print the names")
+    listing = add_command(actions, "list", "print the names")
     listing.add_argument("--json", action="store_true", help="print them as JSON, with their files")
     listing.set_defaults(act=_list)
-    showing = actions.add_parser("show", help="print a config, its _base_ files merged into it")
-    copying = actions.add_parser("copy", help="write such a config into a file, to change it")
+    showing = add_command(actions, "show", "print a config, its _base_ files merged into it")
+    copying = add_command(actions, "copy", "write such a config into a file, to change it")
     for sub, act in ((showing, _show), (copying, _copy)):
         sub.add_argument("config", metavar="CONFIG", help="a name of the list, or a path")
         if sub is copying:
             sub.add_argument("dest", metavar="FILE", help="the file to write (.yml)")
             sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
-        sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override values")
+        sub.add_argument(
+            "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
+        )
         sub.set_defaults(act=act)
 
 

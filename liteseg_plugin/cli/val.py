@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
     )
-    runtime = "what runs --exported (default: paddle)"
-    parser.add_argument("--runtime", choices=_common.RUNTIMES, help=runtime)
+    _common.add_runtime(parser)
+    _common.add_precision(parser)
     threads = "CPU threads of --exported (default: all available)"
     parser.add_argument("--cpu_threads", type=int, help=threads)
     parser.add_argument(
@@ -59,25 +59,26 @@ def run(args: argparse.Namespace) -> dict:
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        runtime = args.runtime or "paddle"
-        logger.info(catalog.choose_device(runtime, args.device)[1])
+        runtime = args.runtime or catalog.choose(args.device, args.precision)
+        logger.info(catalog.choose_device(runtime, args.device, args.precision)[1])
         evaluated = evaluate.exported(
             ExportedModel.read(args.exported),
             dataset,
             runtime=runtime,
             device=args.device,
             threads=args.cpu_threads,
+            precision=args.precision,
             classes=classes,
         )
     else:
         _common.use_device(args.device)
-        _common.show(builder)
+        _common.show(builder, args)
         model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True
-            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers)
+            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers, classes)
         evaluated = evaluate.trained(model, dataset, test_config, classes)
     evaluation = evaluate.evaluate(
         evaluated,
@@ -110,7 +111,5 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
-    if args.worst < 0:
-        raise LitesegError(f"--worst must be a number of images, got {args.worst}")
-    if not args.exported and (args.runtime or args.cpu_threads):
-        raise LitesegError("--runtime and --cpu_threads need --exported")
+    if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
+        raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

@@ -80,12 +80,7 @@ def split_folder(
         ValueError: If the ratio is not two or three shares that sum to 1.
     """
     root = Path(root)
-    if len(ratio) not in (2, 3) or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
-        raise ValueError(
-            "--ratio must be the shares of train, val and test, or of train and val, and sum to 1, "
-            f"got {' '.join(map(str, ratio))}"
-        )
-    ratio = [*ratio, 0.0][:3]
+    ratio = three_shares(ratio)
     lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
@@ -116,7 +111,7 @@ def split_folder(
             )
     groups: dict[str, list[str]] = {}
     for name in paired:
-        key = re.sub(r"\d+(\D*)$", r"\1", name) if keep_sequences else name
+        key = sequence_of(name) if keep_sequences else name
         groups.setdefault(key, []).append(name)
     keys = sorted(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
@@ -139,6 +134,25 @@ def split_folder(
         without_label=without_label,
         without_image=without_image,
     )
+
+
+def three_shares(ratio: Sequence[float]) -> list[float]:
+    """Return shares of train, val and test; that of test may be left out.
+
+    Raises:
+        ValueError: If they are not two or three that sum to 1.
+    """
+    if len(ratio) not in (2, 3) or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
+        raise ValueError(
+            "--ratio must be the shares of train, val and test, or of train and val, and sum to 1, "
+            f"got {' '.join(map(str, ratio))}"
+        )
+    return [*ratio, 0.0][:3]
+
+
+def sequence_of(name: str) -> str:
+    """Return what the frames of a video have in common: the name without its last number."""
+    return re.sub(r"\d+(\D*)$", r"\1", name)
 
 
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
@@ -168,10 +182,15 @@ def _suffix_hint(images: Set[str], labels: Set[str], given: str) -> str:
 
 
 def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:
-    """Give each group to the split that lacks most of its share, the largest groups first."""
+    """Give each group to the split that lacks most of its share, the largest groups first.
+
+    The last groups go to splits that have none yet.
+    """
     total = sum(map(len, groups))
     members: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
-    for group in sorted(groups, key=len, reverse=True):
-        lacking = [share * total - len(members[name]) for name, share in zip(SPLIT_NAMES, ratio)]
-        members[SPLIT_NAMES[int(np.argmax(lacking))]] += group
+    for number, group in enumerate(sorted(groups, key=len, reverse=True)):
+        lacking = {n: share * total - len(members[n]) for n, share in zip(SPLIT_NAMES, ratio)}
+        empty = [n for n, share in zip(SPLIT_NAMES, ratio) if share and not members[n]]
+        choices = empty if len(groups) - number <= len(empty) else SPLIT_NAMES
+        members[max(choices, key=lacking.__getitem__)] += group
     return members

@@ -83,6 +83,7 @@ def exported(
     runtime: str = "paddle",
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "fp32",
     classes: Sequence[ClassInfo] = (),
 ) -> Evaluated:
     """Evaluate an exported model, with the transforms that it was exported with.
@@ -96,6 +97,7 @@ def exported(
         runtime: One of ``runtimes.catalog.RUNTIMES``.
         device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
+        precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it.
         classes: Names and colours, for an export that has none.
 
     Raises:
@@ -104,11 +106,11 @@ def exported(
         DataError: If the export has other classes than the data set.
     """
     threads = threads or usable_cpus()
-    device, _ = catalog.choose_device(runtime, device)
+    device, _ = catalog.choose_device(runtime, device, precision)
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
-        free.put(Predictor(export, runtime, device, threads // parallel))
+        free.put(Predictor(export, runtime, device, threads // parallel, precision))
     known = len(export.classes)
     if known not in (0, dataset.num_classes):
         raise DataError(
@@ -130,7 +132,8 @@ def exported(
             free.put(mine)
 
     test_config = {"aug_eval": True, "scales": export.scale}
-    return Evaluated(dataset, segment, parallel, runtime, test_config, export.classes or classes)
+    engine = runtime if precision == "fp32" else f"{runtime} {precision}"
+    return Evaluated(dataset, segment, parallel, engine, test_config, export.classes or classes)
 
 
 def paddleseg_scores(counts: np.ndarray) -> dict:
@@ -231,7 +234,11 @@ def evaluate(
 
 
 def as_paddleseg(
-    network: nn.Layer, dataset: Dataset, test_config: dict, num_workers: int
+    network: nn.Layer,
+    dataset: Dataset,
+    test_config: dict,
+    num_workers: int,
+    classes: Sequence[ClassInfo] = (),
 ) -> dict[str, Any]:
     """Evaluate by PaddleSeg's ``evaluate``, which logs the numbers.
 
@@ -240,6 +247,7 @@ def as_paddleseg(
         dataset: A data set of mode ``val``.
         test_config: Scales, flips and sliding window, as in a config.
         num_workers: Processes that load images.
+        classes: Names and colours.
 
     Returns:
         A document for JSON, with keys of :class:`Evaluation`.
@@ -248,7 +256,7 @@ def as_paddleseg(
         DataError: If the data set is empty, or a sample cannot be read.
     """
     miou, accuracy, class_iou, class_precision, kappa = validation.evaluate(
-        network, dataset, num_workers=num_workers, **test_config
+        network, dataset, [entry.name for entry in classes], num_workers=num_workers, **test_config
     )
     return {
         "images": len(dataset),

@@ -154,8 +154,8 @@ def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dic
     errors = np.where(counted, errors, grey // 4)
     pictures = (
         image,
-        overlay(image, truth, classes, legend=False),
-        overlay(image, guess, classes, legend=False),
+        overlay(image, truth, classes),
+        overlay(image, guess, classes),
         errors,
     )
     scale = min(1.0, _WIDEST / image.shape[1])

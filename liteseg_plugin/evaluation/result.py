@@ -90,7 +90,8 @@ class Evaluation:
 
     Attributes:
         model: The weights or the exported folder.
-        runtime: What ran it: the network's class, or the name of a runtime.
+        runtime: What ran it: the network's class, or the name of a runtime, with the precision
+            if it is not float32: ``openvino int8``.
         config: The config file.
         test_config: Scales, flips and sliding window, as in a config.
         classes: The classes, C of them.

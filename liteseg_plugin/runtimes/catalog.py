@@ -30,6 +30,8 @@ RUNTIMES: dict[str, type[Runtime]] = {
 ``paddle_tensorrt`` is not a module: it runs only if it is named.
 """
 
+_PREFERRED = ("paddle", "tensorrt", "openvino", "onnxruntime")
+
 
 def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
     """Return the installed runtimes with this precision on a device, or on any for ``auto``."""
@@ -90,6 +92,37 @@ def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32
     """Return the names of those of :func:`installed` that a model has the file for."""
     names = installed(device, precision)
     return [name for name in names if name == "paddle" or files.onnx is not None]
+
+
+def choose(asked: str = "auto", precision: str = "fp32") -> str:
+    """Return the installed runtime to use where none is named: Paddle if it has the precision.
+
+    Args:
+        asked: ``auto``, or a device; see :mod:`liteseg_plugin.system.device`.
+        precision: One of ``PRECISIONS``.
+
+    Raises:
+        ExportError: If no installed runtime has this precision on such a device.
+    """
+    kinds = ("cpu", "gpu") if asked == "auto" else (kind_of(asked),)
+    able = [n for n in _PREFERRED if any(_computes(n, kind, precision) for kind in kinds)]
+    there = [name for name in able if find_spec(name) is not None]
+    for name in there:
+        present = RUNTIMES[name].devices().present
+        if name == "paddle" or any(
+            kind_of(p) in kinds and _computes(name, p, precision) for p in present
+        ):
+            return name
+    if there:
+        return there[0]  # whose error says which devices there are
+    where = "" if asked == "auto" else f" on {asked}"
+    if not able and precision == "fp32":
+        return "paddle"  # likewise
+    if not able:
+        raise ExportError(f"no runtime computes in {precision}{where}")
+    raise ExportError(
+        f"no installed runtime computes in {precision}{where}: install {' or '.join(able)}"
+    )
 
 
 def create(

@@ -79,7 +79,7 @@ class Model:
         predictor(image)  # the first run at a size prepares the engine
         label, engine_ms = predictor.timed(image)
         classes = self.exported.named_classes()
-        picture = overlay(image, label, classes, legend=False)
+        picture = overlay(image, label, classes)
         height, width = label.shape
         result = render(
             "demo.html",

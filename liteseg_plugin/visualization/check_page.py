@@ -69,5 +69,5 @@ def _overlay(sample: Sample, classes: list[ClassInfo]) -> bytes:
     label = cv2.resize(
         np.clip(label, 0, 255).astype("uint8"), size_wh, interpolation=cv2.INTER_NEAREST
     )
-    blended = overlay(image, label, classes, legend=False)
+    blended = overlay(image, label, classes)
     return cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()
