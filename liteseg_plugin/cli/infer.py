@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
-    _common.add_runtime(parser)
-    _common.add_device(parser)
-    _common.add_precision(parser)
+    _arguments.add_runtime(parser)
+    _arguments.add_device(parser)
+    _arguments.add_precision(parser)
     parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"

@@ -8,13 +8,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_device(parser)
+    _arguments.add_config(parser)
+    _arguments.add_device(parser)
     add, switch = parser.add_argument, "store_true"
     add("--save_dir", default="./output", help="folder of the checkpoints")
     add("--num_workers", type=int, default=0, help="worker processes of the data loader")
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
-    builder = _common.build(args, **overrides)
-    device = _common.use_device(args.device)
+    builder = _steps.build(args, **overrides)
+    device = _steps.use_device(args.device)
 
     from paddleseg.utils import logger, utils
 
@@ -78,10 +78,10 @@ def _train(args: argparse.Namespace) -> None:
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _common.show(builder, args)
+    _steps.show(builder, args)
     utils.set_cv2_num_threads(args.num_workers)
     model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
-    logger.info(f"Model: {_common.class_name(model)}")
+    logger.info(f"Model: {_steps.class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
     args.iters, args.batch_size = config.iters, config.batch_size
     args.to_static_training = args.to_static_training or config.to_static_training
