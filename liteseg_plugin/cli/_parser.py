@@ -85,7 +85,7 @@ class _HelpWithDefaults(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        unset = default is None or default is False or default in ("", argparse.SUPPRESS)
+        unset = default in (None, "", [], (), argparse.SUPPRESS) or default is False
         if unset or not action.option_strings or "default: " in text:
             return text
         words = default if isinstance(default, (list, tuple)) else [default]

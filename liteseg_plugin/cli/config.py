@@ -14,9 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="print them as JSON, with their files")
     listing.set_defaults(act=_list)
     showing = add_command(actions, "show", "print a config, its _base_ files merged into it")
-    copying = add_command(actions, "copy", "write such a config into a file, to change it")
+    copying = add_command(
+        actions, "copy", "write a config, its _base_ files merged into it, to a file of yours"
+    )
     for sub, act in ((showing, _show), (copying, _copy)):
-        sub.add_argument("config", metavar="CONFIG", help="a name of the list, or a path")
+        sub.add_argument(
+            "config", metavar="CONFIG", help="a name that `liteseg config list` prints, or a path"
+        )
         if sub is copying:
             sub.add_argument("dest", metavar="FILE", help="the file to write (.yml)")
             sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
