@@ -56,14 +56,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = import_module(f"liteseg_plugin.cli.{name}")
         sub = add_command(commands, name, help_text, command.__doc__ or "")
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run, debug=False)
+        sub.set_defaults(run=command.run, debug=False, max_pixels=None)
     args = parser.parse_args(argv)
+
+    from liteseg_plugin.system.pixels import limited
 
     ignore_noise()
     wants_json = getattr(args, "json", False)
     aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
-        with aside:
+        with limited(args.max_pixels), aside:
             check_numbers(args)
             document = args.run(args)
         if wants_json:

@@ -28,16 +28,19 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
 
-def add_debug(parser: argparse.ArgumentParser) -> None:
-    """Add ``--debug``; what it is by default, the outermost parser sets."""
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command; their defaults are those of the outermost parser."""
+    add = parser.add_argument
     text = "show the traceback of an error"
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+    text = "refuse images of more pixels (default: 178,956,970)"
+    add("--max_pixels", type=int, metavar="N", default=argparse.SUPPRESS, help=text)
 
 
 def add_command(
     commands: argparse._SubParsersAction, name: str, help_text: str, description: str = ""
 ) -> argparse.ArgumentParser:
-    """Add a command, or an action of one, with ``--debug``.
+    """Add a command, or an action of one, with the flags of every command.
 
     Args:
         commands: What ``add_subparsers`` returned.
@@ -47,7 +50,7 @@ def add_command(
     """
     sentence = f"{help_text[0].upper()}{help_text[1:]}."
     parser = commands.add_parser(name, help=help_text, description=description or sentence)
-    add_debug(parser)
+    add_common(parser)
     return parser
 
 

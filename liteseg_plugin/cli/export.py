@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation.verify import spot_check
     from liteseg_plugin.export import writer
-    from liteseg_plugin.exported import file_sha256
     from liteseg_plugin.inference.network import evaluation_scale
+    from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
     _steps.show(builder, args)

@@ -9,7 +9,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from liteseg_plugin.cli._parser import Parser, add_debug
+from liteseg_plugin.cli._parser import Parser, add_common
 
 _PROGRAMS = ("train", "val", "predict")
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.training.supervise import supervise
 
     parser = Parser(prog=f"liteseg {args.program}")
-    add_debug(parser)
+    add_common(parser)
     import_module(f"liteseg_plugin.cli.{args.program}").add_arguments(parser)
     theirs = parser.parse_args(args.arguments)
     launch = Launch(

@@ -145,7 +145,7 @@ def _check_file(path: Path, above: tuple[Path, ...] = ()) -> None:
     if path.resolve() in above:
         raise ConfigError(f"config {path} is its own _base_")
     try:
-        content = read_yaml(path, yaml.FullLoader)
+        content = read_yaml(path)
     except ConfigError as error:
         raise ConfigError(f"config {error}") from error
     except OSError:

@@ -160,7 +160,7 @@ class RunRecord:
         try:
             val_list = content["val_list"]
             return cls(
-                config=read_yaml(folder / CONFIG, yaml.FullLoader),
+                config=read_yaml(folder / CONFIG),
                 settings=content["settings"],
                 processes=content["processes"],
                 train_list=DataList(**content["train_list"]),

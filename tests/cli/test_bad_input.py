@@ -63,6 +63,16 @@ def test_config_whose_merges_explode(read_config, tmp_path, name):
         read_config(str(tmp_path / "child.yml"))
 
 
+@pytest.mark.parametrize("name", ["child.yml", "parent.yml"])
+def test_config_builds_no_objects(read_config, tmp_path, name):
+    (tmp_path / "child.yml").write_text("_base_: parent.yml\n")
+    (tmp_path / "parent.yml").write_text("batch_size: 2\n")
+    with (tmp_path / name).open("a") as file:
+        file.write("iters: !!python/name:os.system\n")
+    with pytest.raises(ConfigError, match=rf"{name} is not valid YAML.*python/name:os.system"):
+        read_config(str(tmp_path / "child.yml"))
+
+
 def test_config_that_is_not_utf8(read_config, tmp_path):
     path = tmp_path / "latin.yml"
     path.write_bytes("batch_size: 2  # Größe\n".encode("cp1252"))
@@ -287,6 +297,7 @@ def test_unreadable_image_in_inference(fails, exported, tmp_path):
 
 
 def test_inference_without_an_export(fails, tmp_path):
+    cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((4, 4, 3), "uint8"))
     message = fails("infer", "--config", tmp_path, "--image_path", tmp_path)
     assert "is not an exported folder" in message
 

@@ -66,7 +66,7 @@ def test_help_writes_defaults_as_they_are_typed(parsers):
 @pytest.mark.parametrize(
     ("arguments", "usage", "message"),
     [
-        (["verify", "e"], "liteseg verify", "are required: --config, --model_path"),
+        (["infer", "--repot", "r"], "liteseg infer", "--config"),
         (
             ["val", "--config", "c", "--model_path", "m", "--repot", "r"],
             "liteseg val",

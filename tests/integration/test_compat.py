@@ -28,6 +28,28 @@ SNIPPETS = {
         for path in glob.glob(folder + "/libmklml_intel.so"):
             assert ctypes.CDLL(path).mkl_serv_cpu_detect() >= 5
     """,
+    "archives": """
+        import tarfile
+        from paddleseg.utils import download
+
+        with tarfile.open("a.tar", "w") as file:
+            for name, kind in (("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE)):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, ".."
+                file.addfile(member)
+        try:
+            download._uncompress_file("a.tar", "to", False, False)
+        except Exception as error:
+            assert "link" in str(error)
+        assert not os.path.lexists("to/a/link")
+        os.mkdir("b")
+        open("b/model.pdparams", "w").close()
+        with tarfile.open("b.tar.gz", "w:gz") as file:
+            file.add("b")
+        assert download._uncompress_file("b.tar.gz", "to", True, False) == "b"
+        assert os.listdir("to/b") == ["model.pdparams"]
+        assert not os.path.exists("b.tar.gz")
+    """,
     "ohem-dtype": """
         from paddleseg.cvlibs import manager
         loss = manager.LOSSES["OhemCrossEntropyLoss"](min_kept=1)

@@ -308,7 +308,7 @@ def _split(
     sequences = {sequence_of(name) for name, _ in written}
     together = len(sequences) >= sum(share > 0 for share in ratio)
     lists = split_folder(made, ratio=ratio, seed=seed, keep_sequences=together)
-    counts = {"train": lists.train, "val": lists.val, "test": lists.test}
+    counts = {name: getattr(lists, name) for name in SPLIT_NAMES}
     return counts, "sequences" if together else "images"
 
 
