@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -65,6 +66,9 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     parser.add_argument("--config", required=required, help=CONFIG_HELP)
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
     )
 
 
@@ -145,6 +149,14 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
         add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
 
 
+def hide_warnings_of_tracing() -> None:
+    """Let Paddle's C++ log errors only; call it before Paddle is imported.
+
+    Paddle 3 logs a warning about an `out` tensor that no operator of a traced network has.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
+
+
 def html_file(text: str) -> str:
     """Check the name of a page to be written; the ``type`` of a flag."""
     from liteseg_plugin.system.files import require_suffix
@@ -177,7 +189,7 @@ def build(
     """Register the components, repair PaddleSeg, and read the config.
 
     Args:
-        args: Holds ``config`` and ``opts``.
+        args: Holds ``config``, ``opts`` and, where the command has it, ``verbose``.
         downloads: Whether to download weights that the config names by URL; by default not where
             ``args`` has a ``model_path`` or ``resume_model``, which gives full weights.
         overrides: Further arguments of PaddleSeg's ``Config``.
@@ -192,7 +204,9 @@ def build(
         given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
         downloads = not any(given)
     return config.ConfigBuilder(
-        config.load(args.config, args.opts, **overrides), downloads=downloads
+        config.load(args.config, args.opts, **overrides),
+        downloads=downloads,
+        verbose=getattr(args, "verbose", False),
     )
 
 
@@ -213,10 +227,13 @@ def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
     return model
 
 
-def show(builder: SegBuilder) -> None:
-    """Log environment and config, as PaddleSeg's tools do."""
-    from paddleseg.utils import utils
+def show(builder: SegBuilder, args: argparse.Namespace) -> None:
+    """Log which config is used; with ``--verbose`` environment and config, as PaddleSeg's tools."""
+    from paddleseg.utils import logger, utils
 
+    if not args.verbose:
+        logger.info(f"Config: {args.config} (--verbose logs all of it)")
+        return
     utils.show_env_info()
     utils.show_cfg_info(builder.config)
 

@@ -28,10 +28,13 @@ class Parser(argparse.ArgumentParser):
         return parsed, unknown
 
 
-def add_debug(parser: argparse.ArgumentParser) -> None:
-    """Add ``--debug``; what it is by default, the outermost parser sets."""
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command; their defaults are those of the outermost parser."""
+    add = parser.add_argument
     text = "show the traceback of an error"
-    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+    text = "refuse images of more pixels (default: 178,956,970)"
+    add("--max_pixels", type=int, metavar="N", default=argparse.SUPPRESS, help=text)
 
 
 class ShowVersions(argparse.Action):

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    _common.hide_warnings_of_tracing()
     _common.choose_model(args)
     builder = _common.build(args)
 
@@ -48,11 +49,11 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation.verify import spot_check
     from liteseg_plugin.export import writer
-    from liteseg_plugin.exported import file_sha256
     from liteseg_plugin.inference.network import evaluation_scale
+    from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
-    _common.show(builder)
+    _common.show(builder, args)
     config = builder.config
     weights = local_path(args.model_path)
     model = _common.load_network(builder, weights)

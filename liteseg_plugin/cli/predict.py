@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     device = _common.use_device(args.device)
     if args.device_id is not None and device in ("gpu", "xpu", "npu", "mlu"):
         _common.use_device(f"{device}:{args.device_id}")
-    _common.show(builder)
+    _common.show(builder, args)
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])

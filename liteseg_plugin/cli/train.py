@@ -69,15 +69,16 @@ def _train(args: argparse.Namespace) -> None:
 
     from paddleseg.utils import logger, utils
 
+    from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.system.device import kind_of
-    from liteseg_plugin.training import changes
-    from liteseg_plugin.training.run import RunRecord, Start
+    from liteseg_plugin.training import changes, processes
+    from liteseg_plugin.training.run import RunRecord, Start, TrainedRun
     from liteseg_plugin.training.settings import Settings
     from liteseg_plugin.training.signals import Interrupted
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _common.show(builder)
+    _common.show(builder, args)
     utils.set_cv2_num_threads(args.num_workers)
     model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
     logger.info(f"Model: {_common.class_name(model)}")
@@ -99,9 +100,15 @@ def _train(args: argparse.Namespace) -> None:
     )
     train_dataset.file_list *= args.repeats
     parts = (model, builder.optimizer, builder.loss, train_dataset, settings, val_dataset)
+    names = []
+    if val_dataset is not None:
+        classes = describe_classes(config.val_dataset_cfg, val_dataset.num_classes)
+        names = [entry.name for entry in classes]
     try:
-        train(*parts, config.test_config)
+        train(*parts, config.test_config, names)
     except Interrupted as interruption:
         given = [*sys.argv[1:], "--resume_model", str(interruption.checkpoint)]
         logger.info(f"Interrupted; resume with: liteseg {shlex.join(given)}")
         raise
+    if processes.is_main():
+        logger.info(TrainedRun.read(args.save_dir).next_step())

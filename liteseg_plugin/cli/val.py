@@ -70,13 +70,13 @@ def run(args: argparse.Namespace) -> dict:
         )
     else:
         _common.use_device(args.device)
-        _common.show(builder)
+        _common.show(builder, args)
         model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True
-            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers)
+            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers, classes)
         evaluated = evaluate.trained(model, dataset, test_config, classes)
     evaluation = evaluate.evaluate(
         evaluated,
@@ -109,7 +109,5 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
-    if args.worst < 0:
-        raise LitesegError(f"--worst must be a number of images, got {args.worst}")
     if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
         raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

@@ -71,6 +71,7 @@ def explain(error: BaseException) -> LitesegError | None:
 def _read_config(original: Any, self: Config, path: str, *args: Any, **kwargs: Any) -> None:
     path = str(config.find_config(path))
     with config.config_errors(path):
+        config.check_keys(path, kwargs.get("opts"))
         original(self, path, *args, **kwargs)
 
 

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.io import Dataset
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, TrainingError
 
 
 def count() -> int:
@@ -46,6 +46,21 @@ def share_statistics(model: nn.Layer) -> None:
         frozen = [value for value in model.parameters() if value.stop_gradient]
         for value in [*frozen, *model.buffers()]:
             paddle.distributed.broadcast(value, src=0)
+
+
+def check_same_start(iteration: int) -> None:
+    """Refuse to train if hosts that do not share a folder found different checkpoints in it.
+
+    Raises:
+        TrainingError: If a process resumes from another iteration.
+    """
+    starts = sorted(set(gather(iteration)))
+    if len(starts) > 1:
+        found = " and ".join(map(str, starts))
+        raise TrainingError(
+            f"processes resume from iterations {found}: every host needs the same checkpoint; "
+            "share --save_dir among the hosts, or copy the checkpoint to each"
+        )
 
 
 def check_batch_is_filled(dataset: Dataset, batch_size: int) -> None:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -15,14 +14,12 @@ import paddle
 import pytest
 import yaml
 
-import liteseg_plugin
 from liteseg_plugin.cli import main
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.compare import compare
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.exported import INT8_FILE, ONNX_FILE
 
-MAIN = Path(liteseg_plugin.__file__).with_name("__main__.py")
 SCORES = ("miou", "accuracy", "kappa", "class_iou", "class_precision")
 HOSTILE = '<script>alert("$\\frac{x}$")</script>'
 
@@ -94,8 +91,8 @@ def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
 def test_two_processes_evaluate_each_image_once(process, trained, report, tmp_path):
     """Three images do not divide by two processes."""
     launched = process(
-        *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
-        *("--log_dir", tmp_path / "log", MAIN, "val", "--config", trained.config, "--json"),
+        *("liteseg", "launch", "--nproc_per_node", 2, "--log_dir", tmp_path / "log"),
+        *("val", "--config", trained.config, "--json"),
         *("--model_path", trained.weights, "--device", "cpu", "--report", tmp_path / "report"),
     )
     numbers = json.loads((tmp_path / "report" / "metrics.json").read_text())
