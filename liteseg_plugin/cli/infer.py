@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> dict:
     latency = median(others or [first])
     print(
         f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {runtime} alone, "
-        f"median: {latency:.1f} ms"
+        f"{args.precision}, median: {latency:.1f} ms"
     )
     return {
         **document,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 
 from liteseg_plugin.errors import printable
 
@@ -41,7 +43,9 @@ def run(args: argparse.Namespace) -> dict:
     total = sum(made.pixels.values())
     values = ", ".join(f"{value} ({n / total:.1%})" for value, n in made.pixels.items())
     print(f"{made.labels} labels in {printable(made.folder)}, with values {values} of the pixels")
-    print(
-        "the lists must name this folder: liteseg data split --labels ... --overwrite writes them"
-    )
+    folder, name = os.path.split(made.folder)
+    words = ["liteseg", "data", "split", folder or ".", "--labels", name, "--overwrite"]
+    if args.label_suffix:
+        words += ["--images", "IMAGES", "--label_suffix", args.label_suffix]
+    print(f"for lists that name it: {printable(' '.join(map(shlex.quote, words)))}")
     return made.to_json()
