@@ -29,6 +29,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", action="store_true", help="show the overlay of a video in a window"
     )
+    parser.add_argument(
+        "--save_confidence",
+        action="store_true",
+        help="also write the probability of each label, as a grey image; needs an export with "
+        "--output_op softmax",
+    )
+    parser.add_argument(
+        "--min_confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="labels of a smaller probability become 255; needs such an export",
+    )
+    parser.add_argument(
+        "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -40,14 +56,19 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.integration.registry import repair
 
     repair()
-    from liteseg_plugin.errors import printable
+    from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.inference import images, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import per_second
     from liteseg_plugin.system.progress import progress_bar
 
+    extras = pipeline.Extras(args.save_confidence, args.save_polygons, args.min_confidence)
     is_video = video.is_video(args.image_path)
+    if is_video and extras != pipeline.Extras():
+        raise LitesegError(
+            "--save_confidence, --min_confidence and --save_polygons are for images, not for videos"
+        )
     found = [] if is_video else images.find_images(args.image_path)
     runtime = args.runtime or catalog.choose(args.device, args.precision)
     print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
@@ -66,7 +87,7 @@ def run(args: argparse.Namespace) -> dict:
         document = {"video": args.image_path, "frames": count, "overlay": overlay}
     else:
         unit = "images"
-        results = pipeline.segment_files(predictor, found, args.save_dir)
+        results = pipeline.segment_files(predictor, found, args.save_dir, extras=extras)
         done = list(progress_bar(results, total=len(found), unit="image"))
         count, document = len(done), {"images": [image.to_json() for image in done]}
     rate = per_second(count, perf_counter() - started)
