@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from itertools import takewhile
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     LEGEND,
     InputImage,
@@ -60,12 +61,33 @@ class Segmentation:
         return asdict(self)
 
 
+def plan_results(images: Sequence[InputImage], save_dir: str | os.PathLike) -> list[Segmentation]:
+    """Return the files that :func:`segment_files` is going to write.
+
+    Raises:
+        DataError: If one would overwrite an image or another result.
+    """
+    results = []
+    for path, name in images:
+        added, label_map = result_paths(name, save_dir)
+        results.append(Segmentation(path, str(label_map), str(added)))
+    written = [Result(path, r.image) for r in results for path in (r.label, r.overlay)]
+    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
+    check_results([image.path for image in images], [*written, legend])
+    return results
+
+
+def _raise(image: InputImage, error: DataError) -> None:
+    raise error
+
+
 def segment_files(
     predictor: Predictor,
     images: Sequence[InputImage],
     save_dir: str | os.PathLike,
     *,
     workers: int = 2,
+    on_error: Callable[[InputImage, DataError], None] = _raise,
 ) -> Iterator[Segmentation]:
     """Segment image files; write label maps and overlays, as ``predict`` does, and a legend.
 
@@ -77,6 +99,7 @@ def segment_files(
         save_dir: Where ``added_prediction``, ``pseudo_color_prediction`` and, if the export names
             its classes, the legend go.
         workers: Threads that read, and as many that write.
+        on_error: Gets each image that cannot be read or segmented; raises to end the run.
 
     Yields:
         For each image, as soon as they are written, its files.
@@ -86,25 +109,36 @@ def segment_files(
             written; if an image cannot be read, when those before it are written.
         OSError: If a result cannot be written; no incomplete file remains.
     """
-    results = []
-    for path, name in images:
-        added, label_map = result_paths(name, save_dir)
-        results.append(Segmentation(path, str(label_map), str(added)))
-    written = [Result(path, r.image) for r in results for path in (r.label, r.overlay)]
-    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
-    check_results([image.path for image in images], [*written, legend])
+    results = plan_results(images, save_dir)
     classes = predictor.exported.named_classes()
-    reads = (partial(read_image, image.path) for image in images)
+    # An image that fails travels on as its error, so that those around it are not lost.
+    reads: Any = (partial(_or_error, read_image, image.path) for image in images)
 
-    def write(number: int, image: np.ndarray, label: np.ndarray) -> Segmentation:
+    def segment(image: Any) -> Any:
+        return image if isinstance(image, DataError) else _or_error(predictor, image)
+
+    def write(number: int, image: np.ndarray, label: Any) -> Segmentation | DataError:
+        if isinstance(label, DataError):
+            return label
         write_label_map(results[number].label, label, classes)
         blended = overlay(image, label, classes, weight=ADDED_WEIGHT)
         write_image(results[number].overlay, blended)
         return results[number]
 
-    yield from overlapped(predictor, reads, write, workers=workers)
+    for image, result in zip(images, overlapped(segment, reads, write, workers=workers)):
+        if isinstance(result, DataError):
+            on_error(image, result)
+        else:
+            yield result
     if predictor.exported.classes:
         write_legend(classes, save_dir)
+
+
+def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
+    try:
+        return function(argument)
+    except DataError as error:
+        return error
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:
