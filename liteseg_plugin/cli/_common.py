@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -143,6 +144,14 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
     for flag, what in (("--crop_size", "size"), ("--stride", "step")):
         help_text = f"{what} of the window in pixels; needs --is_slide"
         add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
+
+
+def hide_warnings_of_tracing() -> None:
+    """Let Paddle's C++ log errors only; call it before Paddle is imported.
+
+    Paddle 3 logs a warning about an `out` tensor that no operator of a traced network has.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
 
 
 def html_file(text: str) -> str:

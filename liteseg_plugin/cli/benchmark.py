@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> dict:
     if not args.config and (args.against or args.model_path):
         raise LitesegError("--against and --model_path need --config")
 
+    _common.hide_warnings_of_tracing()
     # Speed does not depend on the values, so no weights are downloaded.
     builder = _common.build(args, downloads=False) if args.config else None
     from liteseg_plugin.integration.registry import repair

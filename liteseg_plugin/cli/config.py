@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli._parser import add_debug
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
@@ -11,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="print the names")
     listing.add_argument("--json", action="store_true", help="print them as JSON, with their files")
     listing.set_defaults(act=_list)
+    add_debug(listing)
     showing = actions.add_parser("show", help="print a config, its _base_ files merged into it")
     copying = actions.add_parser("copy", help="write such a config into a file, to change it")
     for sub, act in ((showing, _show), (copying, _copy)):
@@ -20,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
         sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override values")
         sub.set_defaults(act=act)
+        add_debug(sub)
 
 
 def run(args: argparse.Namespace) -> dict | None:

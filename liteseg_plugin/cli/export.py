@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    _common.hide_warnings_of_tracing()
     _common.choose_model(args)
     builder = _common.build(args)
 

@@ -7,7 +7,9 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,31 @@ from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Split:
+    """What :func:`split_folder` wrote.
+
+    Attributes:
+        root: The data set's folder.
+        train: Number of pairs, like ``val`` and ``test``.
+        val: Likewise.
+        test: Likewise.
+        without_label: Images that are in no list, relative to the folder.
+        without_image: Labels that are in no list, likewise.
+    """
+
+    root: str
+    train: int
+    val: int
+    test: int
+    without_label: list[str]
+    without_image: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return asdict(self)
 
 
 def split_folder(
@@ -28,7 +55,7 @@ def split_folder(
     keep_sequences: bool = False,
     separator: str = " ",
     overwrite: bool = False,
-) -> dict:
+) -> Split:
     """Write `train.txt`, `val.txt` and `test.txt` for folders of images and labels.
 
     An image and its label have the same name, apart from the extension and `label_suffix`. The
@@ -47,21 +74,13 @@ def split_folder(
         separator: Separator of image and label in a line.
         overwrite: Whether to replace existing lists.
 
-    Returns:
-        `root`, the number of images by split, and the files `without_label` and `without_image`.
-
     Raises:
         DataError: If there are no pairs, or too few, or a name holds the separator, or a list is
             there already.
         ValueError: If the ratio is not two or three shares that sum to 1.
     """
     root = Path(root)
-    if len(ratio) not in (2, 3) or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
-        raise ValueError(
-            "--ratio must be the shares of train, val and test, or of train and val, and sum to 1, "
-            f"got {' '.join(map(str, ratio))}"
-        )
-    ratio = [*ratio, 0.0][:3]
+    ratio = three_shares(ratio)
     lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
@@ -92,7 +111,7 @@ def split_folder(
             )
     groups: dict[str, list[str]] = {}
     for name in paired:
-        key = re.sub(r"\d+(\D*)$", r"\1", name) if keep_sequences else name
+        key = sequence_of(name) if keep_sequences else name
         groups.setdefault(key, []).append(name)
     keys = sorted(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
@@ -109,12 +128,31 @@ def split_folder(
             atomic_write(lists[split], content.encode())
         else:
             lists[split].unlink(missing_ok=True)
-    return {
-        "root": str(root),
+    return Split(
+        root=str(root),
         **{split: len(members[split]) for split in SPLIT_NAMES},
-        "without_label": without_label,
-        "without_image": without_image,
-    }
+        without_label=without_label,
+        without_image=without_image,
+    )
+
+
+def three_shares(ratio: Sequence[float]) -> list[float]:
+    """Return shares of train, val and test; that of test may be left out.
+
+    Raises:
+        ValueError: If they are not two or three that sum to 1.
+    """
+    if len(ratio) not in (2, 3) or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
+        raise ValueError(
+            "--ratio must be the shares of train, val and test, or of train and val, and sum to 1, "
+            f"got {' '.join(map(str, ratio))}"
+        )
+    return [*ratio, 0.0][:3]
+
+
+def sequence_of(name: str) -> str:
+    """Return what the frames of a video have in common: the name without its last number."""
+    return re.sub(r"\d+(\D*)$", r"\1", name)
 
 
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
@@ -144,10 +182,15 @@ def _suffix_hint(images: Set[str], labels: Set[str], given: str) -> str:
 
 
 def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:
-    """Give each group to the split that lacks most of its share, the largest groups first."""
+    """Give each group to the split that lacks most of its share, the largest groups first.
+
+    The last groups go to splits that have none yet.
+    """
     total = sum(map(len, groups))
     members: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
-    for group in sorted(groups, key=len, reverse=True):
-        lacking = [share * total - len(members[name]) for name, share in zip(SPLIT_NAMES, ratio)]
-        members[SPLIT_NAMES[int(np.argmax(lacking))]] += group
+    for number, group in enumerate(sorted(groups, key=len, reverse=True)):
+        lacking = {n: share * total - len(members[n]) for n, share in zip(SPLIT_NAMES, ratio)}
+        empty = [n for n, share in zip(SPLIT_NAMES, ratio) if share and not members[n]]
+        choices = empty if len(groups) - number <= len(empty) else SPLIT_NAMES
+        members[max(choices, key=lacking.__getitem__)] += group
     return members

@@ -9,12 +9,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
     INT8_FILE,
@@ -44,7 +45,7 @@ def quantize(
     tolerance: float = TOLERANCE,
     measured_images: int = 8,
     progress: Callable[[Iterable], Iterable] = lambda steps: steps,
-) -> dict:
+) -> QuantizationReport:
     """Add a quantised ONNX file to an exported folder.
 
     Convolutions compute in INT8, with a scale for each output channel of their weights, and one
@@ -61,10 +62,7 @@ def quantize(
         progress: Wraps steps of work, as ``tqdm`` does.
 
     Returns:
-        The report, also written beside the model as ``model_int8.json``: ``agreement`` of labels
-        with float32 with all layers quantised (``agreement_all``) and as written
-        (``agreement``), and ``layers`` with the share of labels that each changes alone, and the
-        precision that it got.
+        The report, also written beside the model as ``model_int8.json``.
 
     Raises:
         DataError: If there is no image, or one cannot be read, or is of a size that the export does
@@ -107,22 +105,22 @@ def quantize(
         result = _quantized(source, ranges, kept)
         agreement = _agreement(result, probe, wanted)
 
-    report = {
-        "images": len(images),
-        "measured_images": len(probe),
-        "tolerance": tolerance,
-        "agreement_all": agreement_all,
-        "agreement": agreement,
-        "layers": [
-            {
-                "name": layer.name,
-                "weight_shape": _weight_shape(source, layer),
-                "changed_alone": changes[layer.name],
-                "precision": "int8" if layer.name in kept else "fp32",
-            }
+    report = QuantizationReport(
+        images=len(images),
+        measured_images=len(probe),
+        tolerance=tolerance,
+        agreement_all=agreement_all,
+        agreement=agreement,
+        layers=[
+            QuantizedLayer(
+                name=layer.name,
+                weight_shape=_weight_shape(source, layer),
+                changed_alone=changes[layer.name],
+                precision="int8" if layer.name in kept else "fp32",
+            )
             for layer in layers
         ],
-    }
+    )
     _write(exported.model.parent, result, report)
     return report
 
@@ -219,11 +217,12 @@ def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
     return shapes.get(layer.input[1], [])
 
 
-def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
+def _write(folder: Path, model: onnx.ModelProto, report: QuantizationReport) -> None:
     """Put model and report in place; an existing INT8 model works until then."""
     with scratch_folder(folder, "quantize") as complete:
         Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
-        Path(complete, INT8_REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
+        document = json.dumps(report.to_json(), indent=1)
+        Path(complete, INT8_REPORT_FILE).write_text(document, encoding="utf-8")
         deploy = read_yaml(folder / DEPLOY_FILE)
         own = deploy["liteseg"]  # which names the ONNX file
         own["onnx_int8"] = INT8_FILE

@@ -81,7 +81,11 @@ def export_model(
     network.eval()
     spec = [paddle.static.InputSpec(list(shape), "float32", "x")]
     try:
-        graph = paddle.jit.to_static(ExportedNetwork(network, output_op, scale), spec)
+        graph = paddle.jit.to_static(
+            ExportedNetwork(network, output_op, scale),
+            spec,
+            full_graph=True,  # the same files; without it, Paddle 3 warns of the input spec
+        )
         with scratch_folder(save_dir, "export") as complete:
             paddle.jit.save(graph, f"{complete}/model")
             model = next(f for f in MODEL_FILES if Path(complete, f).exists())

@@ -7,14 +7,15 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from liteseg_plugin.errors import ExportError
+from liteseg_plugin.errors import ExportError, last_line
 from liteseg_plugin.system.device import Devices
 
 if TYPE_CHECKING:
@@ -199,9 +200,34 @@ def on_first_gpu(devices: Devices) -> Devices:
     return replace(devices, present=first, missing=missing)
 
 
-def missing(package: str, extra: str) -> ExportError:
-    """Return an error that names the extra of a package."""
-    return ExportError(f"{package} is not installed: pip install 'liteseg_plugin[{extra}]'")
+def engine_package(package: str, extra: str) -> Any:
+    """Import the package of an engine.
+
+    Args:
+        package: Its name.
+        extra: The extra of this plugin that installs it.
+
+    Raises:
+        ExportError: If it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        way_out = f"pip install 'liteseg_plugin[{extra}]'"
+        raise ExportError(f"{package} is not installed: {way_out}") from None
+
+
+@contextlib.contextmanager
+def loading(engine: str, path: Path) -> Iterator[None]:
+    """Raise what an engine raises while it loads a model as an error that names both.
+
+    Raises:
+        ExportError: If anything is raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(f"{engine} cannot load {path}: {last_line(error)}") from error
 
 
 def written_shape(shape: Sequence[int | None]) -> str:

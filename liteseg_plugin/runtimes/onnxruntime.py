@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.runtimes.base import Runtime, missing, onnx_file
+from liteseg_plugin.runtimes.base import Runtime, engine_package, loading, onnx_file
 from liteseg_plugin.runtimes.float16 import half_precision
 from liteseg_plugin.system.device import Devices
 
@@ -32,10 +31,8 @@ class OnnxRuntime(Runtime):
     ) -> None:
         path = onnx_file(files, precision)
         model = half_precision(path) if precision == "fp16" else path
-        try:
+        with loading("ONNX Runtime", path):
             self._session = create_session(model, threads=threads, device=device)
-        except Exception as error:
-            raise ExportError(f"ONNX Runtime cannot load {path}: {last_line(error)}") from error
         [model_input] = self._session.get_inputs()
         self._name = model_input.name
         self.input_shape = tuple(n if isinstance(n, int) else None for n in model_input.shape)
@@ -44,10 +41,7 @@ class OnnxRuntime(Runtime):
 
     @classmethod
     def devices(cls) -> Devices:  # noqa: D102
-        try:
-            import onnxruntime
-        except ImportError:
-            raise missing("onnxruntime", "onnx") from None
+        onnxruntime = engine_package("onnxruntime", "onnx")
         engine = f"ONNX Runtime {onnxruntime.__version__}"
         if _CUDA in onnxruntime.get_available_providers():
             return Devices(engine, ("gpu:0", "cpu"))

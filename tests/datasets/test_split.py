@@ -116,8 +116,8 @@ def test_unpaired_names_draw_the_suffix_that_pairs_them(folder):
 def test_folders_that_cannot_be_split(folder, tmp_path):
     with pytest.raises(DataError, match=r"folder not found: .*images"):
         split_folder(tmp_path)
-    root = folder("abc")
-    with pytest.raises(DataError, match=r"3 pairs are too few for a val list of 0\.1"):
+    root = folder("ab")
+    with pytest.raises(DataError, match=r"2 pairs are too few for a test list of 0\.1"):
         split_folder(root)
     with pytest.raises(
         DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg; --label_suffix '' "
@@ -126,6 +126,11 @@ def test_folders_that_cannot_be_split(folder, tmp_path):
     (root / "images" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="two files with one name"):
         split_folder(root)
+
+
+def test_each_list_gets_something_where_it_can(folder):
+    made = split_folder(folder("abc"))
+    assert [made[split] for split in ("train", "val", "test")] == [1, 1, 1]
 
 
 def test_separator_in_a_name(folder):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli._parser import add_debug
-from liteseg_plugin.cli.data import camvid, check, cityscapes, relabel, split, toy
+from liteseg_plugin.cli.data import camvid, check, cityscapes, import_, relabel, split, toy
 
 _KINDS = {
     "toy": (toy, "draw a small street-scene data set in CamVid's layout"),
+    "import": (import_, "convert annotations of labelme, COCO, VOC, YOLO, CVAT and others"),
     "camvid": (camvid, "convert CamVid, original or SegNet's, to PaddleSeg's layout"),
     "cityscapes": (cityscapes, "make labelTrainIds and lists for Cityscapes"),
     "check": (check, "find errors in images, labels and lists before a training"),

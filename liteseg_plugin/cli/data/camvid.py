@@ -36,11 +36,12 @@ def run(args: argparse.Namespace) -> dict:
         void_unknown=args.void_unknown,
         workers=args.workers,
     )
-    for name, published in made["published"].items():
-        print(f"{name}: {made[name]} of {published} frames")
-    if made["left_out"]:
+    document = made.to_json()
+    for split, published in made.published.items():
+        print(f"{split}: {document[split]} of {published} frames")
+    if made.left_out:
         print(
-            f"{len(made['left_out'])} frames are in no split and were skipped: "
-            f"{', '.join(map(printable, made['left_out'][:5]))}"
+            f"{len(made.left_out)} frames are in no split and were skipped: "
+            f"{', '.join(map(printable, made.left_out[:5]))}"
         )
-    return made
+    return document

@@ -18,6 +18,6 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import cityscapes
 
     made = cityscapes.prepare(args.source, overwrite=args.overwrite, workers=args.workers)
-    print(f"train {made['train']}, val {made['val']}, test {made['test']} images")
-    print(f"{made['made']} labels made, {made['kept']} kept; lists: {', '.join(made['lists'])}")
-    return made
+    print(f"train {made.train}, val {made.val}, test {made.test} images")
+    print(f"{made.made} labels made, {made.kept} kept; lists: {', '.join(made.lists)}")
+    return made.to_json()

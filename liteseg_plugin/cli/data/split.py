@@ -49,8 +49,8 @@ def run(args: argparse.Namespace) -> dict:
         separator=args.separator,
         overwrite=args.overwrite,
     )
-    print(f"{made['root']}: train {made['train']}, val {made['val']}, test {made['test']} pairs")
-    for what, names in (("label", "without_label"), ("image", "without_image")):
-        if made[names]:
-            print(f"skipped, no {what}: {len(made[names])} files, e.g. {printable(made[names][0])}")
-    return made
+    print(f"{made.root}: train {made.train}, val {made.val}, test {made.test} pairs")
+    for what, names in (("label", made.without_label), ("image", made.without_image)):
+        if names:
+            print(f"skipped, no {what}: {len(names)} files, e.g. {printable(names[0])}")
+    return made.to_json()
