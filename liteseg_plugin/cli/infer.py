@@ -45,6 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
     )
+    many = parser.add_argument_group("many images")
+    many.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip images whose results are in --save_dir and complete; those of another model "
+        "count, too",
+    )
+    many.add_argument(
+        "--on_error",
+        default="stop",
+        choices=("stop", "skip"),
+        help="what to do at an image that cannot be segmented; manifest.jsonl in --save_dir "
+        "names it",
+    )
+    many.add_argument("--shard", metavar="I/N", help="segment part I (from 0) of N, of all images")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -57,7 +72,7 @@ def run(args: argparse.Namespace) -> dict:
 
     repair()
     from liteseg_plugin.errors import LitesegError, printable
-    from liteseg_plugin.inference import images, pipeline, video
+    from liteseg_plugin.inference import bulk, images, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import per_second
@@ -69,6 +84,8 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError(
             "--save_confidence, --min_confidence and --save_polygons are for images, not for videos"
         )
+    if is_video and (args.resume or args.shard):
+        raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
     found = [] if is_video else images.find_images(args.image_path)
     runtime = args.runtime or catalog.choose(args.device, args.precision)
     print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
@@ -87,9 +104,18 @@ def run(args: argparse.Namespace) -> dict:
         document = {"video": args.image_path, "frames": count, "overlay": overlay}
     else:
         unit = "images"
-        results = pipeline.segment_files(predictor, found, args.save_dir, extras=extras)
-        done = list(progress_bar(results, total=len(found), unit="image"))
-        count, document = len(done), {"images": [image.to_json() for image in done]}
+        summary = bulk.segment_in_bulk(
+            predictor,
+            found,
+            args.save_dir,
+            extras=extras,
+            resume=args.resume,
+            skip_errors=args.on_error == "skip",
+            shard=bulk.Shard.parse(args.shard or "0/1"),
+            progress=progress_bar,
+        )
+        print(summary.text())
+        count, document = len(summary.done), summary.to_json()
     rate = per_second(count, perf_counter() - started)
     first, *others = predictor.engine_ms or [float("nan")]
     latency = median(others or [first])

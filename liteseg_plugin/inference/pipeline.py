@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     LEGEND,
     InputImage,
@@ -98,6 +99,25 @@ class SegmentedImage:
         return {name: path for name, path in asdict(self).items() if path is not None}
 
 
+def plan_results(
+    images: Sequence[InputImage], save_dir: str | os.PathLike, extras: Extras
+) -> list[SegmentedImage]:
+    """Return the files that :func:`segment_files` is going to write.
+
+    Raises:
+        DataError: If one would overwrite an image or another result.
+    """
+    results = [_files(image, save_dir, extras) for image in images]
+    written = [Result(path, r.image) for r in results for path in r.written()]
+    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
+    check_results([image.path for image in images], [*written, legend])
+    return results
+
+
+def _raise(image: InputImage, error: DataError) -> None:
+    raise error
+
+
 def segment_files(
     predictor: Predictor,
     images: Sequence[InputImage],
@@ -105,6 +125,7 @@ def segment_files(
     *,
     extras: Extras | None = None,
     workers: int = 2,
+    on_error: Callable[[InputImage, DataError], None] = _raise,
 ) -> Iterator[SegmentedImage]:
     """Segment image files; write label maps and overlays, as ``predict`` does, and a legend.
 
@@ -117,6 +138,7 @@ def segment_files(
             its classes, the legend go.
         extras: What else to write.
         workers: Threads that read, and as many that write.
+        on_error: Gets each image that cannot be read or segmented; raises to end the run.
 
     Yields:
         For each image, as soon as they are written, its files.
@@ -130,19 +152,22 @@ def segment_files(
     extras = extras or Extras()
     if extras.needs_confidence:
         predictor.require_confidence()
-    results = [_files(image, save_dir, extras) for image in images]
-    written = [Result(path, r.image) for r in results for path in r.written()]
-    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
-    check_results([image.path for image in images], [*written, legend])
+    results = plan_results(images, save_dir, extras)
     classes = predictor.exported.named_classes()
-    reads = (partial(read_image, image.path) for image in images)
+    # An image that fails travels on as its error, so that those around it are not lost.
+    reads: Any = (partial(_or_error, read_image, image.path) for image in images)
 
-    def segment(image: np.ndarray) -> Segmentation:
+    def labelled(image: np.ndarray) -> Segmentation:
         if extras.needs_confidence:
             return predictor.predict(image).confident(extras.min_confidence)
         return Segmentation(image, predictor(image), classes)
 
-    def write(number: int, image: np.ndarray, segmentation: Segmentation) -> SegmentedImage:
+    def segment(image: Any) -> Any:
+        return image if isinstance(image, DataError) else _or_error(labelled, image)
+
+    def write(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
+        if isinstance(segmentation, DataError):
+            return segmentation
         files = results[number]
         segmentation.save(files.label)
         write_image(files.overlay, segmentation.overlay(weight=ADDED_WEIGHT))
@@ -153,9 +178,20 @@ def segment_files(
             segmentation.save(files.polygons, os.path.relpath(files.image, folder))
         return files
 
-    yield from overlapped(segment, reads, write, workers=workers)
+    for image, result in zip(images, overlapped(segment, reads, write, workers=workers)):
+        if isinstance(result, DataError):
+            on_error(image, result)
+        else:
+            yield result
     if predictor.exported.classes:
         write_legend(classes, save_dir)
+
+
+def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
+    try:
+        return function(argument)
+    except DataError as error:
+        return error
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:
