@@ -11,11 +11,11 @@ import os
 import platform
 import subprocess
 import sys
-from importlib import metadata
 from typing import NamedTuple
 
 from liteseg_plugin import __version__, autoload
 from liteseg_plugin.errors import telling_line
+from liteseg_plugin.system.versions import installed_versions
 
 _DISTRIBUTIONS = (
     "paddlepaddle",
@@ -182,24 +182,19 @@ def _converted(export: Check) -> Check:
     if not export.works:
         return Check("onnx", False, "needs a working export")
     outcome = _probe(
-        _EXPORT + "import paddle2onnx\n"
-        "model = next(f'{folder}/{f}' for f in os.listdir(folder) if f.startswith('model.')"
-        " and not f.endswith('iparams'))\n"
-        "options = {} if 'optimize_tool' not in inspect.signature(paddle2onnx.export).parameters"
-        " else {'optimize_tool': 'None'}\n"
-        "paddle2onnx.export(model, f'{folder}/model.pdiparams', f'{folder}/m.onnx', **options)\n"
-        "assert os.path.getsize(f'{folder}/m.onnx')"
+        _EXPORT + "from liteseg_plugin.export.onnx import convert\n"
+        "[model] = (f for f in os.listdir(folder) if f in ('model.json', 'model.pdmodel'))\n"
+        "convert(f'{folder}/{model}', f'{folder}/model.pdiparams', f'{folder}/model.onnx')"
     )
     if outcome.works:
         return Check("onnx", True, "paddle2onnx converts a model of this Paddle")
-    missing = "No module named 'paddle2onnx'" in outcome.reason
-    hint = "install the extra: pip install 'liteseg_plugin[onnx]'" if missing else outcome.reason
-    return Check("onnx", False, hint)
+    return Check("onnx", False, outcome.reason.rpartition("ExportError: ")[2])
 
 
 _EXPORT = """
-import inspect, os, tempfile, zlib, paddle
-folder = tempfile.mkdtemp()
+import os, tempfile, zlib, paddle
+work = tempfile.TemporaryDirectory()
+folder = work.name
 net = paddle.nn.Sequential(paddle.nn.Conv2D(3, 2, 3), paddle.nn.ReLU())
 spec = [paddle.static.InputSpec([1, 3, 8, 8], 'float32')]
 paddle.jit.save(paddle.jit.to_static(net, spec), folder + '/model')
@@ -237,11 +232,9 @@ def _runtimes(blocked: str) -> list[Check]:
 
 
 def _versions() -> dict[str, str]:
-    versions = {"liteseg_plugin": __version__, "python": platform.python_version()}
-    for name in _DISTRIBUTIONS:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    versions["platform"] = platform.platform()
-    return versions
+    return {
+        "liteseg_plugin": __version__,
+        "python": platform.python_version(),
+        **installed_versions(*_DISTRIBUTIONS),
+        "platform": platform.platform(),
+    }

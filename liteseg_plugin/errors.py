@@ -63,5 +63,9 @@ class ExportError(LitesegError):
     """A model that cannot be exported, or an exported folder that cannot be used."""
 
 
+class DeviceError(LitesegError):
+    """A device that was asked for and is not there."""
+
+
 class TrainingError(LitesegError):
     """Training that cannot continue, or a checkpoint that cannot be written."""

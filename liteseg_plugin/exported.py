@@ -29,9 +29,12 @@ MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
+INT8_REPORT_FILE = "model_int8.json"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
+_TRAINING = {"_base_", "model", "train_dataset", "val_dataset", "optimizer", "loss"}
+_MODEL_SUFFIXES = (".json", ".onnx", ".pdiparams", ".pdmodel", ".pdparams")
 _FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
 
 # Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
@@ -68,27 +71,34 @@ class ExportedModel(ModelFiles):
         transforms: The transforms of an image, as PaddleSeg's ``Compose``.
         output_op: What the graph makes of the logits.
         classes: Names and colours; empty for exports of PaddleSeg's.
+        provenance: Where the weights come from; empty likewise.
     """
 
     transforms: Compose = field(default_factory=lambda: Compose([]))
     output_op: str = "argmax"
     classes: list[ClassInfo] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> ExportedModel:
         """Read an exported folder, and check that its files are complete.
 
         Args:
-            path: The folder, or the ``deploy.yaml`` in it.
+            path: The folder, or the ``deploy.yaml``, the model or the ONNX file in it.
 
         Raises:
             ExportError: If the folder has no complete export, or a file in it is not the one
-                that was exported.
+                that was exported, or the path is another file.
         """
-        path = Path(path)
-        path = path if path.suffix in (".yaml", ".yml") else path / DEPLOY_FILE
+        path = _deploy_file(Path(path))
         try:
             content = read_yaml(path)
+            if isinstance(content, dict) and "Deploy" not in content and _TRAINING & {*content}:
+                raise ExportError(
+                    f"{path} is a config of training, not an export; export its weights with "
+                    f"liteseg export --config {path} --model_path WEIGHTS, or segment images with "
+                    "them by liteseg predict"
+                )
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             transforms = [dict(t) for t in deploy["transforms"]]
             exported = cls(
@@ -101,6 +111,7 @@ class ExportedModel(ModelFiles):
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
+                provenance=dict(own.get("provenance") or {}),
             )
             if exported.output_op not in OUTPUT_OPS:
                 raise ValueError(f"output_op {exported.output_op!r}")
@@ -113,7 +124,8 @@ class ExportedModel(ModelFiles):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
         except FileNotFoundError as error:
             raise ExportError(
-                f"{path.parent} is not an exported folder: {error.filename} is missing"
+                f"{path.parent} is not an exported folder: {error.filename} is missing; "
+                "liteseg export writes one"
             ) from None
         except ConfigError as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
@@ -128,6 +140,36 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _deploy_file(path: Path) -> Path:
+    """Return the ``deploy.yaml`` of what a user named.
+
+    Raises:
+        ExportError: If it is a file that is not of an export.
+    """
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    if not path.is_file() and path.suffix not in _MODEL_SUFFIXES:
+        return path / DEPLOY_FILE
+    deploy = path.with_name(DEPLOY_FILE)
+    if not path.exists():
+        raise ExportError(f"{path} does not exist; give the folder that liteseg export wrote")
+    if path.suffix not in _MODEL_SUFFIXES:
+        raise ExportError(f"{path} is not an export; give the folder that liteseg export wrote")
+    if path.suffix == ".pdparams":
+        raise ExportError(
+            f"{path} holds trained weights, not an export; export them with liteseg export "
+            f"--config CONFIG --model_path {path}, or segment images with them by liteseg predict"
+        )
+    if not deploy.is_file():
+        raise ExportError(
+            f"{path} is a model without a {DEPLOY_FILE} beside it, which says how images are "
+            "prepared; give a folder that liteseg export wrote"
+        )
+    if path.name == INT8_FILE:
+        raise ExportError(f"for {path} give its folder {path.parent}, and the precision int8")
+    return deploy
 
 
 def _input_shape(written: list | None) -> tuple[int | None, ...]:
@@ -160,7 +202,7 @@ def _beside(deploy: Path, name: str) -> Path:
 # --- writing
 
 
-def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
+def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[str]:
     """Put files and a ``deploy.yaml`` in place; at every moment the export is old or new.
 
     ``deploy.yaml`` names files and their checksums, so a file must not change under a name that it
@@ -168,12 +210,18 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
     one step. Then nothing uses the usual names: they are replaced, and ``deploy.yaml`` changes to
     them. A process killed in between leaves a folder that works, and that the next call cleans.
 
+    At last, the export's own files go that the new ``deploy.yaml`` does not name: an ONNX or INT8
+    model of an earlier export is another model. Files of others stay.
+
     Args:
         folder: The exported folder.
         complete: A folder on the same disk with the new files, under their usual names; it is
             emptied.
         deploy: The new content of ``deploy.yaml``, which names files in ``complete`` or in
             ``folder``.
+
+    Returns:
+        The usual names of files of an earlier export that were removed.
     """
     files = sorted(path.name for path in complete.iterdir())
     deploy = _renamed(deploy, {})
@@ -187,9 +235,18 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> None:
     for name in files:
         os.replace(complete / name, folder / name)
     _write(folder, deploy)
+    named = _named(deploy)
     for path in folder.iterdir():
-        if _STAGED.fullmatch(path.name) and path.name not in _named(deploy):
+        if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
+    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE)
+    stale = [name for name in own if name not in named]
+    if INT8_FILE in stale:
+        stale.append(INT8_REPORT_FILE)
+    removed = [name for name in stale if (folder / name).is_file()]
+    for name in removed:
+        (folder / name).unlink()
+    return removed
 
 
 def _current(folder: Path) -> dict[str, Any]:

@@ -192,7 +192,8 @@ def download_errors(url: str) -> Iterator[None]:
         raise WeightsError(
             f"cannot download {url} ({type(error).__name__}). To work offline, download it "
             "elsewhere and name the local file: --model_path PATH for full weights, --opts "
-            "model.backbone.pretrained=PATH for a backbone (None: start from random weights)"
+            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
+            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
         ) from error
 
 

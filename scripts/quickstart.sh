@@ -33,14 +33,13 @@ say "Drawing street scenes into data/toy_street"
 mkdir -p "$output"
 rm -rf "$output"/iter_*  # checkpoints of an earlier run
 say "Training PP-LiteSeg-T from random weights on $device (a few minutes)"
-train=("$VENV/bin/liteseg" train --config "$config" --device "$device" --seed 1
+train=(train --config "$config" --device "$device" --seed 1
        --save_dir "$output" --save_interval 1000 --log_iters 10)
 if [ "$device" = cpu ] && [ "$(uname)" = Linux ] && [ "$(cpus)" -ge 2 ]; then
   # Two processes: one process uses a single core for most of a step.
-  "$VENV/bin/python" -m paddle.distributed.launch --nproc_per_node 2 --log_dir "$output/log" \
-    "${train[@]}" --batch_size 4
+  "$VENV/bin/liteseg" launch --nproc_per_node 2 "${train[@]}" --batch_size 4
 else
-  "${train[@]}" --batch_size 8
+  "$VENV/bin/liteseg" "${train[@]}" --batch_size 8
 fi 2>"$output/train.log" | grep --line-buffered '\[TRAIN\]' ||
   { tail -5 "$output/train.log" "$output"/log/workerlog.0 2>/dev/null; exit 1; }
 weights=$(printf "%s\n" "$output"/iter_*/model.pdparams | sort -V | tail -1)

@@ -29,20 +29,20 @@ def main(output: Path, dataset: Path) -> None:
         image = cv2.imread(paths["image"])
         truth = np.asarray(Image.open(dataset / "annot" / Path(paths["image"]).name))
         guess = np.asarray(Image.open(paths["label"]))
-        panels = [image, overlay(image, truth, classes, legend=False)]
-        panels.append(overlay(image, guess, classes, legend=False))
+        panels = [image, overlay(image, truth, classes)]
+        panels.append(overlay(image, guess, classes))
         rows.append(side_by_side(panels, ("scene", "truth", "PP-LiteSeg-T"), scale=2))
     picture = output / "overlay.png"
     rows.append(legend_bar(classes, rows[0].shape[1]))
     write_image(picture, cv2.vconcat(rows))
 
-    print(f"\n  mIoU          {metrics['miou']:.3f} on {metrics['images']} held-out scenes")
+    print(f"\n  mIoU          {metrics['miou']:.2%} on {metrics['images']} held-out scenes")
     for entry, iou in zip(classes, metrics["class_iou"]):
-        print(f"    {entry.name:12}{iou:.3f}")
+        print(f"    {entry.name:12}{iou:.2%}")
     print(f"  latency       {inference['engine_ms_median']:.1f} ms per image (Paddle Inference)")
     print(f"  exported      {output / 'exported'}")
     print(f"  look at       {picture.resolve()}")
-    print(f"  all scenes    {(output / 'predictions' / 'overlay').resolve()}")
+    print(f"  all scenes    {(output / 'predictions' / 'added_prediction').resolve()}")
 
 
 if __name__ == "__main__":

@@ -70,11 +70,13 @@ def test_commands_and_flags_exist(flags):
     lines = [line for page in PAGES for line in _commands(page.read_text(encoding="utf-8"))]
     assert len(lines) > 20
     for name, *words in lines:
-        command = (name, words[0]) if name in ("data", "autoload") else (name,)
+        command = (name, words[0]) if name in ("data", "autoload", "config") else (name,)
         if name != "run":
-            unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - flags(
-                *command
-            )
+            known = flags(*command)
+            if name == "launch":
+                [program] = {"train", "val", "predict"}.intersection(words)
+                known = known | flags(program)
+            unknown = {word.partition("=")[0] for word in words if word.startswith("--")} - known
             assert not unknown, f"liteseg {' '.join(command)} does not take {unknown}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("liteseg_plugin", "configs", "docs", "scripts", "tests")
 FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in")
-BUILD_FILES = ("pyproject.toml", "setup.cfg")
+BUILD_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +53,7 @@ def sdist(process, source, tmp_path_factory):
 def installed(process, sdist, tmp_path_factory):
     """Build what a wheel of the source distribution holds, into an empty folder."""
     site = tmp_path_factory.mktemp("site")
-    code = "import setuptools; setuptools.setup()"
-    process("python", "-c", code, "build_py", "--build-lib", site, cwd=sdist)
+    process("python", "setup.py", "build_py", "--build-lib", site, cwd=sdist)
     return site
 
 
@@ -61,10 +61,12 @@ def test_source_distribution_is_complete(source, sdist):
     assert _files(source) <= _files(sdist)
 
 
-def test_wheel_holds_every_file_of_the_package_and_nothing_else(source, installed):
+def test_wheel_holds_the_package_and_the_configs_and_nothing_else(source, installed):
     package = {name for name in _files(source) if name.startswith("liteseg_plugin/")}
     assert {"liteseg_plugin/py.typed", "liteseg_plugin/visualization/templates/base.html"} < package
-    assert _files(installed) == package
+    configs = {f"liteseg_plugin/{name}" for name in _files(source) if name.startswith("configs/")}
+    assert len(configs) > 15
+    assert _files(installed) == package | configs
 
 
 def test_installed_package_works_in_an_empty_folder(process, installed, tmp_path):
@@ -85,3 +87,16 @@ def test_installed_package_works_in_an_empty_folder(process, installed, tmp_path
     liteseg("data", "toy", "street", *counts)
     liteseg("data", "check", "street", "--html", "page.html")
     assert "<html" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    name = "pp_liteseg_stdc1_toy_street_256x192"
+    assert name in liteseg("config", "list").split()
+    liteseg("config", "copy", name, "mine.yml")
+    data = [
+        f"{part}_dataset.{key}={value}"
+        for part in ("train", "val")
+        for key, value in (("dataset_root", "street"), (f"{part}_path", f"street/{part}.txt"))
+    ]
+    found = [
+        json.loads(liteseg("data", "check", "--config", config, "--json", "--opts", *data))
+        for config in (name, f"{name}.yml", "mine.yml")
+    ]
+    assert [report["splits"] for report in found] == [{"train": 4, "val": 2}] * 3

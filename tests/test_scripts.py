@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,34 +16,42 @@ REPOSITORY = Path(__file__).parents[1]
 MODEL = "pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k"
 
 
+SCRIPTS = sorted(path.name for path in (REPOSITORY / "scripts").glob("[a-z]*.sh"))
+FOR_MODELS = ("benchmark.sh", "export.sh", "predict.sh", "train.sh", "val.sh")
+
+
 @pytest.fixture
 def command_line(tmp_path):
-    """Run a script with programs that only print how they were called."""
-    for program in ("python", "liteseg"):
-        stub = tmp_path / program
-        stub.write_text(f'#!/bin/sh\necho {program} "$@"\n')
-        stub.chmod(0o755)
+    """Run a script with a `liteseg` that only prints how it was called, or runs `stub`."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
 
-    def call(script, *arguments):
-        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    def call(script, *arguments, cwd=REPOSITORY, stub='echo liteseg "$@"'):
+        for name, text in (("liteseg", stub), ("python", f'exec {sys.executable} "$@"')):
+            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+            (programs / name).chmod(0o755)
         result = subprocess.run(
             ["bash", f"scripts/{script}", *arguments],
-            cwd=REPOSITORY,
-            env={**os.environ, "PATH": path},
+            cwd=cwd,
+            env={
+                **os.environ,
+                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+                "PYTHONPATH": str(REPOSITORY),
+            },
             capture_output=True,
             text=True,
         )
-        return result.returncode, (result.stdout + result.stderr).replace(f"{tmp_path}/", "")
+        return result.returncode, result.stdout + result.stderr
 
     return call
 
 
 def test_train_launches_with_the_flags_of_the_released_runs(command_line):
-    code, said = command_line("train.sh", MODEL, "--seed", "3")
+    launch = ("--nproc_per_node", "2", "--timeout=9", "--dry-run")
+    code, said = command_line("train.sh", *launch, MODEL, "--seed", "3")
     assert code == 0
     assert said.split() == [
-        *("python", "-m", "paddle.distributed.launch", "--log_dir", f"output/{MODEL}/log"),
-        *("liteseg", "train", "--config", f"configs/pp_liteseg/{MODEL}.yml"),
+        *("liteseg", "launch", *launch, "train", "--config", f"configs/pp_liteseg/{MODEL}.yml"),
         *("--save_dir", f"output/{MODEL}", "--save_interval", "1000", "--num_workers", "3"),
         *("--do_eval", "--use_vdl", "--seed", "3"),
     ]
@@ -50,22 +59,103 @@ def test_train_launches_with_the_flags_of_the_released_runs(command_line):
 
 @pytest.mark.parametrize(
     ("script", "more"),
-    [("val", ["--num_workers", "3"]), ("export", ["--save_dir", f"output/{MODEL}/exported"])],
+    [
+        ("val", ["--num_workers", "3"]),
+        ("export", ["--save_dir", f"output/{MODEL}/exported"]),
+        ("predict", ["--image_path", "a b", "--save_dir", f"output/{MODEL}/predicted"]),
+    ],
 )
 def test_other_scripts_take_the_best_weights_of_a_run(command_line, script, more):
-    code, said = command_line(f"{script}.sh", MODEL)
+    given = ["a b"] if script == "predict" else []
+    code, said = command_line(f"{script}.sh", MODEL, *given, "--debug")
     assert code == 0
-    assert said.split() == [
-        *("liteseg", script, "--config", f"configs/pp_liteseg/{MODEL}.yml"),
-        *("--model_path", f"output/{MODEL}/best_model/model.pdparams", *more),
-    ]
+    weights = f"--model_path output/{MODEL}/best_model/model.pdparams"
+    config = f"--config configs/pp_liteseg/{MODEL}.yml"
+    assert said == f"liteseg {script} {config} {weights} {' '.join(more)} --debug\n"
 
 
-@pytest.mark.parametrize("script", ["train", "val", "export"])
+def test_benchmark_needs_no_weights(command_line):
+    code, said = command_line("benchmark.sh", MODEL, "--width", "64")
+    assert code == 0
+    assert said == f"liteseg benchmark --config configs/pp_liteseg/{MODEL}.yml --width 64\n"
+
+
+@pytest.mark.parametrize("script", FOR_MODELS)
 def test_scripts_ask_for_a_model(command_line, script):
-    code, said = command_line(f"{script}.sh")
-    assert code != 0
-    assert "which model? a name from configs/pp_liteseg" in said
+    for given in ((), ("no_such_model",)):
+        code, said = command_line(script, *given)
+        assert code == 2
+        assert "give the name of a file in configs/pp_liteseg" in said
+
+
+@pytest.mark.parametrize("script", [*FOR_MODELS, "reproduce.sh"])
+def test_scripts_describe_themselves(command_line, script):
+    code, said = command_line(script, "--help")
+    assert code == 0
+    assert f"bash scripts/{script}" in said
+    assert "set -e" not in said
+    assert "liteseg" not in said.splitlines()[0].split()
+
+
+def test_shell_scripts_stop_at_errors():
+    for script in SCRIPTS:
+        text = (REPOSITORY / "scripts" / script).read_text(encoding="utf-8")
+        assert "\nset -euo pipefail\n" in text, script
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_shell_scripts_pass_shellcheck():
+    paths = [f"scripts/{script}" for script in SCRIPTS]
+    result = subprocess.run(
+        ["shellcheck", "-x", *paths], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_reproduction_goes_on_after_an_interruption_and_ends_with_the_tables(
+    command_line, tmp_path
+):
+    """Two models; the second evaluation of the first one fails once."""
+    checkout = tmp_path / "checkout"
+    checkout.mkdir()
+    for name in ("scripts", "configs"):
+        (checkout / name).symlink_to(REPOSITORY / name)
+    camvid = "pp_liteseg_stdc2_camvid_960x720_10k"
+    calls = tmp_path / "calls"
+    stub = f"""echo "$@" >>{calls}
+case "$*" in
+  val*stdc1*flip*) [ -f {tmp_path}/failed ] || {{ touch {tmp_path}/failed; exit 3; }} ;;
+esac
+case "$*" in *ms_flip* | *0.75*) miou=0.7988 ;; *flip*) miou=0.7512 ;; *) miou=0.5 ;; esac
+[ "$1" = launch ] || echo "{{\\"miou\\": $miou}}"
+"""
+
+    def reproduce():
+        code, said = command_line(
+            "reproduce.sh", "--nproc_per_node", "2", MODEL, camvid, cwd=checkout, stub=stub
+        )
+        made = calls.read_text().splitlines()
+        calls.unlink()
+        return code, said, made
+
+    code, said, made = reproduce()
+    assert code == 3
+    assert "###" not in said
+    assert [line.split()[0] for line in made] == ["launch", "val", "val"]
+    assert made[0].startswith(
+        f"launch --nproc_per_node 2 train --config configs/pp_liteseg/{MODEL}"
+    )
+    assert made[0].endswith("--resume_model auto")
+
+    code, said, made = reproduce()
+    assert code == 0, said
+    assert [line.split()[0] for line in made] == ["val", "launch", "val", "val", "val"]
+    assert made[0].endswith("--json --aug_eval --scales 0.5 --flip_horizontal")
+    assert all(f"{camvid}_for_test.yml" in line for line in made[2:])
+    row = f"|[config](configs/pp_liteseg/{MODEL}.yml)|"
+    assert f"|PP-LiteSeg-T|STDC1|160000|1024x512|1024x512|50.00%|75.12%|-{row}" in said
+    assert "|PP-LiteSeg-B|STDC2|10000|960x720|960x720|50.00%|75.12%|79.88%|" in said
+    assert said.count("|-|-|-|[config]") == 6
 
 
 def test_table_of_recipes_in_the_docs_is_that_of_the_kept_records():
@@ -94,7 +184,9 @@ def test_records_of_recipes_say_what_docs_and_configs_say():
         if not record.stem.startswith("camvid"):
             continue  # tried, and not kept
         path = REPOSITORY / "configs" / "recipes" / f"{record.stem.split('_seed')[0]}.yml"
-        assert kept["config"] == json.loads(json.dumps(Config(str(path)).dic))
+        config = json.loads(json.dumps(Config(str(path)).dic))
+        assert config.pop("total_batch_size") == 8  # for liteseg launch: two processes of 4
+        assert kept["config"] == config
         assert kept["loss"][-1][0] == kept["config"]["iters"]
         ious = kept["evaluation"]["class_iou"]
         assert kept["evaluation"]["miou"] == pytest.approx(sum(ious) / len(ious))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
@@ -10,25 +9,36 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
+from liteseg_plugin.cli._numbers import check_numbers
+from liteseg_plugin.cli._parser import Parser, ShowVersions, add_common
+
 _COMMANDS = {
-    "train": "train with a config, as PaddleSeg's tools/train.py",
-    "val": "evaluate trained weights, as tools/val.py, or an exported model; write a report",
-    "compare": "compare two reports of val",
+    "train": "train a model, as PaddleSeg's tools/train.py",
+    "launch": "run train, val or predict in several processes or on several hosts",
+    "val": "evaluate trained weights or an exported model, as tools/val.py; write a report",
+    "compare": "compare two reports of liteseg val",
     "curves": "draw the training curves of runs",
     "predict": "segment images with trained weights, as tools/predict.py",
     "export": "write a model for deployment, as tools/export.py",
-    "quantize": "add an INT8 model to an export",
+    "quantize": "add an INT8 model to an exported folder",
     "verify": "compare an exported model with the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "demo": "open a local page that segments pictures with an exported model",
-    "benchmark": "time the export of a config, also against PaddleSeg's own",
-    "infer_shape": "give a model that PaddleSeg exported a fixed shape",
-    "paddle2onnx": "convert an exported model to ONNX, compared with Paddle",
+    "benchmark": "time a model in every runtime, also against PaddleSeg's own export",
+    "infer_shape": "fix the input shape of a model that PaddleSeg exported",
+    "paddle2onnx": "convert a model that PaddleSeg exported to ONNX, and compare the results",
     "run": "run an unmodified PaddleSeg script with the plugin's components",
-    "autoload": "let PaddleSeg's unmodified scripts use the plugin (opt-in)",
+    "autoload": "let PaddleSeg's unmodified scripts use the plugin in this environment",
+    "config": "list, show or copy the configs that come with the plugin",
     "data": "create, convert, check or split data sets",
     "doctor": "show what works here, and why the rest does not",
 }
+_NOISE = (
+    "No ccache found",  # at each import
+    "When training, we now always track global mean",  # in each training
+    "There are some unused values in state_dict",  # at each resume with a warm-up
+    "full_graph=False don't support input_spec",  # in each export
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,39 +47,52 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; by default the process's own.
     """
-    parser = argparse.ArgumentParser(prog="liteseg", description="PP-LiteSeg for PaddleSeg.")
+    parser = Parser(
+        prog="liteseg",
+        description="PP-LiteSeg for PaddleSeg. `liteseg COMMAND --help` explains a command.",
+    )
+    parser.add_argument("--version", action=ShowVersions, help="print versions, and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help_text in _COMMANDS.items():
         command = import_module(f"liteseg_plugin.cli.{name}")
         sub = commands.add_parser(name, help=help_text, description=command.__doc__)
-        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        sub.add_argument("--max_pixels", type=int, metavar="N", help="refuse larger images")
+        add_common(sub)
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, debug=False, max_pixels=None)
     args = parser.parse_args(argv)
 
     from liteseg_plugin.system.pixels import limited
 
-    # Paddle's advice to people who compile extensions, at each import.
-    warnings.filterwarnings("ignore", message="No ccache found")
+    ignore_noise()
     wants_json = getattr(args, "json", False)
     aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
         with limited(args.max_pixels), aside:
+            check_numbers(args)
             document = args.run(args)
+        if wants_json:
+            import json
+
+            print(json.dumps(document, indent=2))
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _output_is_unread():
+            return 141  # of SIGPIPE, as any command in `command | head`
         if args.debug:
             sys.excepthook = sys.__excepthook__
             raise
         return _report(error, args.command)
-    if wants_json:
-        import json
-
-        print(json.dumps(document, indent=2))
     return 0 if document is None or document.get("ok", True) else 1
+
+
+def ignore_noise() -> None:
+    """Silence what Paddle tells its developers, and what is as intended here."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # errors of Paddle's C++ stay
 
 
 @contextlib.contextmanager
@@ -84,6 +107,16 @@ def _output_to_stderr() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def _output_is_unread() -> bool:
+    """Tell whether the reader of standard output has ended; if so, discard what is buffered."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return True
+    return False
 
 
 def _report(error: Exception, command: str) -> int:

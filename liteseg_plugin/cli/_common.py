@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -17,25 +18,105 @@ if TYPE_CHECKING:
 RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-DEVICES = ("cpu", "gpu", "xpu", "npu", "mlu")
+CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config``, ``--opts``, ``--model_path``, and ``--run`` in place of them."""
+    parser.add_argument(
+        "--run",
+        dest="run_folder",
+        metavar="FOLDER",
+        help="the --save_dir of a training: its config, and its best weights (else the newest)",
+    )
+    add_config(parser, required=False)
+    add_weights(parser, required=False)
+
+
+def choose_model(args: argparse.Namespace) -> None:
+    """Fill ``config`` and ``model_path`` from ``--run``, which is instead of them.
+
+    Raises:
+        LitesegError: If both or neither are given, or the folder of the run has no model.
+    """
+    exported = getattr(args, "exported", None)
+    if args.run_folder is None:
+        if not args.config or not (args.model_path or exported):
+            other = " (or --exported FOLDER)" if hasattr(args, "exported") else ""
+            raise LitesegError(f"give --run FOLDER, or --config and --model_path{other}")
+        return
+    if args.config or args.model_path:
+        raise LitesegError(
+            "--run takes config and weights from a run's folder; remove --config and --model_path, "
+            "or --run"
+        )
+    from paddleseg.utils import logger
+
+    from liteseg_plugin.training.run import TrainedRun
+
+    trained = TrainedRun.read(args.run_folder)
+    args.config = str(trained.config)
+    if not exported:
+        args.model_path = str(trained.weights)
+        logger.info(f"Run {args.run_folder}: {trained}")
+
+
+def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=True, help="path of the config file (.yml)")
+    parser.add_argument("--config", required=required, help=CONFIG_HELP)
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``; as in PaddleSeg, a missing device falls back to the CPU."""
-    parser.add_argument("--device", default="gpu", choices=DEVICES, help="default: gpu, else cpu")
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="cpu, gpu, gpu:N, xpu, npu, mlu, or auto, the best that is here",
+    )
 
 
-def add_weights(parser: argparse.ArgumentParser) -> None:
+def use_device(asked: str) -> str:
+    """Let Paddle compute on a device, and log which.
+
+    Args:
+        asked: ``auto``, or a device.
+
+    Returns:
+        The device.
+
+    Raises:
+        DeviceError: If there is no such device.
+    """
+    import paddle
+    from paddleseg.utils import logger
+
+    from liteseg_plugin.system.device import paddle_devices
+
+    devices = paddle_devices()
+    chosen = devices.choose(asked)
+    paddle.set_device(chosen)
+    logger.info(devices.describe(asked, chosen))
+    return chosen
+
+
+def add_weights(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--model_path``."""
-    parser.add_argument("--model_path", required=True, help="trained weights (model.pdparams)")
+    parser.add_argument("--model_path", required=required, help="trained weights (model.pdparams)")
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """Add ``--runtime``."""
+    parser.add_argument(
+        "--runtime",
+        choices=RUNTIMES,
+        help="what runs an export (default: paddle, or an installed one with that --precision)",
+    )
 
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +125,7 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         "--precision",
         default="fp32",
         choices=PRECISIONS,
-        help="what the runtime computes in; int8 needs liteseg quantize (default: fp32)",
+        help="what the runtime computes in; int8 needs `liteseg quantize`",
     )
 
 
@@ -55,13 +136,36 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
         parser: The command's parser.
         switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
     """
-    parser.add_argument(switch, action="store_true", help="use several scales and flips")
-    parser.add_argument("--scales", nargs="+", type=float, default=[1.0])
-    parser.add_argument("--flip_horizontal", action="store_true")
-    parser.add_argument("--flip_vertical", action="store_true")
-    parser.add_argument("--is_slide", action="store_true", help="infer by sliding window")
-    parser.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"))
-    parser.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"))
+    add = parser.add_argument
+    add(switch, action="store_true", help="use --scales and the flips, instead of the config's")
+    help_text = f"scales of the image, whose results are averaged; needs {switch}"
+    add("--scales", nargs="+", type=float, default=[1.0], help=help_text)
+    for flip in ("horizontal", "vertical"):
+        help_text = f"also use the image flipped in {flip} direction; needs {switch}"
+        add(f"--flip_{flip}", action="store_true", help=help_text)
+    add("--is_slide", action="store_true", help="infer by a sliding window")
+    for flag, what in (("--crop_size", "size"), ("--stride", "step")):
+        help_text = f"{what} of the window in pixels; needs --is_slide"
+        add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
+
+
+def hide_warnings_of_tracing() -> None:
+    """Let Paddle's C++ log errors only; call it before Paddle is imported.
+
+    Paddle 3 logs a warning about an `out` tensor that no operator of a traced network has.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
+
+
+def html_file(text: str) -> str:
+    """Check the name of a page to be written; the ``type`` of a flag."""
+    from liteseg_plugin.system.files import require_suffix
+
+    try:
+        require_suffix(text, ".html")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:
@@ -85,7 +189,7 @@ def build(
     """Register the components, repair PaddleSeg, and read the config.
 
     Args:
-        args: Holds ``config`` and ``opts``.
+        args: Holds ``config``, ``opts`` and, where the command has it, ``verbose``.
         downloads: Whether to download weights that the config names by URL; by default not where
             ``args`` has a ``model_path`` or ``resume_model``, which gives full weights.
         overrides: Further arguments of PaddleSeg's ``Config``.
@@ -100,7 +204,9 @@ def build(
         given = (getattr(args, name, None) for name in ("model_path", "resume_model"))
         downloads = not any(given)
     return config.ConfigBuilder(
-        config.load(args.config, args.opts, **overrides), downloads=downloads
+        config.load(args.config, args.opts, **overrides),
+        downloads=downloads,
+        verbose=getattr(args, "verbose", False),
     )
 
 
@@ -121,14 +227,15 @@ def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
     return model
 
 
-def show(builder: SegBuilder, device: str | None = None) -> None:
-    """Log environment and config, and choose the device, as PaddleSeg's tools do."""
-    from paddleseg.utils import utils
+def show(builder: SegBuilder, args: argparse.Namespace) -> None:
+    """Log which config is used; with ``--verbose`` environment and config, as PaddleSeg's tools."""
+    from paddleseg.utils import logger, utils
 
+    if not args.verbose:
+        logger.info(f"Config: {args.config} (--verbose logs all of it)")
+        return
     utils.show_env_info()
     utils.show_cfg_info(builder.config)
-    if device is not None:
-        utils.set_device(device)
 
 
 def class_name(model: nn.Layer) -> str:

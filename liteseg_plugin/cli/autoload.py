@@ -7,7 +7,7 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("action", choices=("enable", "disable", "status"))
+    parser.add_argument("action", choices=("enable", "disable", "status"), help="what to do")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Time the export of a config, also against PaddleSeg's own export of the same weights."""
+"""Time a model in every runtime, also against PaddleSeg's own export of the same weights."""
 
 from __future__ import annotations
 
@@ -11,29 +11,38 @@ from liteseg_plugin.errors import LitesegError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
     add = parser.add_argument
-    add("--config", help="path of the config file (.yml)")
+    add("--config", help=f"export and time this model: {_common.CONFIG_HELP}")
     add("--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config")
-    add("--model_path", help="trained weights (default: random ones)")
+    add("--model_path", help="trained weights (default: random weights)")
     add("--exported", metavar="FOLDER", help="time this export instead of a new one")
     add("--onnx_model_path", help="time this ONNX file instead of a new export")
-    add("--width", type=int, default=1024)
-    add("--height", type=int, default=512)
-    add("--batch_size", type=int, default=1)
+    add("--width", type=int, default=1024, help="width of the images in pixels")
+    add("--height", type=int, default=512, help="height of the images in pixels")
+    add("--batch_size", type=int, default=1, help="images per call")
     add("--warmup", type=int, default=5, help="warm-up rounds")
     add("--repeats", type=int, default=30, help="timed rounds")
-    add("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all installed")
-    add("--device", default="cpu", choices=("cpu", "gpu"))
+    add(
+        "--runtime",
+        nargs="+",
+        choices=_common.RUNTIMES,
+        help="runtimes to time (default: all installed)",
+    )
+    _common.add_device(parser)
     _common.add_precision(parser)
-    add("--cpu_threads", type=int, help="default: all available")
+    add("--cpu_threads", type=int, help="CPU threads (default: all available)")
     add(
         "--timed",
         default="call",
         choices=("engine", "call", "file"),
-        help="engine alone, its call with copies, or from image file to labels (default: call)",
+        help="engine alone, its call with copies, or from image file to labels",
     )
-    add("--against", choices=("paddleseg",), help="what to time alternately, in float32")
-    add("--enable_profile", action="store_true", help="also: ONNX Runtime's time by operator")
-    add("--print_model", action="store_true", help="also: print the ONNX graph")
+    add(
+        "--against",
+        choices=("paddleseg",),
+        help="also time PaddleSeg's own export, in turns, in float32",
+    )
+    add("--enable_profile", action="store_true", help="also print ONNX Runtime's time by operator")
+    add("--print_model", action="store_true", help="also print the ONNX graph")
     add("--json", action="store_true", help="print the report as JSON")
 
 
@@ -45,6 +54,7 @@ def run(args: argparse.Namespace) -> dict:
     if not args.config and (args.against or args.model_path):
         raise LitesegError("--against and --model_path need --config")
 
+    _common.hide_warnings_of_tracing()
     # Speed does not depend on the values, so no weights are downloaded.
     builder = _common.build(args, downloads=False) if args.config else None
     from liteseg_plugin.integration.registry import repair

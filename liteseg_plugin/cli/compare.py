@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli import _common
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("before", metavar="REPORT_A", help="folder of a report")
     parser.add_argument("after", metavar="REPORT_B", help="folder of the report to compare with")
-    parser.add_argument("--save", metavar="FILE", help="write a page (.html)")
+    parser.add_argument(
+        "--save", metavar="FILE", type=_common.html_file, help="also write a page (.html)"
+    )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 
 
@@ -18,8 +22,8 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.evaluation.compare import compare
 
     comparison = compare(args.before, args.after)
+    page = comparison.write_page(args.save) if args.save else None  # first: a pipe may break
     print(comparison.text())
-    if args.save:
-        comparison.write_page(args.save)
-        print(f"page: {args.save}")
+    if page:
+        print(f"page: {page}")
     return comparison.to_json()

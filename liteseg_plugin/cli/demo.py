@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli import _common
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("exported", help="the exported folder, or the deploy.yaml in it")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
-    parser.add_argument("--cpu_threads", type=int, help="default: all available")
     parser.add_argument(
-        "--server_name", default="127.0.0.1", help="address to listen on (default: this machine's)"
+        "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
     )
-    parser.add_argument("--server_port", type=int, help="default: the first free one from 7860")
+    _common.add_device(parser)
+    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
+    address = "address to listen on; 0.0.0.0 opens the page to the network"
+    parser.add_argument("--server_name", default="127.0.0.1", help=address)
+    port = "port to listen on (default: the first free one from 7860)"
+    parser.add_argument("--server_port", type=int, help=port)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -24,9 +28,11 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.integration.registry import repair
 
     repair()
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.serving.demo import Model
     from liteseg_plugin.serving.page import serve
 
+    print(catalog.choose_device("paddle", args.device)[1], flush=True)
     model = Model(args.exported, args.device, args.cpu_threads)
     with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:
         serve(model, Path(folder), args.server_name, args.server_port)

@@ -1,4 +1,4 @@
-"""Write a model for deployment; the flags are those of tools/export.py."""
+"""Write a model for deployment; takes the flags of PaddleSeg's tools/export.py and more."""
 
 from __future__ import annotations
 
@@ -10,21 +10,38 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_weights(parser)
-    parser.add_argument("--save_dir", default="./output/inference_model")
+    _common.add_model(parser)
     parser.add_argument(
-        "--input_shape", nargs=4, type=int, metavar=("N", "C", "H", "W"), help="default: any size"
+        "--save_dir", default="./output/inference_model", help="folder of the export"
     )
     parser.add_argument(
-        "--format", default="paddle", choices=("paddle", "onnx"), help="onnx: both files"
+        "--input_shape",
+        nargs=4,
+        type=int,
+        metavar=("N", "C", "H", "W"),
+        help="fixed shape of the input (default: any size)",
     )
-    parser.add_argument("--opset_version", type=int, default=DEFAULT_OPSET, help="of the ONNX file")
-    parser.add_argument("--output_op", default="argmax", choices=("argmax", "softmax", "none"))
+    parser.add_argument(
+        "--format",
+        default="paddle",
+        choices=("paddle", "onnx"),
+        help="onnx writes an ONNX file beside the Paddle model",
+    )
+    parser.add_argument(
+        "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
+    )
+    parser.add_argument(
+        "--output_op",
+        default="argmax",
+        choices=("argmax", "softmax", "none"),
+        help="what the model gives: labels, probabilities or logits",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
+    _common.hide_warnings_of_tracing()
+    _common.choose_model(args)
     builder = _common.build(args)
 
     from paddleseg.utils import logger
@@ -36,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
-    _common.show(builder)
+    _common.show(builder, args)
     config = builder.config
     weights = local_path(args.model_path)
     model = _common.load_network(builder, weights)

@@ -1,4 +1,4 @@
-"""Segment images with an exported model; the flags are those of deploy/python/infer.py."""
+"""Segment images with an exported model; takes the flags of PaddleSeg's infer.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
-    parser.add_argument("--runtime", default="paddle", choices=_common.RUNTIMES)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"))
+    _common.add_runtime(parser)
+    _common.add_device(parser)
     _common.add_precision(parser)
-    parser.add_argument("--cpu_threads", type=int, help="default: all available")
+    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"
     )
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Segment images (``NAME.png`` of indices, ``overlay/NAME.jpg``) or a video's frames."""
+    """Segment images or a video; write overlays, label maps and a legend, as ``predict``."""
     from statistics import median
     from time import perf_counter
 
@@ -41,14 +41,20 @@ def run(args: argparse.Namespace) -> dict:
 
     repair()
     from liteseg_plugin.errors import printable
-    from liteseg_plugin.inference import pipeline, video
+    from liteseg_plugin.inference import images, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import per_second
+    from liteseg_plugin.system.progress import progress_bar
 
-    predictor = Predictor(args.config, args.runtime, args.device, args.cpu_threads, args.precision)
+    is_video = video.is_video(args.image_path)
+    found = [] if is_video else images.find_images(args.image_path)
+    runtime = args.runtime or catalog.choose(args.device, args.precision)
+    print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
+    predictor = Predictor(args.config, runtime, args.device, args.cpu_threads, args.precision)
     started = perf_counter()
     document: dict[str, Any]
-    if video.is_video(args.image_path):
+    if is_video:
         unit = "frames"
         count, overlay = video.segment_source(
             predictor,
@@ -60,19 +66,20 @@ def run(args: argparse.Namespace) -> dict:
         document = {"video": args.image_path, "frames": count, "overlay": overlay}
     else:
         unit = "images"
-        images = pipeline.segment_path(predictor, args.image_path, args.save_dir)
-        count, document = len(images), {"images": [image.to_json() for image in images]}
+        results = pipeline.segment_files(predictor, found, args.save_dir)
+        done = list(progress_bar(results, total=len(found), unit="image"))
+        count, document = len(done), {"images": [image.to_json() for image in done]}
     rate = per_second(count, perf_counter() - started)
     first, *others = predictor.engine_ms or [float("nan")]
     latency = median(others or [first])
     print(
-        f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {args.runtime} alone, "
+        f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {runtime} alone, "
         f"median: {latency:.1f} ms"
     )
     return {
         **document,
         f"{unit}_per_second": rate,
         "engine_ms_median": latency,
-        "runtime": args.runtime,
+        "runtime": runtime,
         "precision": args.precision,
     }

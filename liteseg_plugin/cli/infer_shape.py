@@ -1,4 +1,4 @@
-"""Give an exported Paddle model a fixed shape; the flags are those of paddle_infer_shape.py."""
+"""Fix the input shape of an exported Paddle model; takes the flags of paddle_infer_shape.py."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--save_dir", required=True, help="folder of the fixed model")
     parser.add_argument(
-        "--input_shape_dict", required=True, help="shape by input: \"{'x':[1,3,512,512]}\""
+        "--input_shape_dict",
+        required=True,
+        help="shape by name of the input: \"{'x':[1,3,512,512]}\"",
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Add the flags that name an exported Paddle model."""
     parser.add_argument("--model_dir", required=True, help="folder of the exported model")
-    parser.add_argument("--model_filename", default="model.pdmodel", help="or model.json")
-    parser.add_argument("--params_filename", default="model.pdiparams")
+    parser.add_argument("--model_filename", default="model.pdmodel", help="file of the graph")
+    parser.add_argument("--params_filename", default="model.pdiparams", help="file of the weights")
 
 
 def run(args: argparse.Namespace) -> None:

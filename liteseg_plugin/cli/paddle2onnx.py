@@ -1,4 +1,4 @@
-"""Convert an exported Paddle model to ONNX, and compare; the flags are those of paddle2onnx."""
+"""Convert an exported Paddle model to ONNX, and compare; takes the flags of paddle2onnx."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     add_model(parser)
-    parser.add_argument("--save_file", required=True, help="the ONNX file")
-    parser.add_argument("--opset_version", type=int, default=DEFAULT_OPSET)
+    parser.add_argument("--save_file", required=True, help="ONNX file to write")
     parser.add_argument(
-        "--enable_dev_version", help="accepted for compatibility; there is one converter"
+        "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
     )
+    parser.add_argument("--enable_dev_version", help="ignored: there is one converter")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 

@@ -1,4 +1,4 @@
-"""Segment images with trained weights; the flags are those of tools/predict.py."""
+"""Segment images with trained weights; takes the flags of PaddleSeg's tools/predict.py."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from liteseg_plugin.cli import _common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_weights(parser)
+    _common.add_model(parser)
     _common.add_device(parser)
-    parser.add_argument("--device_id", type=int, default=0)
+    parser.add_argument("--device_id", type=int, help="number of the device, as gpu:N gives it")
     parser.add_argument(
         "--image_path",
         required=True,
-        help="an image, a folder, a list file, a video, or camera:0",
+        help="an image, a folder, a list file, a video file, or a camera (camera:0)",
     )
-    parser.add_argument("--save_dir", default="./output/result")
+    parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
     _common.add_augmentation(parser, "--aug_pred")
     parser.add_argument(
         "--custom_color",
@@ -31,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays, label images and a legend."""
+    _common.choose_model(args)
     builder = _common.build(args)
 
-    import paddle
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger
 
@@ -41,9 +40,10 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.inference import images, trained
     from liteseg_plugin.inference.video import is_video, open_video
 
-    _common.show(builder, args.device)
-    if args.device_id and args.device != "cpu":
-        paddle.set_device(f"{args.device}:{args.device_id}")
+    device = _common.use_device(args.device)
+    if args.device_id is not None and device in ("gpu", "xpu", "npu", "mlu"):
+        _common.use_device(f"{device}:{args.device_id}")
+    _common.show(builder, args)
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])

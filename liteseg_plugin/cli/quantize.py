@@ -12,30 +12,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image_path", required=True, help="calibration images: a folder or a list file"
     )
     parser.add_argument(
-        "--num_images", type=int, default=32, help="number of images, evenly selected"
+        "--num_images", type=int, default=32, help="number of images to take, spread evenly"
     )
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.005,
-        help="share of labels that a layer may change and still be quantised (default: 0.005)",
+        help="share of labels that a layer may change and still be quantised",
     )
+    verbose = "list all layers that stay in float32"
+    parser.add_argument("--verbose", action="store_true", help=verbose)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
-    """Quantise, and print which layers stay in float and why."""
+    """Quantise, and print how many layers stay in float32, and why."""
     from liteseg_plugin.integration.registry import repair
 
     repair()
 
-    from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.export.quantize import quantize
     from liteseg_plugin.inference.images import find_images
     from liteseg_plugin.system.progress import progress_bar
 
-    if args.num_images < 1:
-        raise LitesegError(f"--num_images must be at least 1, got {args.num_images}")
     images = [image.path for image in find_images(args.image_path)]
     images = images[:: max(1, len(images) // args.num_images)][: args.num_images]
     report = quantize(
@@ -44,17 +43,5 @@ def run(args: argparse.Namespace) -> dict:
         tolerance=args.tolerance,
         progress=lambda layers: progress_bar(layers, unit="layer"),
     )
-    layers = report["layers"]
-    floats = [layer for layer in layers if layer["precision"] == "fp32"]
-    print(
-        f"{len(layers) - len(floats)} of {len(layers)} convolutions in INT8, calibrated on "
-        f"{report['images']} images; labels equal to float32's: {report['agreement']:.2%}, with "
-        f"all of them in INT8 {report['agreement_all']:.2%}"
-    )
-    for layer in floats:
-        shape = "x".join(map(str, layer["weight_shape"]))
-        print(
-            f"  {printable(layer['name'])} ({shape}) stays in float32: alone it changes "
-            f"{layer['changed_alone']:.2%} of labels"
-        )
-    return report
+    print(report.text(verbose=args.verbose))
+    return report.to_json()

@@ -1,7 +1,6 @@
 """Run an unmodified PaddleSeg script (tools/train.py, val.py, ...) with the plugin active.
 
-It also serves as the script of paddle.distributed.launch:
-python -m paddle.distributed.launch $(which liteseg) run tools/train.py --config ...
+With several processes: python -m paddle.distributed.launch $(which liteseg) run tools/train.py ...
 """
 
 from __future__ import annotations

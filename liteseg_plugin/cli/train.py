@@ -16,64 +16,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _common.add_config(parser)
     _common.add_device(parser)
     add, switch = parser.add_argument, "store_true"
-    add("--save_dir", default="./output", help="where checkpoints go (default: ./output)")
+    add("--save_dir", default="./output", help="folder of the checkpoints")
     add("--num_workers", type=int, default=0, help="worker processes of the data loader")
     add("--do_eval", action=switch, help="evaluate at every save, and keep the best model")
     add("--use_vdl", action=switch, help="write VisualDL logs into --save_dir")
     add("--use_ema", action=switch, help="keep an exponential moving average of the weights")
     resume = "checkpoint (iter_N), the folder of a run, or auto: the newest of --save_dir, if any"
     add("--resume_model", help=f"{resume}; training continues from it")
-    add("--iters", type=int, help="number of iterations")
-    add("--batch_size", type=int, help="images per process")
-    add("--learning_rate", type=float)
+    changed = "resume though settings differ from those that the run was trained with"
+    add("--allow_changes", action=switch, help=changed)
+    add("--iters", type=int, help="number of iterations (default: the config's)")
+    add("--batch_size", type=int, help="images per process (default: the config's)")
+    add("--learning_rate", type=float, help="learning rate (default: the config's)")
     add("--save_interval", type=int, default=1000, help="iterations between checkpoints")
     add("--log_iters", type=int, default=10, help="iterations between log lines")
-    add("--keep_checkpoint_max", type=int, default=5)
-    add("--early_stop_intervals", type=int, help="stop after this many saves without improvement")
-    add("--seed", type=int)
-    add("--precision", default="fp32", choices=("fp32", "fp16", "bf16"))
-    add("--amp_level", default="O1", choices=("O1", "O2"))
-    accumulate = "batches per iteration, for a batch larger than memory (default: 1)"
+    add("--keep_checkpoint_max", type=int, default=5, help="number of checkpoints to keep")
+    add("--early_stop_intervals", type=int, help="stop after so many saves without improvement")
+    add("--seed", type=int, help="seed of random numbers (default: another in each run)")
+    add(
+        "--precision",
+        default="fp32",
+        choices=("fp32", "fp16", "bf16"),
+        help="fp16 and bf16 train in mixed precision",
+    )
+    add(
+        "--amp_level",
+        default="O1",
+        choices=("O1", "O2"),
+        help="level of mixed precision; O2 also converts the weights",
+    )
+    accumulate = "batches per iteration, for a batch larger than memory"
     add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
-    add("--profiler_options")
+    add("--profiler_options", help="of Paddle's profiler, such as batch_range=[50,60]")
     add("--repeats", type=int, default=1, help="times that an epoch uses each image")
-    add("--to_static_training", action=switch)
-    add("--data_format", default="NCHW", choices=("NCHW",))
+    add("--to_static_training", action=switch, help="train the network as a static graph")
+    add("--data_format", default="NCHW", choices=("NCHW",), help="order of the dimensions")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, alone in the folder of the run."""
-    from liteseg_plugin.training import lock
+    from liteseg_plugin.training import lock, run
 
-    with lock.run_folder(Path(args.save_dir), args.resume_model) as args.resume_model:
+    folder = Path(args.save_dir)
+    with lock.run_folder(folder, args.resume_model) as args.resume_model, run.logged(folder):
         _train(args)
 
 
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
     builder = _common.build(args, **overrides)
+    device = _common.use_device(args.device)
 
     from paddleseg.utils import logger, utils
 
+    from liteseg_plugin.datasets.classes import describe_classes
+    from liteseg_plugin.system.device import kind_of
+    from liteseg_plugin.training import changes, processes
+    from liteseg_plugin.training.run import RunRecord, Start, TrainedRun
     from liteseg_plugin.training.settings import Settings
     from liteseg_plugin.training.signals import Interrupted
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _common.show(builder, args.device)
+    _common.show(builder, args)
     utils.set_cv2_num_threads(args.num_workers)
-    model = utils.convert_sync_batchnorm(builder.model, args.device)
+    model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
     logger.info(f"Model: {_common.class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
-    train_dataset.file_list *= args.repeats
     args.iters, args.batch_size = config.iters, config.batch_size
     args.to_static_training = args.to_static_training or config.to_static_training
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
     val_dataset = builder.val_dataset if args.do_eval else None
+    changes.begin(
+        Path(args.save_dir),
+        args.resume_model,
+        RunRecord.of(
+            config.dic,
+            {**dataclasses.asdict(settings), "repeats": args.repeats, "do_eval": args.do_eval},
+            [train_dataset, *filter(None, [val_dataset])],
+            Start.now(args.resume_model, device),
+        ),
+        allow_changes=args.allow_changes,
+    )
+    train_dataset.file_list *= args.repeats
     parts = (model, builder.optimizer, builder.loss, train_dataset, settings, val_dataset)
+    names = []
+    if val_dataset is not None:
+        classes = describe_classes(config.val_dataset_cfg, val_dataset.num_classes)
+        names = [entry.name for entry in classes]
     try:
-        train(*parts, config.test_config)
+        train(*parts, config.test_config, names)
     except Interrupted as interruption:
         given = [*sys.argv[1:], "--resume_model", str(interruption.checkpoint)]
         logger.info(f"Interrupted; resume with: liteseg {shlex.join(given)}")
         raise
+    if processes.is_main():
+        logger.info(TrainedRun.read(args.save_dir).next_step())

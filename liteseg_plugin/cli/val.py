@@ -1,8 +1,4 @@
-"""Evaluate on the config's val_dataset; takes the flags of tools/val.py and more.
-
-``--exported`` evaluates an exported model instead of trained weights; ``--report`` writes figures
-and a page that opens from disk.
-"""
+"""Evaluate on the config's val_dataset; takes the flags of PaddleSeg's tools/val.py and more."""
 
 from __future__ import annotations
 
@@ -14,63 +10,73 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--model_path", help="trained weights (model.pdparams)")
-    model.add_argument("--exported", metavar="FOLDER", help="an exported model")
+    _common.add_model(parser)
+    parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
     _common.add_device(parser)
     parser.add_argument(
         "--num_workers",
         type=int,
         default=0,
-        help="processes that load images; with --exported or --report threads, at least 2",
+        help="processes that load images; with --exported or --report: threads, at least 2",
     )
     _common.add_augmentation(parser, "--aug_eval")
     parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
+    _common.add_runtime(parser)
+    _common.add_precision(parser)
+    threads = "CPU threads of --exported (default: all available)"
+    parser.add_argument("--cpu_threads", type=int, help=threads)
     parser.add_argument(
-        "--runtime", choices=_common.RUNTIMES, help="of --exported (default: paddle)"
+        "--report", metavar="DIR", help="folder of a report: metrics.json, figures, index.html"
     )
-    parser.add_argument("--cpu_threads", type=int, help="of --exported (default: all)")
-    parser.add_argument("--report", metavar="DIR", help="write metrics.json, figures, index.html")
-    parser.add_argument("--worst", type=int, default=10, help="images to draw in the report")
+    parser.add_argument(
+        "--worst", type=int, default=10, help="number of images to draw in the report"
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
+    _common.choose_model(args)
     builder = _common.build(args)
 
-    import paddle
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
+    from liteseg_plugin.training import processes
 
-    if args.report:
-        report.prepare(args.report)
+    if args.auc_roc and processes.count() > 1:
+        raise LitesegError("--auc_roc needs all logits in one process; evaluate without a launcher")
+    writes = bool(args.report) and processes.is_main()
+    if writes:
+        report.check_folder(args.report)
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        on_gpu = args.device == "gpu" and paddle.get_device().startswith("gpu")
+        runtime = args.runtime or catalog.choose(args.device, args.precision)
+        logger.info(catalog.choose_device(runtime, args.device, args.precision)[1])
         evaluated = evaluate.exported(
             ExportedModel.read(args.exported),
             dataset,
-            runtime=args.runtime or "paddle",
-            device="gpu" if on_gpu else "cpu",
+            runtime=runtime,
+            device=args.device,
             threads=args.cpu_threads,
+            precision=args.precision,
             classes=classes,
         )
     else:
-        _common.show(builder, args.device)
+        _common.use_device(args.device)
+        _common.show(builder, args)
         model = _common.load_network(builder, args.model_path)
         test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True
-            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers)
+            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers, classes)
         evaluated = evaluate.trained(model, dataset, test_config, classes)
     evaluation = evaluate.evaluate(
         evaluated,
@@ -81,7 +87,7 @@ def run(args: argparse.Namespace) -> dict:
     )
     logger.info(evaluation.log_line())
     print(evaluation.text())
-    if args.report:
+    if writes:
         page = report.write(
             args.report,
             evaluation,
@@ -94,6 +100,8 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
+    if args.exported and args.model_path:
+        raise LitesegError("give --exported or --model_path, not both")
     if args.auc_roc and (args.exported or args.report):
         raise LitesegError("--auc_roc does not work with --exported or --report; remove it")
     if args.exported and (args.aug_eval or args.is_slide):
@@ -101,7 +109,5 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
-    if args.worst < 0:
-        raise LitesegError(f"--worst must be a number of images, got {args.worst}")
-    if not args.exported and (args.runtime or args.cpu_threads):
-        raise LitesegError("--runtime and --cpu_threads need --exported")
+    if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
+        raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

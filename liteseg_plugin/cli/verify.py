@@ -9,12 +9,17 @@ from liteseg_plugin.cli import _common
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("exported", metavar="EXPORTED", help="folder of the export")
+    parser.add_argument(
+        "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
+    )
     _common.add_config(parser)
     _common.add_weights(parser)
-    parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help="default: all")
+    runtimes = "runtimes to compare (default: all installed)"
+    parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help=runtimes)
     _common.add_precision(parser)
-    parser.add_argument("--images", type=int, help="number of images of val_dataset (default: all)")
+    parser.add_argument(
+        "--images", type=int, help="number of images of val_dataset to use (default: all)"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
 
@@ -25,10 +30,13 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.transforms import Compose
 
     from liteseg_plugin.evaluation.verify import verify
+    from liteseg_plugin.exported import file_sha256
     from liteseg_plugin.system.progress import progress_bar
+    from liteseg_plugin.weights import local_path
 
     dataset = builder.val_dataset
-    model = _common.load_network(builder, args.model_path)
+    weights = local_path(args.model_path)
+    model = _common.load_network(builder, weights)
     verification = verify(
         model,
         args.exported,
@@ -37,6 +45,7 @@ def run(args: argparse.Namespace) -> dict:
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,
         test_config=builder.config.test_config,
+        weights_sha256=file_sha256(weights),
         runtimes=args.runtime,
         precision=args.precision,
     )

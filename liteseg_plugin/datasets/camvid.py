@@ -10,8 +10,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -236,6 +237,31 @@ def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
     return found
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """What :func:`convert` wrote.
+
+    Attributes:
+        dest: The folder.
+        train: Number of frames, like ``val`` and ``test``.
+        val: Likewise.
+        test: Likewise.
+        published: Number of frames of the published split, by split.
+        left_out: Names of frames that are in no split.
+    """
+
+    dest: str
+    train: int
+    val: int
+    test: int
+    published: dict[str, int]
+    left_out: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return asdict(self)
+
+
 def convert(
     source: str | os.PathLike,
     dest: str | os.PathLike,
@@ -244,7 +270,7 @@ def convert(
     void_unknown: bool = False,
     workers: int | None = None,
     progress: bool = True,
-) -> dict:
+) -> Conversion:
     """Write CamVid in PaddleSeg's layout.
 
     The layout: `images/NAME.png`, `annot/NAME.png` (8-bit class indices), `train.txt`, `val.txt`
@@ -258,10 +284,6 @@ def convert(
         void_unknown: Set colours without a class to void instead of raising an error.
         workers: Number of threads; default: one per processor.
         progress: Show a progress bar.
-
-    Returns:
-        `dest`, the number of frames by split, of those `published`, and `left_out`: names that
-        are in no split.
 
     Raises:
         DataError: If the source is not CamVid, or one of its files cannot be used.
@@ -305,7 +327,7 @@ def convert(
         atomic_write(dest / f"{split}.txt", "".join(lines).encode())
         counts[split] = len(lines)
     published = {split: list(split_of.values()).count(split) for split in SPLIT_NAMES}
-    return {"dest": str(dest), **counts, "published": published, "left_out": left_out}
+    return Conversion(str(dest), **counts, published=published, left_out=left_out)
 
 
 def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -153,13 +154,40 @@ def draw_polygons(annotation: dict) -> np.ndarray:
     return np.asarray(picture)
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """What :func:`prepare` wrote.
+
+    Attributes:
+        root: The data set's folder.
+        train: Number of images, like ``val`` and ``test``.
+        val: Likewise.
+        test: Likewise.
+        made: Number of labels that were written.
+        kept: Number of labels that were there already.
+        lists: Paths of the lists.
+    """
+
+    root: str
+    train: int
+    val: int
+    test: int
+    made: int
+    kept: int
+    lists: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return asdict(self)
+
+
 def prepare(
     root: str | os.PathLike,
     *,
     overwrite: bool = False,
     workers: int | None = None,
     progress: bool = True,
-) -> dict:
+) -> Preparation:
     """Write `*_gtFine_labelTrainIds.png` beside the labels, and the lists.
 
     They are made from `*_gtFine_labelIds.png`, or if missing from `*_gtFine_polygons.json`.
@@ -172,9 +200,6 @@ def prepare(
         overwrite: Write existing labels again.
         workers: Number of threads; default: one per processor.
         progress: Show a progress bar.
-
-    Returns:
-        `root`, the number of images by split, of labels `made` and `kept`, and `lists`.
 
     Raises:
         DataError: If the tree is not Cityscapes', or one of its files cannot be used.
@@ -210,13 +235,13 @@ def prepare(
     }
     for name, content in lists.items():
         atomic_write(root / f"{name}.list", "".join(f"{line}\n" for line in content).encode())
-    return {
-        "root": str(root),
+    return Preparation(
+        root=str(root),
         **{split: len(images[split]) for split in SPLIT_NAMES},
-        "made": len(todo),
-        "kept": kept,
-        "lists": [str(root / f"{name}.list") for name in lists],
-    }
+        made=len(todo),
+        kept=kept,
+        lists=[str(root / f"{name}.list") for name in lists],
+    )
 
 
 def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[str]]) -> None:

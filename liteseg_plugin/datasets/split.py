@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+import shlex
+from collections import Counter
+from collections.abc import Sequence, Set
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +17,31 @@ from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Split:
+    """What :func:`split_folder` wrote.
+
+    Attributes:
+        root: The data set's folder.
+        train: Number of pairs, like ``val`` and ``test``.
+        val: Likewise.
+        test: Likewise.
+        without_label: Images that are in no list, relative to the folder.
+        without_image: Labels that are in no list, likewise.
+    """
+
+    root: str
+    train: int
+    val: int
+    test: int
+    without_label: list[str]
+    without_image: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a document for JSON."""
+        return asdict(self)
 
 
 def split_folder(
@@ -26,7 +55,7 @@ def split_folder(
     keep_sequences: bool = False,
     separator: str = " ",
     overwrite: bool = False,
-) -> dict:
+) -> Split:
     """Write `train.txt`, `val.txt` and `test.txt` for folders of images and labels.
 
     An image and its label have the same name, apart from the extension and `label_suffix`. The
@@ -36,7 +65,8 @@ def split_folder(
         root: The data set's folder; the lists are written to it and relative to it.
         images: Folder of the images in it, searched with its subfolders.
         labels: Folder of the labels in it.
-        ratio: Shares of train, val and test; the list of a share of 0 is not written.
+        ratio: Shares of train and val, or of train, val and test; the list of a share of 0, or
+            without a share, is not written.
         seed: Of the shuffle.
         label_suffix: What follows the image's name in the label's: `_mask` for `a_mask.png`.
         keep_sequences: Keep images whose names differ only in their last number, such as the
@@ -44,19 +74,13 @@ def split_folder(
         separator: Separator of image and label in a line.
         overwrite: Whether to replace existing lists.
 
-    Returns:
-        `root`, the number of images by split, and the files `without_label` and `without_image`.
-
     Raises:
         DataError: If there are no pairs, or too few, or a name holds the separator, or a list is
             there already.
-        ValueError: If the ratio is not three shares that sum to 1.
+        ValueError: If the ratio is not two or three shares that sum to 1.
     """
     root = Path(root)
-    if len(ratio) != 3 or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
-        raise ValueError(
-            f"--ratio must be three shares that sum to 1, got {' '.join(map(str, ratio))}"
-        )
+    ratio = three_shares(ratio)
     lists = {name: root / f"{name}.txt" for name in SPLIT_NAMES}
     there = [str(path) for path in lists.values() if path.exists()]
     if there and not overwrite:
@@ -69,10 +93,12 @@ def split_folder(
     without_image = [labels_of[name] for name in sorted(labels_of.keys() - images_of.keys())]
     if not paired:
         raise DataError(
-            f"no image in {root / images} has a label of the same name in {root / labels}: "
-            f"{len(images_of)} images, {len(labels_of)} labels"
+            f"no image in {root / images} has a label in {root / labels} whose name is the image's"
+            f"{f' with {label_suffix}' if label_suffix else ''}: {len(images_of)} images, "
+            f"{len(labels_of)} labels"
             + (f", e.g. {without_label[0]}" if without_label else "")
             + (f" and {without_image[0]}" if without_image else "")
+            + _suffix_hint(images_of.keys(), _by_name(root, labels, "").keys(), label_suffix)
         )
     lines = {}
     for name in paired:
@@ -85,7 +111,7 @@ def split_folder(
             )
     groups: dict[str, list[str]] = {}
     for name in paired:
-        key = re.sub(r"\d+(\D*)$", r"\1", name) if keep_sequences else name
+        key = sequence_of(name) if keep_sequences else name
         groups.setdefault(key, []).append(name)
     keys = sorted(groups)
     order = [keys[i] for i in np.random.default_rng(seed).permutation(len(keys))]
@@ -102,12 +128,31 @@ def split_folder(
             atomic_write(lists[split], content.encode())
         else:
             lists[split].unlink(missing_ok=True)
-    return {
-        "root": str(root),
+    return Split(
+        root=str(root),
         **{split: len(members[split]) for split in SPLIT_NAMES},
-        "without_label": without_label,
-        "without_image": without_image,
-    }
+        without_label=without_label,
+        without_image=without_image,
+    )
+
+
+def three_shares(ratio: Sequence[float]) -> list[float]:
+    """Return shares of train, val and test; that of test may be left out.
+
+    Raises:
+        ValueError: If they are not two or three that sum to 1.
+    """
+    if len(ratio) not in (2, 3) or min(ratio) < 0 or abs(sum(ratio) - 1) > 1e-6:
+        raise ValueError(
+            "--ratio must be the shares of train, val and test, or of train and val, and sum to 1, "
+            f"got {' '.join(map(str, ratio))}"
+        )
+    return [*ratio, 0.0][:3]
+
+
+def sequence_of(name: str) -> str:
+    """Return what the frames of a video have in common: the name without its last number."""
+    return re.sub(r"\d+(\D*)$", r"\1", name)
 
 
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
@@ -126,11 +171,26 @@ def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
     return found
 
 
+def _suffix_hint(images: Set[str], labels: Set[str], given: str) -> str:
+    """Say which ``--label_suffix`` pairs most labels, or what the flag is for."""
+    starts = [(name[:end], name[end:]) for name in labels for end in range(1, len(name) + 1)]
+    endings = Counter(end for start, end in starts if start in images and end != given)
+    if not endings:
+        return "; --label_suffix gives what a label's name adds to the image's, such as _mask"
+    (ending, count), *_ = endings.most_common()
+    return f"; --label_suffix {shlex.quote(ending)} pairs {count} images with a label"
+
+
 def _distribute(groups: list[list[str]], ratio: Sequence[float]) -> dict[str, list[str]]:
-    """Give each group to the split that lacks most of its share, the largest groups first."""
+    """Give each group to the split that lacks most of its share, the largest groups first.
+
+    The last groups go to splits that have none yet.
+    """
     total = sum(map(len, groups))
     members: dict[str, list[str]] = {name: [] for name in SPLIT_NAMES}
-    for group in sorted(groups, key=len, reverse=True):
-        lacking = [share * total - len(members[name]) for name, share in zip(SPLIT_NAMES, ratio)]
-        members[SPLIT_NAMES[int(np.argmax(lacking))]] += group
+    for number, group in enumerate(sorted(groups, key=len, reverse=True)):
+        lacking = {n: share * total - len(members[n]) for n, share in zip(SPLIT_NAMES, ratio)}
+        empty = [n for n, share in zip(SPLIT_NAMES, ratio) if share and not members[n]]
+        choices = empty if len(groups) - number <= len(empty) else SPLIT_NAMES
+        members[max(choices, key=lacking.__getitem__)] += group
     return members

@@ -301,6 +301,30 @@ class Pair(NamedTuple):
     label: str | None
 
 
+def no_list(name: str, root: str | os.PathLike) -> DataError:
+    """Return the error of a data set's folder without lists.
+
+    Args:
+        name: Which lists are missing.
+        root: The folder.
+    """
+    return DataError(
+        f"no list {name} in {root}; `liteseg data split {root}` creates the lists for folders of "
+        "images and labels"
+    )
+
+
+def not_found(what: str, path: str | os.PathLike) -> DataError:
+    """Return the error of a path of a config that does not exist; it says relative to what.
+
+    Args:
+        what: The key of the config.
+        path: The path.
+    """
+    relative = "" if os.path.isabs(path) else f" (relative to the working folder {os.getcwd()})"
+    return DataError(f"{what} not found: {path}{relative}")
+
+
 def read_list(
     path: str | os.PathLike,
     root: str | os.PathLike,

@@ -6,8 +6,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -22,6 +21,7 @@ from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.versions import installed_versions
 
 TIMED = {
     "engine": "the engine alone, without copies",
@@ -46,7 +46,7 @@ class Conditions:
 
     Attributes:
         input_shape: (N, 3, H, W).
-        device: ``cpu`` or ``gpu``.
+        device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads.
         precision: Of the first export; the others compute in float32.
         timed: A key of ``TIMED``.
@@ -160,7 +160,7 @@ def choose_runtimes(
 
     Args:
         wanted: Names of runtimes; None for all that are installed.
-        device: ``cpu`` or ``gpu``.
+        device: ``auto``, ``cpu`` or ``gpu``.
         precision: What they compute in.
         only_onnx: Whether the model is an ONNX file by itself.
 
@@ -198,7 +198,8 @@ def benchmark(
         conditions: Of all exports.
         progress: Wraps the rounds, as ``tqdm`` does.
     """
-    of = conditions
+    device, _ = catalog.choose_device(runtime, conditions.device, conditions.precision)
+    of = conditions = replace(conditions, device=device)
     images = np.random.default_rng(0).normal(size=of.input_shape).astype("float32")
     engines: dict[str, Runtime] = {}
     notes, labels, calls = {}, {}, {}
@@ -230,7 +231,7 @@ def benchmark(
         ratio = float(np.median(ratios))
     return BenchmarkResult(
         runtime=runtime,
-        version=_version(runtime),
+        version=next(iter(installed_versions(*_DISTRIBUTIONS[runtime]).values()), "unknown"),
         cpu=platform.processor() or platform.machine(),
         conditions=conditions,
         results={
@@ -296,12 +297,3 @@ def _engine(
         engine = PaddleInference(export, device, threads, onednn=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
     return engine, ""
-
-
-def _version(runtime: str) -> str:
-    for name in _DISTRIBUTIONS[runtime]:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return "unknown"

@@ -93,7 +93,8 @@ def export_as_paddleseg(
     """
     network.eval()
     spec = [paddle.static.InputSpec(list(input_shape), "float32", "x")]
-    paddle.jit.save(paddle.jit.to_static(WrappedModel(network, "argmax"), spec), f"{folder}/model")
+    graph = paddle.jit.to_static(WrappedModel(network, "argmax"), spec, full_graph=True)
+    paddle.jit.save(graph, f"{folder}/model")
     folder = Path(folder)
     model = next(f for f in MODEL_FILES if (folder / f).exists())
     deploy = {

@@ -92,9 +92,14 @@ class Comparison:
         return [Change(HEADLINE[c.name], c.before, c.after) for c in self.scores]
 
     def changed_images(self) -> tuple[list[Change], list[Change]]:
-        """Return the images that got worse and those that got better, the most changed first."""
-        worse = [change for change in self.images if (change.difference or 0) < 0]
-        better = [change for change in reversed(self.images) if (change.difference or 0) > 0]
+        """Return the images that got worse and those that got better, the most changed first.
+
+        A change that is shown as 0.00 points is neither: runtimes round differently.
+        """
+        worse = [change for change in self.images if html.points(change.difference or 0) < 0]
+        better = [
+            change for change in reversed(self.images) if html.points(change.difference or 0) > 0
+        ]
         return worse, better
 
     def counts(self) -> str:
@@ -133,11 +138,19 @@ class Comparison:
         lines += ["", self.counts()]
         return "\n".join(lines)
 
-    def write_page(self, path: str | os.PathLike) -> None:
-        """Write the comparison as one page that opens from disk."""
+    def write_page(self, path: str | os.PathLike) -> Path:
+        """Write the comparison as one page that opens from disk.
+
+        Args:
+            path: The page, ``.html``; its folder is created if missing.
+
+        Returns:
+            The path.
+        """
         worse, better = self.changed_images()
         known = [(c.name, c.difference) for c in self.class_iou if c.difference is not None]
-        text = html.render(
+        return html.write_page(
+            path,
             "comparison.html",
             reports=self.reports,
             scores=self.headline(),
@@ -157,7 +170,6 @@ class Comparison:
             ],
             counts=self.counts(),
         )
-        Path(path).write_text(text, encoding="utf-8", errors="replace")
 
 
 def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:

@@ -30,8 +30,9 @@ from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
 from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
+from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
-from liteseg_plugin.training import validation
+from liteseg_plugin.training import processes, validation
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def exported(
     runtime: str = "paddle",
     device: str = "cpu",
     threads: int | None = None,
+    precision: str = "fp32",
     classes: Sequence[ClassInfo] = (),
 ) -> Evaluated:
     """Evaluate an exported model, with the transforms that it was exported with.
@@ -93,19 +95,22 @@ def exported(
         export: The exported model.
         dataset: A data set of mode ``val``; its own transforms are not used.
         runtime: One of ``runtimes.catalog.RUNTIMES``.
-        device: ``cpu`` or ``gpu``.
+        device: ``auto``, ``cpu`` or ``gpu``.
         threads: CPU threads of all engines together; by default as many as the process may use.
+        precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it.
         classes: Names and colours, for an export that has none.
 
     Raises:
+        DeviceError: If there is no such device.
         ExportError: If the runtime cannot load it.
         DataError: If the export has other classes than the data set.
     """
     threads = threads or usable_cpus()
+    device, _ = catalog.choose_device(runtime, device, precision)
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
-        free.put(Predictor(export, runtime, device, threads // parallel))
+        free.put(Predictor(export, runtime, device, threads // parallel, precision))
     known = len(export.classes)
     if known not in (0, dataset.num_classes):
         raise DataError(
@@ -127,7 +132,8 @@ def exported(
             free.put(mine)
 
     test_config = {"aug_eval": True, "scales": export.scale}
-    return Evaluated(dataset, segment, parallel, runtime, test_config, export.classes or classes)
+    engine = runtime if precision == "fp32" else f"{runtime} {precision}"
+    return Evaluated(dataset, segment, parallel, engine, test_config, export.classes or classes)
 
 
 def paddleseg_scores(counts: np.ndarray) -> dict:
@@ -146,21 +152,24 @@ def evaluate(
     """Compare the label maps of a model with the truth.
 
     Images are read and counted in threads while the model runs, a few of them at a time, so that
-    memory grows by a few numbers per image only.
+    memory grows by a few numbers per image only. Under ``paddle.distributed.launch`` each process
+    takes its share of the images, each of them once, and all return the result of all images.
 
     Args:
         evaluated: Model and data set.
         model: What the result is to name as the model.
         config: What the result is to name as the config.
         threads: Threads that read images and count pixels.
-        progress: Wraps the images, as ``tqdm`` does; gets ``total`` and ``unit``.
+        progress: Wraps the images of this process, as ``tqdm`` does; gets ``total`` and ``unit``.
 
     Raises:
         DataError: If there are no images, or one or its label cannot be used.
     """
     dataset, segment, parallel = evaluated.dataset, evaluated.segment, evaluated.parallel
     validation.check_not_empty(dataset)
+    processes.connect()
     images = len(dataset)
+    mine = range(paddle.distributed.get_rank(), images, processes.count())
     num_classes, ignore_index = dataset.num_classes, dataset.ignore_index
 
     def label(sample: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -174,30 +183,36 @@ def evaluate(
 
     started = time.perf_counter()
     total = np.zeros((num_classes + 1, num_classes + 1), "int64")
-    boundary_sum, boundary_images = np.zeros((2, num_classes))
-    image_scores = []
+    image_scores: dict[int, tuple[np.ndarray, ImageScore]] = {}
     pool, engines = ThreadPoolExecutor(threads), ThreadPoolExecutor(parallel)
     try:
-        samples = prefetch(pool, dataset.__getitem__, range(images), threads)
+        samples = prefetch(pool, dataset.__getitem__, mine, threads)
         if parallel > 1:
             labelled = prefetch(engines, label, samples, parallel)
         else:  # in this thread, whose device Paddle's network is on
             labelled = map(label, samples)
         counted = prefetch(pool, count, labelled, threads)
-        for (counts, boundary), paths in zip(
-            progress(counted, total=images, unit="image"), dataset.file_list
+        for (counts, boundary), number in zip(
+            progress(counted, total=len(mine), unit="image"), mine
         ):
             total += counts
-            found = ~np.isnan(boundary)
-            boundary_sum[found] += boundary[found]
-            boundary_images += found
-            image_scores.append(_of_image(_names(dataset, paths), counts, boundary))
+            names = _names(dataset, dataset.file_list[number])
+            image_scores[number] = boundary, _of_image(names, counts, boundary)
     finally:
         for executor in (pool, engines):
             executor.shutdown(cancel_futures=True)
+    shares = processes.gather((total, image_scores))
     seconds = time.perf_counter() - started
+    total = sum(counts for counts, _ in shares)
+    by_number = {number: score for _, share in shares for number, score in share.items()}
+    scored = [by_number[number] for number in range(images)]
+    boundaries = np.array([boundary for boundary, _ in scored])
+    found = ~np.isnan(boundaries)
     boundary = np.divide(
-        boundary_sum, boundary_images, out=np.full(num_classes, np.nan), where=boundary_images > 0
+        np.where(found, boundaries, 0).sum(axis=0),
+        found.sum(axis=0),
+        out=np.full(num_classes, np.nan),
+        where=found.any(axis=0),
     )
     totals = {name: _plain(value) for name, value in paddleseg_scores(total).items()}
     return Evaluation(
@@ -214,12 +229,16 @@ def evaluate(
         confusion_matrix=total.tolist(),
         images=images,
         seconds=seconds,
-        image_scores=image_scores,
+        image_scores=[score for _, score in scored],
     )
 
 
 def as_paddleseg(
-    network: nn.Layer, dataset: Dataset, test_config: dict, num_workers: int
+    network: nn.Layer,
+    dataset: Dataset,
+    test_config: dict,
+    num_workers: int,
+    classes: Sequence[ClassInfo] = (),
 ) -> dict[str, Any]:
     """Evaluate by PaddleSeg's ``evaluate``, which logs the numbers.
 
@@ -228,6 +247,7 @@ def as_paddleseg(
         dataset: A data set of mode ``val``.
         test_config: Scales, flips and sliding window, as in a config.
         num_workers: Processes that load images.
+        classes: Names and colours.
 
     Returns:
         A document for JSON, with keys of :class:`Evaluation`.
@@ -236,7 +256,7 @@ def as_paddleseg(
         DataError: If the data set is empty, or a sample cannot be read.
     """
     miou, accuracy, class_iou, class_precision, kappa = validation.evaluate(
-        network, dataset, num_workers=num_workers, **test_config
+        network, dataset, [entry.name for entry in classes], num_workers=num_workers, **test_config
     )
     return {
         "images": len(dataset),

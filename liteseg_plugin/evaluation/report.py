@@ -45,7 +45,9 @@ def write(
     Returns:
         The path of the page.
     """
-    folder = prepare(folder)
+    check_folder(folder)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     evaluation.save(folder)
     for part in ("figures", "worst"):
         (folder / part).mkdir(exist_ok=True)
@@ -89,7 +91,8 @@ def write(
         pictures.append((evaluation.image_scores[index], uris))
     for name, figure in drawn_figures.items():
         (folder / "figures" / f"{name}.png").write_bytes(figure.png)
-    text = html.render(
+    return html.write_page(
+        folder / PAGE_FILE,
         "evaluation.html",
         evaluation=evaluation,
         headline=[(name, getattr(evaluation, key)) for key, name in HEADLINE.items()],
@@ -102,22 +105,24 @@ def write(
         worst=pictures,
         listed=[evaluation.image_scores[i] for i in evaluation.worst_images(_LISTED)],
     )
-    # File names may contain bytes that are not text.
-    (folder / PAGE_FILE).write_text(text, encoding="utf-8", errors="replace")
-    return folder / PAGE_FILE
 
 
-def prepare(folder: str | os.PathLike) -> Path:
-    """Create the folder of a report, and return it.
+def check_folder(folder: str | os.PathLike) -> None:
+    """Check that a report can be written, before the evaluation; nothing is created.
+
+    Args:
+        folder: Folder of the report.
 
     Raises:
-        DataError: If other files are in it, which a report might overwrite.
+        DataError: If other files are in it, which a report might overwrite, or it cannot be
+            written to.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / NUMBERS_FILE).is_file():
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise DataError(f"cannot write a report to {folder}: {existing} is not a writable folder")
+    if existing == folder and any(folder.iterdir()) and not (folder / NUMBERS_FILE).is_file():
         raise DataError(f"{folder} contains other files and no report; give another folder")
-    return folder
 
 
 def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> list[dict]:
@@ -149,8 +154,8 @@ def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dic
     errors = np.where(counted, errors, grey // 4)
     pictures = (
         image,
-        overlay(image, truth, classes, legend=False),
-        overlay(image, guess, classes, legend=False),
+        overlay(image, truth, classes),
+        overlay(image, guess, classes),
         errors,
     )
     scale = min(1.0, _WIDEST / image.shape[1])

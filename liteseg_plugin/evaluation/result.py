@@ -90,7 +90,8 @@ class Evaluation:
 
     Attributes:
         model: The weights or the exported folder.
-        runtime: What ran it: the network's class, or the name of a runtime.
+        runtime: What ran it: the network's class, or the name of a runtime, with the precision
+            if it is not float32: ``openvino int8``.
         config: The config file.
         test_config: Scales, flips and sliding window, as in a config.
         classes: The classes, C of them.
@@ -218,7 +219,7 @@ class Evaluation:
         ]
 
     def log_line(self) -> str:
-        """Return the line that PaddleSeg's tools/val.py logs, with two more scores."""
+        """Return the line that PaddleSeg's tools/val.py logs, for scripts that read it."""
         scores = {
             name: float("nan") if (value := getattr(self, name)) is None else value
             for name in HEADLINE
@@ -226,15 +227,17 @@ class Evaluation:
         return (
             f"[EVAL] #Images: {self.images} "
             "mIoU: {miou:.4f} Acc: {accuracy:.4f} Kappa: {kappa:.4f} "
-            "Dice: {dice:.4f} Boundary F1: {boundary_f1:.4f}".format(**scores)
+            "Dice: {dice:.4f}".format(**scores)
         )
 
     def text(self) -> str:
-        """Return the scores by class as lines for the terminal, in %."""
+        """Return the scores, overall and by class, as lines for the terminal, in %."""
         rows = self.class_scores()
         names = [printable(row.info.name) for row in rows]
         width = max(map(len, names))
-        lines = [" " * width + "".join(f"{title:>13}" for title in _COLUMNS.values())]
+        scores = (f"{name} {percent(getattr(self, key))}" for key, name in HEADLINE.items())
+        lines = [f"{self.images} images, in %: {', '.join(scores)}", ""]
+        lines += [" " * width + "".join(f"{title:>13}" for title in _COLUMNS.values())]
         for name, row in zip(names, rows):
             cells = (percent(getattr(row, c)) if row.occurs else "-" for c in _COLUMNS)
             lines.append(f"{name:{width}}" + "".join(f"{cell:>13}" for cell in cells))

@@ -14,7 +14,7 @@ from paddleseg.core import infer
 from paddleseg.transforms import Compose
 
 from liteseg_plugin.datasets.validation import about, check_label, read_image, read_label
-from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.errors import DataError, ExportError, printable
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.network import evaluation_scale
@@ -54,7 +54,7 @@ class RuntimeAgreement:
     def text(self) -> str:
         """Return the agreement as words for the terminal."""
         words = (
-            f"mIoU {self.miou:.4f}, {self.agreement:.4%} of pixels agree "
+            f"mIoU {self.miou:.2%}, {self.agreement:.4%} of pixels agree "
             f"(worst image {self.worst_agreement:.4%})"
         )
         if self.logit_difference is not None:
@@ -71,28 +71,41 @@ class Verification:
         images: Number of images.
         miou: mIoU of the trained network, 0 to 1.
         runtimes: The agreement of each runtime, by name.
+        exported_weights: Path of the weights that were exported, if they are another file than
+            the network's, by their checksums; None if it is the same, or not known.
     """
 
     precision: str
     images: int
     miou: float
     runtimes: dict[str, RuntimeAgreement]
+    exported_weights: str | None = None
 
     @property
     def required(self) -> str:
         """What each runtime must reach."""
         if self.precision == "fp32":
-            return f"at least {REQUIRED_AGREEMENT:.2%} of pixels agree"
-        return f"mIoU at most {ACCEPTED_MIOU_LOSS:.3f} lower"
+            return f"at least {REQUIRED_AGREEMENT:.2%} of pixels agree with the trained network"
+        return f"mIoU at most {ACCEPTED_MIOU_LOSS * 100:.2f} points below the trained network's"
 
     @property
     def ok(self) -> bool:
         """Whether each runtime reaches it, and there is one."""
+        return bool(self.runtimes) and not self.failures()
+
+    def failures(self) -> list[str]:
+        """Return what is wrong in each runtime that does not reach what is required."""
         if self.precision == "fp32":
-            right = [r.agreement >= REQUIRED_AGREEMENT for r in self.runtimes.values()]
-        else:
-            right = [self.miou - r.miou <= ACCEPTED_MIOU_LOSS for r in self.runtimes.values()]
-        return bool(right) and all(right)
+            return [
+                f"only {result.agreement:.4%} of pixels agree in {name}"
+                for name, result in self.runtimes.items()
+                if result.agreement < REQUIRED_AGREEMENT
+            ]
+        return [
+            f"mIoU is {(self.miou - result.miou) * 100:.2f} points lower in {name}"
+            for name, result in self.runtimes.items()
+            if self.miou - result.miou > ACCEPTED_MIOU_LOSS
+        ]
 
     def to_json(self) -> dict[str, Any]:
         """Return a document for JSON."""
@@ -100,9 +113,17 @@ class Verification:
 
     def text(self) -> str:
         """Return the comparison as lines for the terminal."""
-        lines = [f"trained network   mIoU {self.miou:.4f} on {self.images} images"]
+        lines = [f"trained network   mIoU {self.miou:.2%} on {self.images} images"]
         lines += [f"{name:18}{result.text()}" for name, result in self.runtimes.items()]
-        lines.append(f"{'ok' if self.ok else 'NOT ok'}: {self.required}")
+        if self.ok:
+            return "\n".join([*lines, f"ok: {self.required}"])
+        wrong = "; ".join(self.failures()) or "no runtime was compared"
+        lines.append(f"FAILED: {wrong} (required: {self.required})")
+        if self.exported_weights is not None:
+            lines.append(
+                f"The export is of other weights: {printable(self.exported_weights)}. Give these, "
+                "or export again"
+            )
         return "\n".join(lines)
 
 
@@ -143,6 +164,7 @@ def verify(
     num_classes: int,
     test_config: dict,
     ignore_index: int = 255,
+    weights_sha256: str | None = None,
     runtimes: Sequence[str] | None = None,
     precision: str = "fp32",
 ) -> Verification:
@@ -156,6 +178,7 @@ def verify(
         num_classes: Number of classes.
         test_config: The config's settings of evaluation.
         ignore_index: Label of ignored pixels.
+        weights_sha256: Checksum of the network's weights file, if there is one.
         runtimes: Names of runtimes; by default all that are installed and have the precision.
         precision: One of ``runtimes.base.PRECISIONS``.
 
@@ -164,7 +187,7 @@ def verify(
     """
     exported = ExportedModel.read(path)
     names = list(runtimes or installed_for(exported, precision=precision))
-    predictors = {name: Predictor(exported, name, precision=precision) for name in names}
+    predictors = {name: Predictor(exported, name, "cpu", precision=precision) for name in names}
     scale = evaluation_scale(test_config)
     trained = _Tally(num_classes)
     tallies = {name: _Tally(num_classes) for name in names}
@@ -201,7 +224,16 @@ def verify(
         images=images,
         miou=trained.miou(),
         runtimes={name: tally.result() for name, tally in tallies.items()},
+        exported_weights=_other_weights(exported, weights_sha256),
     )
+
+
+def _other_weights(exported: ExportedModel, sha256: str | None) -> str | None:
+    """Return the path of the exported weights if their checksum is another one."""
+    exported_sha256 = exported.provenance.get("weights_sha256")
+    if sha256 is None or exported_sha256 in (None, sha256):
+        return None
+    return str(exported.provenance.get("weights", "not named in deploy.yaml"))
 
 
 @dataclass(frozen=True)
@@ -237,7 +269,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
     network.eval()
     agreement = {}
     for name in installed_for(exported):
-        predictor = Predictor(exported, name)
+        predictor = Predictor(exported, name, "cpu")
         equal = []
         for shape in shapes:
             noise = np.random.default_rng(0).uniform(-1, 1, shape).astype("float32")

@@ -49,12 +49,8 @@ def convert(
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _CONVERT, *arguments], capture_output=True, text=True
     )
-    if result.returncode != 0 or not target.is_file() or not target.stat().st_size:
-        raise ExportError(f"paddle2onnx cannot convert {model}: {_reason(result)}")
-    onnx.checker.check_model(str(target), full_check=True)
-
-
-def _reason(result: subprocess.CompletedProcess) -> str:
     if "No module named 'paddle2onnx'" in result.stderr:
-        return "it is not installed: pip install 'liteseg_plugin[onnx]'"
-    return last_words(result)
+        raise ExportError("paddle2onnx is not installed: pip install 'liteseg_plugin[onnx]'")
+    if result.returncode != 0 or not target.is_file() or not target.stat().st_size:
+        raise ExportError(f"paddle2onnx cannot convert {model}: {last_words(result)}")
+    onnx.checker.check_model(str(target), full_check=True)

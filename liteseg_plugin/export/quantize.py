@@ -9,13 +9,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
-from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, replace_files
+from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
+from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, INT8_REPORT_FILE, replace_files
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import onnx_file
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import onnx
     from onnxruntime.quantization.calibrate import TensorsData
 
-REPORT_FILE = "model_int8.json"
 TOLERANCE = 0.005
 """Share of labels that a layer may change, quantised alone, and still be quantised."""
 
@@ -40,7 +40,7 @@ def quantize(
     tolerance: float = TOLERANCE,
     measured_images: int = 8,
     progress: Callable[[Iterable], Iterable] = lambda steps: steps,
-) -> dict:
+) -> QuantizationReport:
     """Add a quantised ONNX file to an exported folder.
 
     Convolutions compute in INT8, with a scale for each output channel of their weights, and one
@@ -57,10 +57,7 @@ def quantize(
         progress: Wraps steps of work, as ``tqdm`` does.
 
     Returns:
-        The report, also written beside the model as ``model_int8.json``: ``agreement`` of labels
-        with float32 with all layers quantised (``agreement_all``) and as written
-        (``agreement``), and ``layers`` with the share of labels that each changes alone, and the
-        precision that it got.
+        The report, also written beside the model as ``model_int8.json``.
 
     Raises:
         DataError: If there is no image, or one cannot be read, or is of a size that the export does
@@ -72,7 +69,7 @@ def quantize(
         raise ValueError(f"tolerance must be a share of labels from 0 to 1, got {tolerance}")
     if not images:
         raise DataError("calibration needs images, but there are none")
-    predictor = Predictor(path, runtime="onnxruntime")
+    predictor = Predictor(path, "onnxruntime", "cpu")
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
@@ -103,22 +100,22 @@ def quantize(
         result = _quantized(source, ranges, kept)
         agreement = _agreement(result, probe, wanted)
 
-    report = {
-        "images": len(images),
-        "measured_images": len(probe),
-        "tolerance": tolerance,
-        "agreement_all": agreement_all,
-        "agreement": agreement,
-        "layers": [
-            {
-                "name": layer.name,
-                "weight_shape": _weight_shape(source, layer),
-                "changed_alone": changes[layer.name],
-                "precision": "int8" if layer.name in kept else "fp32",
-            }
+    report = QuantizationReport(
+        images=len(images),
+        measured_images=len(probe),
+        tolerance=tolerance,
+        agreement_all=agreement_all,
+        agreement=agreement,
+        layers=[
+            QuantizedLayer(
+                name=layer.name,
+                weight_shape=_weight_shape(source, layer),
+                changed_alone=changes[layer.name],
+                precision="int8" if layer.name in kept else "fp32",
+            )
             for layer in layers
         ],
-    }
+    )
     _write(exported.model.parent, result, report)
     return report
 
@@ -215,11 +212,12 @@ def _weight_shape(model: onnx.ModelProto, layer: onnx.NodeProto) -> list[int]:
     return shapes.get(layer.input[1], [])
 
 
-def _write(folder: Path, model: onnx.ModelProto, report: dict[str, Any]) -> None:
+def _write(folder: Path, model: onnx.ModelProto, report: QuantizationReport) -> None:
     """Put model and report in place; an existing INT8 model works until then."""
     with scratch_folder(folder, "quantize") as complete:
         Path(complete, INT8_FILE).write_bytes(model.SerializeToString())
-        Path(complete, REPORT_FILE).write_text(json.dumps(report, indent=1), encoding="utf-8")
+        document = json.dumps(report.to_json(), indent=1)
+        Path(complete, INT8_REPORT_FILE).write_text(document, encoding="utf-8")
         deploy = read_yaml(folder / DEPLOY_FILE)
         own = deploy["liteseg"]  # which names the ONNX file
         own["onnx_int8"] = INT8_FILE

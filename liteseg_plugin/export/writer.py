@@ -8,6 +8,7 @@ from pathlib import Path
 
 import paddle
 from paddle import nn
+from paddleseg.utils import logger
 
 from liteseg_plugin import __version__
 from liteseg_plugin.datasets.base import ClassInfo
@@ -16,7 +17,6 @@ from liteseg_plugin.export.graph import ExportedNetwork
 from liteseg_plugin.export.onnx import convert
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
-    INT8_FILE,
     MODEL_FILES,
     MOST_CLASSES,
     ONNX_FILE,
@@ -43,7 +43,8 @@ def export_model(
     """Write the inference model, its weights, and its ``deploy.yaml``.
 
     The files appear in ``save_dir`` when all of them are complete; an earlier export works until
-    then. Other files stay. The network itself does not change.
+    then. Its ONNX and INT8 models are removed if the new export does not replace them, which is
+    logged; files of others stay. The network itself does not change.
 
     Args:
         network: The trained network.
@@ -80,7 +81,11 @@ def export_model(
     network.eval()
     spec = [paddle.static.InputSpec(list(shape), "float32", "x")]
     try:
-        graph = paddle.jit.to_static(ExportedNetwork(network, output_op, scale), spec)
+        graph = paddle.jit.to_static(
+            ExportedNetwork(network, output_op, scale),
+            spec,
+            full_graph=True,  # the same files; without it, Paddle 3 warns of the input spec
+        )
         with scratch_folder(save_dir, "export") as complete:
             paddle.jit.save(graph, f"{complete}/model")
             model = next(f for f in MODEL_FILES if Path(complete, f).exists())
@@ -111,9 +116,7 @@ def export_model(
                     },
                 },
             }
-            replace_files(save_dir, complete, deploy)
-            for stale in {*MODEL_FILES, ONNX_FILE, INT8_FILE}.difference(files):
-                (save_dir / stale).unlink(missing_ok=True)
+            removed = replace_files(save_dir, complete, deploy)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ExportError(
             f"Paddle {paddle.__version__} cannot trace the network: {error}"
@@ -125,4 +128,8 @@ def export_model(
             vars(layer).pop("forward", None)
             if forward is not None:
                 vars(layer)["forward"] = forward
+    if removed:
+        logger.info(
+            f"Removed from {save_dir}: {', '.join(removed)}, which belonged to the earlier export"
+        )
     return save_dir / DEPLOY_FILE

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError, printable
+
+OVERLAYS = "added_prediction"
+"""Folder of overlays in ``--save_dir``, by the name that PaddleSeg's ``predict`` gives it."""
+LABEL_MAPS = "pseudo_color_prediction"
+"""Folder of label maps (class indices with a palette), likewise."""
+LEGEND = "legend.png"
 
 _HEAD_BYTES = 1 << 16
 _SUFFIXES_TEXT = ", ".join(IMAGE_SUFFIXES)
@@ -68,6 +74,17 @@ def find_images(image_path: str) -> list[InputImage]:
 def folder_of(image_path: str) -> str:
     """Return the folder of the images of ``--image_path``: itself, or the folder of the file."""
     return image_path if os.path.isdir(image_path) else os.path.dirname(image_path)
+
+
+def result_paths(name: str, save_dir: str | os.PathLike) -> tuple[Path, Path]:
+    """Return where the overlay and the label map of an image go.
+
+    Args:
+        name: Of :class:`InputImage`.
+        save_dir: The folder of all results.
+    """
+    added = name if _is_image(name) else f"{name}.png"  # OpenCV writes by the suffix
+    return Path(save_dir, OVERLAYS, added), Path(save_dir, LABEL_MAPS, name).with_suffix(".png")
 
 
 def check_results(images: Iterable[str], results: Iterable[Result]) -> None:

@@ -9,22 +9,35 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from itertools import takewhile
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
-from liteseg_plugin.inference.images import Result, check_results, find_images
+from liteseg_plugin.inference.images import (
+    LEGEND,
+    InputImage,
+    Result,
+    check_results,
+    result_paths,
+)
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import prefetch
-from liteseg_plugin.system.progress import progress_bar
-from liteseg_plugin.visualization.overlay import indexed_image, overlay, write_image
+from liteseg_plugin.visualization.overlay import (
+    indexed_image,
+    legend_bar,
+    overlay,
+    write_image,
+)
 
 if TYPE_CHECKING:
     from liteseg_plugin.inference.predictor import Predictor
 
+ADDED_WEIGHT = 0.4
+"""Share of the colours in overlays; that of PaddleSeg's."""
+
+_LEGEND_WIDTH = 480
 _Written = TypeVar("_Written")
 
 
@@ -47,37 +60,22 @@ class Segmentation:
         return asdict(self)
 
 
-def segment_path(
-    predictor: Predictor, image_path: str, save_dir: str | os.PathLike
-) -> list[Segmentation]:
-    """Segment what ``--image_path`` names, with a progress bar.
-
-    Takes and raises what :func:`find_images` and :func:`segment_files` do.
-    """
-    images = find_images(image_path)
-    # Subfolders are kept, because two of them may contain files with the same name.
-    names = [os.path.splitext(image.name)[0] for image in images]
-    results = segment_files(predictor, [image.path for image in images], names, save_dir)
-    return list(progress_bar(results, total=len(images), unit="image"))
-
-
 def segment_files(
     predictor: Predictor,
-    image_paths: Sequence[str],
-    names: Sequence[str],
+    images: Sequence[InputImage],
     save_dir: str | os.PathLike,
     *,
     workers: int = 2,
 ) -> Iterator[Segmentation]:
-    """Segment image files; write label maps and overlays.
+    """Segment image files; write label maps and overlays, as ``predict`` does, and a legend.
 
     The next images are read and the last ones written while the model runs.
 
     Args:
         predictor: An exported model.
-        image_paths: The images.
-        names: One for each, without extension; they may hold folders.
-        save_dir: Where ``NAME.png`` (class indices with a palette) and ``overlay/NAME.jpg`` go.
+        images: Of :func:`find_images`.
+        save_dir: Where ``added_prediction``, ``pseudo_color_prediction`` and, if the export names
+            its classes, the legend go.
         workers: Threads that read, and as many that write.
 
     Yields:
@@ -88,25 +86,32 @@ def segment_files(
             written; if an image cannot be read, when those before it are written.
         OSError: If a result cannot be written; no incomplete file remains.
     """
-    results = [
-        Segmentation(
-            str(path),
-            str(Path(save_dir, f"{name}.png")),
-            str(Path(save_dir, f"overlay/{name}.jpg")),
-        )
-        for path, name in zip(image_paths, names)
-    ]
-    written = (Result(path, r.image) for r in results for path in (r.label, r.overlay))
-    check_results(image_paths, written)
+    results = []
+    for path, name in images:
+        added, label_map = result_paths(name, save_dir)
+        results.append(Segmentation(path, str(label_map), str(added)))
+    written = [Result(path, r.image) for r in results for path in (r.label, r.overlay)]
+    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
+    check_results([image.path for image in images], [*written, legend])
     classes = predictor.exported.named_classes()
-    reads = (partial(read_image, path) for path in image_paths)
+    reads = (partial(read_image, image.path) for image in images)
 
     def write(number: int, image: np.ndarray, label: np.ndarray) -> Segmentation:
         write_label_map(results[number].label, label, classes)
-        write_image(results[number].overlay, overlay(image, label, classes))
+        blended = overlay(image, label, classes, weight=ADDED_WEIGHT)
+        write_image(results[number].overlay, blended)
         return results[number]
 
     yield from overlapped(predictor, reads, write, workers=workers)
+    if predictor.exported.classes:
+        write_legend(classes, save_dir)
+
+
+def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:
+    """Write the colours of all classes to ``legend.png``, and return its path."""
+    path = os.path.join(save_dir, LEGEND)
+    write_image(path, legend_bar(classes, _LEGEND_WIDTH))
+    return path
 
 
 def write_label_map(

@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Sequence
+from typing import Union
 
 import cv2
 import numpy as np
+from PIL import Image
 
+from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
 from liteseg_plugin.system.parallel import usable_cpus
+
+AnyImage = Union[np.ndarray, str, "os.PathLike[str]", Image.Image]
+
+_TAKEN = "an image must be (H, W, 3) of uint8 in BGR, the path of an image, or a PIL image"
+_PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 KEPT_TIMES = 10_000
 """Times that a predictor remembers."""
@@ -26,10 +34,10 @@ class Predictor:
     own.
 
     Args:
-        path: The exported folder, or the ``deploy.yaml`` in it; or an export that was read
-            before, whose files are not checked again.
+        path: The exported folder, or the ``deploy.yaml`` or the model in it; or an export that
+            was read before, whose files are not checked again.
         runtime: One of ``runtimes.catalog.RUNTIMES``.
-        device: ``cpu``, or ``gpu`` where the runtime has one.
+        device: ``cpu``, ``gpu``, or ``auto``: the best that the runtime can use here.
         threads: CPU threads; by default as many as this process may use.
         precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
 
@@ -40,6 +48,7 @@ class Predictor:
 
     Raises:
         ValueError: If the runtime or the precision is unknown.
+        DeviceError: If there is no such device.
         ExportError: If the folder has no complete export, or the runtime is not installed or
             cannot load it.
 
@@ -54,7 +63,7 @@ class Predictor:
         self,
         path: str | os.PathLike | ExportedModel,
         runtime: str = "paddle",
-        device: str = "cpu",
+        device: str = "auto",
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
@@ -72,21 +81,27 @@ class Predictor:
         predictor.engine_ms = deque(maxlen=KEPT_TIMES)
         return predictor
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    @property
+    def device(self) -> str:
+        """What the engine computes on, ``cpu`` or ``gpu``."""
+        return self._engine.device
+
+    def __call__(self, image: AnyImage) -> np.ndarray:
         """Segment one image.
 
         Args:
-            image: (H, W, 3) of uint8, BGR, as ``cv2.imread`` reads it.
+            image: (H, W, 3) of uint8, BGR, as ``cv2.imread`` reads it; or a path; or a PIL image,
+                whose transparency does not count.
 
         Returns:
             Class indices, (H, W) of int32.
 
         Raises:
-            DataError: If the array is not such an image, or has a size that the export rejects.
+            DataError: If it is not such an image, or has a size that the export rejects.
         """
         return self.timed(image)[0]
 
-    def timed(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+    def timed(self, image: AnyImage) -> tuple[np.ndarray, float]:
         """Segment one image; return also the milliseconds that the engine alone took.
 
         Takes and raises what calling the predictor does.
@@ -94,22 +109,23 @@ class Predictor:
         [result] = self._segment([image])
         return result
 
-    def batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.
 
         Args:
-            images: Each (H, W, 3) of uint8, BGR.
+            images: Each as the call takes it.
 
         Returns:
             For each its class indices, (H, W) of int32.
 
         Raises:
-            DataError: If an array is not such an image, or has a size that the export rejects.
+            DataError: If one is not such an image, or has a size that the export rejects.
         """
         return [label for label, _ in self._segment(images)]
 
-    def _segment(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, float]]:
+    def _segment(self, given: Sequence[AnyImage]) -> list[tuple[np.ndarray, float]]:
         """Return class indices of each image, and its share of the engine's milliseconds."""
+        images = [as_array(image) for image in given]
         preprocessed = [self.preprocess(image) for image in images]
         of_size: dict[tuple[int, ...], list[int]] = {}
         for number, x in enumerate(preprocessed):
@@ -135,9 +151,7 @@ class Predictor:
             DataError: If the array is not an image.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise DataError(
-                f"an image must be (H, W, 3) of uint8 in BGR, got {image.shape} of {image.dtype}"
-            )
+            raise DataError(f"{_TAKEN}, got an array {image.shape} of {image.dtype}")
         data = self.exported.transforms({"img": image.astype("float32")})
         return np.ascontiguousarray(data["img"][np.newaxis])
 
@@ -209,3 +223,25 @@ class Predictor:
         if label.shape != size_hw:  # a transform resized the image
             label = cv2.resize(label, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
         return label
+
+
+def as_array(image: AnyImage) -> np.ndarray:
+    """Return an image as an array, (H, W, 3) of uint8 in BGR; an array stays as it is.
+
+    Raises:
+        DataError: If a path cannot be read, or it is none of these.
+    """
+    if isinstance(image, np.ndarray):
+        return image
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        if image.mode not in _PIL_MODES:
+            raise DataError(f"a PIL image of mode {image.mode} has no 8-bit colours; convert it")
+        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+    if image is None:
+        raise DataError(
+            "the image is None, which cv2.imread returns for a file that is missing or not an "
+            "image; give the path instead, and the error says what is wrong with the file"
+        )
+    raise DataError(f"{_TAKEN}, got {type(image).__name__}")

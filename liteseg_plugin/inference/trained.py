@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,20 +15,19 @@ from paddleseg.utils import visualize
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.inference.images import (
+    LEGEND,
     InputImage,
     Result,
     check_results,
     check_utf8,
+    result_paths,
 )
 from liteseg_plugin.inference.network import segment_by
+from liteseg_plugin.inference.pipeline import ADDED_WEIGHT, write_legend
 from liteseg_plugin.inference.video import Frames, segment_video, watch
 from liteseg_plugin.integration.samples import read_and_transform
 from liteseg_plugin.system.progress import progress_bar
-from liteseg_plugin.visualization.overlay import legend_bar, write_image
-
-_LEGEND = "legend.png"
-_LEGEND_WIDTH = 480
-_IMAGE_WEIGHT = 0.6  # of PaddleSeg's overlays
+from liteseg_plugin.visualization.overlay import write_image
 
 
 def check_image_results(images: Sequence[InputImage], save_dir: str) -> None:
@@ -43,9 +41,9 @@ def check_image_results(images: Sequence[InputImage], save_dir: str) -> None:
     results = [
         Result(str(path), image.path)
         for image in images
-        for path in _result_paths(image.name, save_dir)
+        for path in result_paths(image.name, save_dir)
     ]
-    check_results(paths, [*results, Result(os.path.join(save_dir, _LEGEND), "the legend")])
+    check_results(paths, [*results, Result(os.path.join(save_dir, LEGEND), "the legend")])
 
 
 def predict_images(
@@ -82,16 +80,14 @@ def predict_images(
     for path, name in progress_bar(mine, unit="image"):
         sample = read_and_transform(transforms, transforms.read_flag, {"img": path})
         label = segment(sample).astype(np.uint8)
-        added, pseudo = _result_paths(name, save_dir)
+        added, pseudo = result_paths(name, save_dir)
         blended = cv2.addWeighted(
-            read_image(path), _IMAGE_WEIGHT, palette[label], 1 - _IMAGE_WEIGHT, 0
+            read_image(path), 1 - ADDED_WEIGHT, palette[label], ADDED_WEIGHT, 0
         )
         write_image(added, blended)
         pseudo.parent.mkdir(parents=True, exist_ok=True)
         visualize.get_pseudo_color_map(label, color_map).save(pseudo)
-    legend = os.path.join(save_dir, _LEGEND)
-    write_image(legend, legend_bar(classes, _LEGEND_WIDTH))
-    return legend
+    return write_legend(classes, save_dir)
 
 
 def predict_video(
@@ -109,7 +105,7 @@ def predict_video(
         transforms: Those of evaluation.
         frames: Of :func:`liteseg_plugin.inference.video.open_video`.
         classes: In index order.
-        save_dir: Where ``overlay/NAME.mp4`` goes.
+        save_dir: Where ``added_prediction/NAME.mp4`` goes.
         test_config: Scales, flips and sliding window, as in a config.
 
     Returns:
@@ -123,9 +119,3 @@ def predict_video(
         save_dir,
     )
     return watch(results, frames)[1]
-
-
-def _result_paths(name: str, save_dir: str) -> tuple[Path, Path]:
-    """Return where the overlay and the label image of an image go."""
-    added = Path(save_dir, "added_prediction", name)
-    return added, Path(save_dir, "pseudo_color_prediction", name).with_suffix(".png")

@@ -18,7 +18,13 @@ import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, LitesegError
-from liteseg_plugin.inference.images import Result, check_results, check_utf8
+from liteseg_plugin.inference.images import (
+    LABEL_MAPS,
+    OVERLAYS,
+    Result,
+    check_results,
+    check_utf8,
+)
 from liteseg_plugin.inference.pipeline import overlapped, write_label_map
 from liteseg_plugin.system.parallel import per_second
 from liteseg_plugin.system.pixels import check_pixels
@@ -54,7 +60,7 @@ def open_video(source: str, save_dir: str | os.PathLike) -> Frames:
 
 
 def _overlay_path(source: str, save_dir: str | os.PathLike) -> Path:
-    return Path(save_dir, "overlay", f"{_name_of(source)}.mp4")
+    return Path(save_dir, OVERLAYS, f"{_name_of(source)}.mp4")
 
 
 def _name_of(source: str) -> str:
@@ -206,10 +212,11 @@ def segment_video(
         segment: Maps a frame to its class indices (H, W); a :class:`Predictor`, for one.
         classes: In index order.
         frames: Where they come from; closed at the end.
-        save_dir: Where ``overlay/NAME.mp4`` goes, with the frame rate. The video of a camera
-            keeps its pace: frames are repeated where the model is slower.
+        save_dir: Where ``added_prediction/NAME.mp4`` goes, with the frame rate. The video of a
+            camera keeps its pace: frames are repeated where the model is slower.
         legend: Whether to list all classes below the picture.
-        save_labels: Whether to write ``NAME/000000.png`` (class indices with a palette) too.
+        save_labels: Whether to write ``pseudo_color_prediction/NAME/000000.png`` (class indices
+            with a palette) too.
 
     Yields:
         Each frame, as soon as it is written.
@@ -283,7 +290,7 @@ class _OverlayVideo:
     ) -> None:
         self._classes, self._legend = classes, legend
         self._frames = frames
-        self._labels = folder / frames.name if save_labels else None
+        self._labels = folder / LABEL_MAPS / frames.name if save_labels else None
         self._path = _overlay_path(frames.source, folder)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._writer: cv2.VideoWriter | None = None
@@ -293,7 +300,7 @@ class _OverlayVideo:
 
     def write(self, number: int, image: np.ndarray, label: np.ndarray) -> SegmentedFrame:
         self._times.append(time.perf_counter())
-        picture = overlay(image, label, self._classes, legend=False)
+        picture = overlay(image, label, self._classes)
         if len(self._times) > 1:
             rate = per_second(len(self._times) - 1, self._times[-1] - self._times[0])
             _write_corner(picture, f"{rate:.1f} frames/s")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,9 @@ from paddleseg.utils import logger, utils
 from liteseg_plugin.datasets.loading import Cityscapes as OurCityscapes
 from liteseg_plugin.datasets.loading import Dataset as OurDataset
 from liteseg_plugin.errors import ConfigError, LitesegError
+from liteseg_plugin.integration.config_files import config_files, find_config
 from liteseg_plugin.integration.samples import CheckedCompose
-from liteseg_plugin.system.text import read_yaml
+from liteseg_plugin.system.text import read_text, read_yaml
 from liteseg_plugin.weights import load_matching_weights, local_path, read_state_dict
 
 # These adapt their position embeddings to the image size while they load weights.
@@ -34,20 +36,84 @@ _LOAD_BY_THEMSELVES = tuple(
     f"paddleseg.models.backbones.{name}" for name in ("vision_transformer", "cae", "vit_adapter")
 )
 
+# What PaddleSeg reads at the top of a config.
+_KEYS = {
+    *("batch_size", "iters", "to_static_training", "train_dataset", "val_dataset", "test_config"),
+    *("optimizer", "lr_scheduler", "loss", "distill_loss", "model"),
+}
+
 
 def load(path: str, opts: Sequence[str] | None = None, **overrides: Any) -> Config:
     """Read a config file.
 
     Args:
-        path: The file (.yml).
+        path: The file (.yml), or the name of one that comes with the plugin.
         opts: ``KEY=VALUE``, which override values of the file.
         overrides: Further arguments of PaddleSeg's ``Config``, such as ``iters``.
 
     Raises:
         ConfigError: If the file, or a ``_base_`` of it, is missing or cannot be used.
     """
+    path = str(find_config(path))
     with config_errors(path):
+        check_keys(path, opts)
         return Config(path, opts=opts, **overrides)
+
+
+def check_keys(path: str, opts: Sequence[str] | None) -> None:
+    """Refuse ``--opts`` with a key that neither the config has nor PaddleSeg reads.
+
+    PaddleSeg refuses an unknown section, but adds an unknown key at the top without a word.
+
+    Args:
+        path: The file.
+        opts: ``KEY=VALUE``.
+
+    Raises:
+        ConfigError: If a key is unknown; the message names the nearest.
+    """
+    heads = [entry.partition("=")[0].partition(".")[0] for entry in opts or ()]
+    if {*heads} <= _KEYS:
+        return
+    content = Config._parse_from_yaml(path)
+    known = {key: key for key in {*_KEYS, *content}}
+    for section, values in content.items():
+        for key in values if isinstance(values, Mapping) else ():
+            known.setdefault(key, f"{section}.{key}")
+    for head in heads:
+        if head in _KEYS or head in content:
+            continue
+        close = [known[name] for name in difflib.get_close_matches(head, sorted(known), n=3)]
+        way_out = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(content)}"
+        raise ConfigError(f"--opts {head}: a config has no such key; {way_out}")
+
+
+def merged(path: str, opts: Sequence[str] | None = None) -> str:
+    """Return a config as one YAML document, which needs no other file.
+
+    It starts with the comment at the start of the file.
+
+    Takes and raises what :func:`load` does.
+    """
+    content = {key: value for key, value in load(path, opts).dic.items() if key != "_base_"}
+    file = find_config(path)
+    lines = read_text(file).splitlines(keepends=True)
+    comment = "".join(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    sections = [
+        yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False) for key, value in content.items()
+    ]
+    return f"{comment}# {file.stem}, with its _base_ files merged.\n" + "\n".join(sections)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes short lists in a line; equal parts in full, as people read them as separate."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> yaml.Node:
+        flat = not any(isinstance(item, (dict, list)) for item in sequence)
+        return super().represent_sequence(tag, sequence, flow_style=flat)
 
 
 @contextlib.contextmanager
@@ -59,7 +125,10 @@ def config_errors(path: str) -> Iterator[None]:
     """
     if not Path(path).is_file():
         neighbours = [str(p) for p in Path(path).parent.glob("*.y*ml")]
-        raise ConfigError(f"config not found: {path}{_suggestion(str(path), neighbours, '; ')}")
+        suggestion = _suggestion(str(path), neighbours, "; ") or _suggestion(
+            Path(path).stem, [*config_files()], "; `liteseg config list` prints the names; "
+        )
+        raise ConfigError(f"config not found: {path}{suggestion}")
     _check_file(Path(path))
     try:
         yield
@@ -94,11 +163,17 @@ class ConfigBuilder(SegBuilder):
         config: Of :func:`load`.
         downloads: Whether to download weights that the config names by URL; not needed where full
             weights are loaded afterwards.
+        verbose: Whether to log the section of each component.
     """
 
-    def __init__(self, config: Config, *, downloads: bool = True) -> None:
+    def __init__(self, config: Config, *, downloads: bool = True, verbose: bool = False) -> None:
         super().__init__(config)
-        self._downloads = downloads
+        self._downloads, self._verbose = downloads, verbose
+
+    def show_msg(self, name: str, cfg: dict) -> None:
+        """Log the section that a component is built of, if that is wanted."""
+        if self._verbose:
+            super().show_msg(name, cfg)
 
     def load_component_class(self, class_type: str) -> Any:
         """Return the class or function registered as ``class_type``.

@@ -31,6 +31,7 @@ from liteseg_plugin.datasets import validation
 from liteseg_plugin.errors import LitesegError, printable_lines
 from liteseg_plugin.integration import config, samples
 from liteseg_plugin.integration.entry import Entry, wrap, wrap_in_utils
+from liteseg_plugin.system.device import paddle_devices
 from liteseg_plugin.training import checkpoint, processes
 from liteseg_plugin.training.validation import check_not_empty
 from liteseg_plugin.weights import download_errors, load_matching_weights, load_trained
@@ -68,7 +69,9 @@ def explain(error: BaseException) -> LitesegError | None:
 
 
 def _read_config(original: Any, self: Config, path: str, *args: Any, **kwargs: Any) -> None:
+    path = str(config.find_config(path))
     with config.config_errors(path):
+        config.check_keys(path, kwargs.get("opts"))
         original(self, path, *args, **kwargs)
 
 
@@ -107,6 +110,14 @@ def _read_sample(original: Any, self: Dataset, index: int) -> dict:
 
 def _read_and_transform(original: Any, self: Compose, data: dict) -> dict:
     return samples.read_and_transform(lambda data: original(self, data), self.read_flag, data)
+
+
+def _set_device(original: Any, device: str) -> None:
+    # The scripts ask for a GPU by default; only the user's own --device is held to.
+    words = (word.partition("=")[0] for word in sys.argv)
+    if any(word[:4] == "--de" and "--device".startswith(word) for word in words):
+        paddle_devices().choose(device)
+    original(device)
 
 
 def _train(original: Any, *args: Any, **kwargs: Any) -> None:
@@ -213,7 +224,8 @@ ENTRIES = (
         "Config.__init__",
         "a config that is missing, or not valid YAML, gives a traceback; one with exploding YAML "
         "aliases takes all memory",
-        "the file is checked first; the error names it and files with similar names",
+        "the file is checked first; the error names it and files with similar names; the plugin's "
+        "own configs are found by name",
         lambda: wrap(Config, "__init__", _read_config),
     ),
     _for_scripts(
@@ -262,6 +274,13 @@ ENTRIES = (
         "code that a file holds",
         "the plugin's strict loading is used, which runs no code",
         _load_without_running_code,
+    ),
+    _for_scripts(
+        "missing-device",
+        "set_device",
+        "--device gpu trains on the CPU where there is no GPU",
+        "a device that was given on the command line and is missing is an error",
+        lambda: wrap_in_utils("set_device", _set_device),
     ),
     _for_scripts(
         "download-errors",

@@ -7,13 +7,16 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from liteseg_plugin.errors import ExportError
+from liteseg_plugin.errors import ExportError, last_line
+from liteseg_plugin.system.device import Devices
 
 if TYPE_CHECKING:
     from paddle import inference
@@ -35,8 +38,10 @@ class Runtime(ABC):
     Attributes:
         precisions: What it computes in, by device.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        device: A key of ``precisions``, on which it computes.
     """
 
+    device = "cpu"
     precisions: ClassVar[dict[str, tuple[str, ...]]]
     input_shape: tuple[int | None, ...]
     _turn: threading.Lock
@@ -61,6 +66,15 @@ class Runtime(ABC):
 
         Raises:
             ExportError: If the engine is not installed or cannot load the model.
+        """
+
+    @classmethod
+    @abstractmethod
+    def devices(cls) -> Devices:
+        """Return the devices of this machine that the engine can use.
+
+        Raises:
+            ExportError: If the engine is not installed.
         """
 
     @abstractmethod
@@ -178,9 +192,42 @@ def onnx_file(files: ModelFiles, precision: str) -> Path:
     return files.onnx_int8
 
 
-def missing(package: str, extra: str) -> ExportError:
-    """Return an error that names the extra of a package."""
-    return ExportError(f"{package} is not installed: pip install 'liteseg_plugin[{extra}]'")
+def on_first_gpu(devices: Devices) -> Devices:
+    """Return Paddle's devices without the GPUs after the first, which no engine uses."""
+    first = tuple(name for name in devices.present if name in ("gpu:0", "cpu"))
+    hidden = "an exported model runs on the first GPU; CUDA_VISIBLE_DEVICES says which that is"
+    missing = devices.missing or (hidden if len(first) < len(devices.present) else "")
+    return replace(devices, present=first, missing=missing)
+
+
+def engine_package(package: str, extra: str) -> Any:
+    """Import the package of an engine.
+
+    Args:
+        package: Its name.
+        extra: The extra of this plugin that installs it.
+
+    Raises:
+        ExportError: If it is not installed.
+    """
+    try:
+        return import_module(package)
+    except ImportError:
+        way_out = f"pip install 'liteseg_plugin[{extra}]'"
+        raise ExportError(f"{package} is not installed: {way_out}") from None
+
+
+@contextlib.contextmanager
+def loading(engine: str, path: Path) -> Iterator[None]:
+    """Raise what an engine raises while it loads a model as an error that names both.
+
+    Raises:
+        ExportError: If anything is raised.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ExportError(f"{engine} cannot load {path}: {last_line(error)}") from error
 
 
 def written_shape(shape: Sequence[int | None]) -> str:

@@ -16,6 +16,7 @@ from liteseg_plugin.runtimes.openvino import OpenVino
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.runtimes.paddle_tensorrt import PaddleTensorRt
 from liteseg_plugin.runtimes.tensorrt import TensorRt
+from liteseg_plugin.system.device import KINDS, kind_of
 
 RUNTIMES: dict[str, type[Runtime]] = {
     "paddle": PaddleInference,
@@ -29,14 +30,62 @@ RUNTIMES: dict[str, type[Runtime]] = {
 ``paddle_tensorrt`` is not a module: it runs only if it is named.
 """
 
+_PREFERRED = ("paddle", "tensorrt", "openvino", "onnxruntime")
+
 
 def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
-    """Return the installed runtimes with this precision on a device."""
+    """Return the installed runtimes with this precision on a device, or on any for ``auto``."""
+    names = (name for name in RUNTIMES if find_spec(name) is not None)
+    if device != "auto":
+        return [name for name in names if _computes(name, device, precision)]
     return [
         name
-        for name, runtime in RUNTIMES.items()
-        if find_spec(name) is not None and precision in runtime.precisions.get(device, ())
+        for name in names
+        if any(_computes(name, there, precision) for there in RUNTIMES[name].devices().present)
     ]
+
+
+def choose_device(name: str, asked: str, precision: str = "fp32") -> tuple[str, str]:
+    """Return the kind of device that a runtime uses, and one line that says so.
+
+    Args:
+        name: One of ``RUNTIMES``.
+        asked: ``auto``, or a device; see :mod:`liteseg_plugin.system.device`.
+        precision: One of ``PRECISIONS``; ``auto`` takes a device that has it.
+
+    Raises:
+        ValueError: If the runtime is unknown.
+        DeviceError: If there is no such device.
+        ExportError: If the runtime is not installed, or does not run on such a device, or not in
+            that precision.
+    """
+    if name not in RUNTIMES:
+        raise ValueError(f"unknown runtime {name!r}; choose one of {sorted(RUNTIMES)}")
+    if asked != "auto" and kind_of(asked) in KINDS:
+        _require_precision(name, kind_of(asked), precision)
+    devices = RUNTIMES[name].devices()
+    if asked == "auto":
+        able = devices.only(lambda kind: _computes(name, kind, precision))
+        devices = able if able.present else devices
+    chosen = devices.choose(asked)
+    _require_precision(name, kind_of(chosen), precision)
+    return kind_of(chosen), devices.describe(asked, chosen)
+
+
+def _require_precision(name: str, kind: str, precision: str) -> None:
+    known = RUNTIMES[name].precisions
+    if kind not in known:
+        raise ExportError(f"{name} does not run on {kind}: --device {', '.join(known)}")
+    if precision not in known[kind]:
+        able = [other for other in RUNTIMES if _computes(other, kind, precision)]
+        raise ExportError(
+            f"{name} does not compute in {precision} on {kind}; choose one of {list(known[kind])}"
+            + (f", or --runtime {', '.join(able)}" if able else "")
+        )
+
+
+def _computes(name: str, device: str, precision: str) -> bool:
+    return precision in RUNTIMES[name].precisions.get(kind_of(device), ())
 
 
 def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32") -> list[str]:
@@ -45,33 +94,60 @@ def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32
     return [name for name in names if name == "paddle" or files.onnx is not None]
 
 
+def choose(asked: str = "auto", precision: str = "fp32") -> str:
+    """Return the installed runtime to use where none is named: Paddle if it has the precision.
+
+    Args:
+        asked: ``auto``, or a device; see :mod:`liteseg_plugin.system.device`.
+        precision: One of ``PRECISIONS``.
+
+    Raises:
+        ExportError: If no installed runtime has this precision on such a device.
+    """
+    kinds = ("cpu", "gpu") if asked == "auto" else (kind_of(asked),)
+    able = [n for n in _PREFERRED if any(_computes(n, kind, precision) for kind in kinds)]
+    there = [name for name in able if find_spec(name) is not None]
+    for name in there:
+        present = RUNTIMES[name].devices().present
+        if name == "paddle" or any(
+            kind_of(p) in kinds and _computes(name, p, precision) for p in present
+        ):
+            return name
+    if there:
+        return there[0]  # whose error says which devices there are
+    where = "" if asked == "auto" else f" on {asked}"
+    if not able and precision == "fp32":
+        return "paddle"  # likewise
+    if not able:
+        raise ExportError(f"no runtime computes in {precision}{where}")
+    raise ExportError(
+        f"no installed runtime computes in {precision}{where}: install {' or '.join(able)}"
+    )
+
+
 def create(
     name: str, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
 ) -> Runtime:
     """Load a model into an engine.
 
+    Args:
+        name: One of ``RUNTIMES``.
+        files: The model.
+        device: ``auto``, or a device; see :mod:`liteseg_plugin.system.device`.
+        threads: CPU threads.
+        precision: One of ``PRECISIONS``.
+
     Raises:
+        DeviceError: If there is no such device.
         ValueError: If the engine or the precision is unknown.
         ExportError: If it is not installed, cannot load the model, or does not compute in that
             precision on that device.
     """
-    if name not in RUNTIMES:
-        raise ValueError(f"unknown runtime {name!r}; choose one of {sorted(RUNTIMES)}")
     if precision not in PRECISIONS:
         raise ValueError(f"unknown precision {precision!r}; choose one of {PRECISIONS}")
-    runtime = RUNTIMES[name]
-    known = runtime.precisions.get(device)
-    if known is None:
-        raise ExportError(
-            f"{name} does not run on {device}: --device {', '.join(runtime.precisions)}"
-        )
-    if precision not in known:
-        able = [n for n, other in RUNTIMES.items() if precision in other.precisions.get(device, ())]
-        raise ExportError(
-            f"{name} does not compute in {precision} on {device}; choose one of {list(known)}"
-            + (f", or --runtime {', '.join(able)}" if able else "")
-        )
-    engine = runtime(files, device, threads, precision)
+    kind, _ = choose_device(name, device, precision)
+    engine = RUNTIMES[name](files, kind, threads, precision)
+    engine.device = kind
     fixed = ((a, b) for a, b in zip(engine.input_shape, files.input_shape) if a and b)
     if any(a != b for a, b in fixed):
         raise ExportError(

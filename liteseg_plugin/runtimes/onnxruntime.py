@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.runtimes.base import Runtime, missing, onnx_file
+from liteseg_plugin.runtimes.base import Runtime, engine_package, loading, onnx_file
 from liteseg_plugin.runtimes.float16 import half_precision
+from liteseg_plugin.system.device import Devices
 
 if TYPE_CHECKING:
     import onnx
@@ -30,24 +30,22 @@ class OnnxRuntime(Runtime):
         self, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
     ) -> None:
         path = onnx_file(files, precision)
-        try:
-            import onnxruntime
-        except ImportError:
-            raise missing("onnxruntime", "onnx") from None
-        if device == "gpu" and _CUDA not in onnxruntime.get_available_providers():
-            raise ExportError(
-                f"this onnxruntime has no {_CUDA}: pip install onnxruntime-gpu, or --device cpu"
-            )
         model = half_precision(path) if precision == "fp16" else path
-        try:
+        with loading("ONNX Runtime", path):
             self._session = create_session(model, threads=threads, device=device)
-        except Exception as error:
-            raise ExportError(f"ONNX Runtime cannot load {path}: {last_line(error)}") from error
         [model_input] = self._session.get_inputs()
         self._name = model_input.name
         self.input_shape = tuple(n if isinstance(n, int) else None for n in model_input.shape)
         self._binding = self._session.io_binding()
         self._place = "cuda" if device == "gpu" else "cpu"
+
+    @classmethod
+    def devices(cls) -> Devices:  # noqa: D102
+        onnxruntime = engine_package("onnxruntime", "onnx")
+        engine = f"ONNX Runtime {onnxruntime.__version__}"
+        if _CUDA in onnxruntime.get_available_providers():
+            return Devices(engine, ("gpu:0", "cpu"))
+        return Devices(engine, ("cpu",), f"it has no {_CUDA}: pip install onnxruntime-gpu")
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102
         self._binding.bind_cpu_input(self._name, batch)

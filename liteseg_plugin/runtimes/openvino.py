@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.runtimes.base import Runtime, SessionCache, missing, onnx_file
+from liteseg_plugin.runtimes.base import Runtime, SessionCache, engine_package, loading, onnx_file
+from liteseg_plugin.system.device import Devices
 from liteseg_plugin.system.parallel import usable_cpus
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ class OpenVino(Runtime):
         self, files: ModelFiles, device: str, threads: int, precision: str = "fp32"
     ) -> None:
         path = onnx_file(files, precision)
-        try:
-            import openvino
-        except ImportError:
-            raise missing("openvino", "openvino") from None
+        library = engine_package("openvino", "openvino")
         # On CPUs with bf16 units OpenVINO would compute in bf16 by default.
         hint = {"fp16": "f16", "bf16": "bf16"}.get(precision, "f32")
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint}
@@ -41,17 +38,15 @@ class OpenVino(Runtime):
             self._settings["INFERENCE_NUM_THREADS"] = threads
             # Engines side by side would all be pinned to the same processors.
             self._settings["ENABLE_CPU_PINNING"] = threads >= usable_cpus()
-        self._core, self._device, self._path = openvino.Core(), device.upper(), path
+        self._core, self._device, self._path = library.Core(), device.upper(), path
         if device == "cpu":
             cache = {"CPU_RUNTIME_CACHE_CAPACITY": self.CACHED_PRIMITIVES}
             # The property is not listed as supported: only setting it shows whether it is.
             with contextlib.suppress(RuntimeError):
                 self._core.set_property(self._device, cache)
                 self._settings.update(cache)
-        try:
+        with loading("OpenVINO", path):
             self._model = self._core.read_model(str(path))
-        except Exception as error:
-            raise self._cannot_load(error) from error
         extents = self._model.inputs[0].partial_shape
         self.input_shape = tuple(n.get_length() if n.is_static else None for n in extents)
         # A model of one size is a tenth faster; a size gets its own when it comes again. In INT8 it
@@ -63,6 +58,16 @@ class OpenVino(Runtime):
         self._last_shape: tuple[int, ...] = ()
         if not (self._open and self._always_fixed):
             self._compiled(None)
+
+    @classmethod
+    def devices(cls) -> Devices:  # noqa: D102
+        library = engine_package("openvino", "openvino")
+        # The CPU first: most often the GPU is on the same chip.
+        present = ["cpu"]
+        if any(name.startswith("GPU") for name in library.Core().available_devices):
+            present.append("gpu:0")
+        reason = "" if "gpu:0" in present else "it finds no Intel GPU with its driver"
+        return Devices(f"OpenVINO {library.__version__}", tuple(present), reason)
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102
         import openvino
@@ -85,14 +90,9 @@ class OpenVino(Runtime):
 
     def _compile(self, shape: tuple[int, ...] | None) -> openvino.InferRequest:
         model = self._model
-        try:
+        with loading("OpenVINO", self._path):
             if shape is not None:
                 model = model.clone()
                 model.reshape(shape)
             compiled = self._core.compile_model(model, self._device, self._settings)
-        except Exception as error:
-            raise self._cannot_load(error) from error
         return compiled.create_infer_request()
-
-    def _cannot_load(self, error: Exception) -> ExportError:
-        return ExportError(f"OpenVINO cannot load {self._path}: {last_line(error)}")

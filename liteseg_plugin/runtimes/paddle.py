@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.runtimes.base import PaddleRuntime, feed_paddle, paddle_files
+from liteseg_plugin.runtimes.base import PaddleRuntime, feed_paddle, on_first_gpu, paddle_files
+from liteseg_plugin.system.device import Devices, paddle_devices
 
 if TYPE_CHECKING:
     from paddle import inference
@@ -38,6 +39,10 @@ class PaddleInference(PaddleRuntime):
         declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
         # The engine does not report open shapes.
         self.input_shape = tuple(declared) if len(declared) == 4 else files.input_shape
+
+    @classmethod
+    def devices(cls) -> Devices:  # noqa: D102 - the interface's
+        return on_first_gpu(paddle_devices())
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
         self._engine = self._with_onednn

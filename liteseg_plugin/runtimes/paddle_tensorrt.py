@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from liteseg_plugin.errors import ExportError, last_line, last_words
-from liteseg_plugin.runtimes.base import PaddleRuntime, SessionCache, feed_paddle, paddle_files
+from liteseg_plugin.runtimes.base import (
+    PaddleRuntime,
+    SessionCache,
+    feed_paddle,
+    on_first_gpu,
+    paddle_files,
+)
+from liteseg_plugin.system.device import Devices, paddle_devices
 
 if TYPE_CHECKING:
     from paddle import inference
@@ -75,6 +82,10 @@ class PaddleTensorRt(PaddleRuntime):
         self._work = tempfile.TemporaryDirectory(prefix="liteseg_paddle_tensorrt_")
         self._engines: SessionCache[inference.Predictor] = SessionCache(LOADED)
         self.input_shape = files.input_shape
+
+    @classmethod
+    def devices(cls) -> Devices:  # noqa: D102 - the interface's
+        return on_first_gpu(paddle_devices()).only(cls.precisions.__contains__)
 
     def feed(self, batch: np.ndarray) -> None:
         """Pass images (N, 3, H, W) to the engine.

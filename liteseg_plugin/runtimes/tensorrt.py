@@ -22,6 +22,8 @@ from liteseg_plugin.errors import ExportError
 from liteseg_plugin.runtimes.base import Runtime, SessionCache, onnx_file
 from liteseg_plugin.runtimes.tensorrt_network import network_model, polygraphy_errors
 from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.device import Devices
 from liteseg_plugin.system.files import atomic_write, cache_folder, private_folder
 
 if TYPE_CHECKING:
@@ -58,6 +60,14 @@ class TensorRt(Runtime):
         self._sha256 = file_sha256(self._path)
         self._runners: SessionCache[Any] = SessionCache(LOADED, lambda runner: runner.deactivate())
         self.input_shape = files.input_shape
+
+    @classmethod
+    def devices(cls) -> Devices:  # noqa: D102 - the interface's
+        try:
+            _gpu()
+        except ExportError as error:
+            return Devices("TensorRT", (), str(error))
+        return Devices("TensorRT", ("gpu:0",))
 
     def feed(self, batch: np.ndarray) -> None:
         """Pass images (N, 3, H, W) to the engine.

@@ -25,7 +25,7 @@ class Model:
 
     Args:
         path: The exported folder, or the ``deploy.yaml`` in it.
-        device: ``cpu``, or ``gpu`` where the runtime has one.
+        device: ``cpu``, ``gpu``, or ``auto``: the best that each runtime can use here.
         threads: CPU threads; by default as many as this process may use.
 
     Attributes:
@@ -33,11 +33,12 @@ class Model:
         engines: Names of the available engines, such as ``openvino`` or ``openvino int8``.
 
     Raises:
+        DeviceError: If Paddle has no such device.
         ExportError: If the folder has no complete export.
     """
 
     def __init__(
-        self, path: str | os.PathLike, device: str = "cpu", threads: int | None = None
+        self, path: str | os.PathLike, device: str = "auto", threads: int | None = None
     ) -> None:
         self.exported = exported = ExportedModel.read(path)
 
@@ -49,7 +50,7 @@ class Model:
         self._lock = threading.Lock()
         self._load("paddle")
         self.engines = []
-        for name in catalog.installed_for(exported):
+        for name in catalog.installed_for(exported, device):
             self.engines.append(name)
             if name != "paddle" and exported.onnx_int8:
                 self.engines.append(f"{name} int8")
@@ -78,7 +79,7 @@ class Model:
         predictor(image)  # the first run at a size prepares the engine
         label, engine_ms = predictor.timed(image)
         classes = self.exported.named_classes()
-        picture = overlay(image, label, classes, legend=False)
+        picture = overlay(image, label, classes)
         height, width = label.shape
         result = render(
             "demo.html",

@@ -59,6 +59,24 @@ def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = Tru
         raise OSError(error.errno, f"cannot write {printable(path)}: {error.strerror}") from error
 
 
+def require_suffix(path: str | os.PathLike, suffix: str) -> None:
+    """Refuse a name of a file that would promise another format than the one that is written.
+
+    Args:
+        path: The file to be written.
+        suffix: What its name must end in, such as ``.html``, in upper or lower case.
+
+    Raises:
+        ValueError: If it ends in something else.
+    """
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        written = suffix[1:].upper()
+        raise ValueError(
+            f"{printable(path)} would be {written}; name it {printable(path.stem)}{suffix}"
+        )
+
+
 @contextlib.contextmanager
 def scratch_folder(parent: str | os.PathLike, name: str) -> Iterator[Path]:
     """Create a hidden folder, and remove it afterwards; also remove those of killed processes.

@@ -66,8 +66,9 @@ def prepare(
 
     Args:
         save_dir: Where the run's checkpoints go. What a kill during a save left there is removed.
-        resume_model: A folder ``iter_N``; the folder of a run, for its newest checkpoint;
-            ``auto`` for that of ``save_dir``, or for a new start if there is none; or None.
+        resume_model: A folder ``iter_N``, also by its name in ``save_dir``; the folder of a run,
+            for its newest checkpoint; ``auto`` for that of ``save_dir``, or for a new start if
+            there is none; or None.
         is_main: Whether this is the main process, which cleans. The other processes of the run
             return the same, whether it has done so or not.
 
@@ -80,6 +81,9 @@ def prepare(
     resumed = None
     if resume_model is not None:
         run = save_dir if resume_model == "auto" else Path(resume_model)
+        inside = save_dir / resume_model
+        if not run.exists() and inside in _cleaned_checkpoints(save_dir):
+            run = inside  # given by its name alone
         [*_, resumed] = [None, *_cleaned_checkpoints(run)]
         if resumed is None and resume_model != "auto":
             if run not in _cleaned_checkpoints(run.parent):

@@ -222,5 +222,5 @@ def log_cpu_use() -> None:
     logger.info(
         f"CPU: {processes.count()} process(es) of {threads} thread(s) on {cores} cores{chosen}. "
         "To use more cores, start more processes: "
-        "python -m paddle.distributed.launch --nproc_per_node N ..."
+        "liteseg launch --nproc_per_node N train ..."
     )

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.io import Dataset
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, TrainingError
 
 
 def count() -> int:
@@ -22,6 +22,12 @@ def is_main() -> bool:
     return paddle.distributed.ParallelEnv().local_rank == 0
 
 
+def connect() -> None:
+    """Let the processes talk to each other, unless they do so already."""
+    if count() > 1 and not paddle.distributed.is_initialized():
+        paddle.distributed.init_parallel_env()
+
+
 def gather(value: Any) -> list:
     """Return the value of each process; all processes wait for each other."""
     if count() == 1:
@@ -31,11 +37,30 @@ def gather(value: Any) -> list:
     return values
 
 
-def share_buffers(model: nn.Layer) -> None:
-    """Copy the main process's buffers: without SyncBatchNorm each has its own statistics."""
+def share_statistics(model: nn.Layer) -> None:
+    """Copy what is not trained from the main process: statistics of batch norm, and buffers.
+
+    Without SyncBatchNorm each process has its own. Paddle keeps them as frozen parameters.
+    """
     if count() > 1:
-        for buffer in model.buffers():
-            paddle.distributed.broadcast(buffer, src=0)
+        frozen = [value for value in model.parameters() if value.stop_gradient]
+        for value in [*frozen, *model.buffers()]:
+            paddle.distributed.broadcast(value, src=0)
+
+
+def check_same_start(iteration: int) -> None:
+    """Refuse to train if hosts that do not share a folder found different checkpoints in it.
+
+    Raises:
+        TrainingError: If a process resumes from another iteration.
+    """
+    starts = sorted(set(gather(iteration)))
+    if len(starts) > 1:
+        found = " and ".join(map(str, starts))
+        raise TrainingError(
+            f"processes resume from iterations {found}: every host needs the same checkpoint; "
+            "share --save_dir among the hosts, or copy the checkpoint to each"
+        )
 
 
 def check_batch_is_filled(dataset: Dataset, batch_size: int) -> None:

@@ -16,9 +16,8 @@ from liteseg_plugin.datasets.check.report import (
     messages_by_kind,
 )
 from liteseg_plugin.datasets.validation import read_image, read_label
-from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
-from liteseg_plugin.visualization.html import data_uri, render
+from liteseg_plugin.visualization import html
 from liteseg_plugin.visualization.overlay import overlay
 
 _WIDEST = 480  # pixels of a picture on the page
@@ -30,7 +29,7 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
 
     Args:
         report: Its result.
-        path: The HTML file.
+        path: The page, ``.html``.
         progress: Show a progress bar.
 
     Returns:
@@ -42,7 +41,7 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
         return {
             "split": sample.split,
             "image": os.path.relpath(sample.image, report.data),
-            "uri": data_uri(_overlay(sample, classes), "jpeg"),
+            "uri": html.data_uri(_overlay(sample, classes), "jpeg"),
         }
 
     pictures = process(draw, report.samples, description="overlays", progress=progress)
@@ -50,7 +49,8 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
         ("Errors", messages_by_kind(report.errors)),
         ("Warnings", messages_by_kind(report.warnings)),
     ]
-    page = render(
+    return html.write_page(
+        path,
         "check.html",
         report=report,
         findings=findings,
@@ -58,9 +58,6 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
         listed=_LISTED,
         weight_formula=WEIGHT_FORMULA,
     )
-    # File names may contain bytes that are not text.
-    atomic_write(path, page.encode("utf-8", errors="replace"))
-    return Path(path)
 
 
 def _overlay(sample: Sample, classes: list[ClassInfo]) -> bytes:
@@ -72,5 +69,5 @@ def _overlay(sample: Sample, classes: list[ClassInfo]) -> bytes:
     label = cv2.resize(
         np.clip(label, 0, 255).astype("uint8"), size_wh, interpolation=cv2.INTER_NEAREST
     )
-    blended = overlay(image, label, classes, legend=False)
+    blended = overlay(image, label, classes)
     return cv2.imencode(".jpg", blended, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes()

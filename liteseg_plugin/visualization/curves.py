@@ -62,7 +62,7 @@ class Run:
             parts.append(f"loss {losses[-1][0]:.4f} at iteration {losses[-1][1]}")
         if mious := [(value, at) for at, value in self.miou if value is not None]:
             best, at = max(mious)
-            parts.append(f"best mIoU {best:.4f} at iteration {at}, last {mious[-1][0]:.4f}")
+            parts.append(f"best mIoU {best:.2%} at iteration {at}, last {mious[-1][0]:.2%}")
         return "; ".join(parts)
 
 
@@ -71,29 +71,31 @@ def read(path: str | os.PathLike) -> Run:
 
     Of a folder are read, in this order: its ``metrics.csv``, which ``liteseg train`` writes, its
     ``workerlog.0`` (or ``log/workerlog.0``), its ``*.log`` and ``*.txt``, or VisualDL's records in
-    it. Where a run was resumed from before its end, the
-    later lines replace the earlier.
+    it. Logs that are not of a training, such as those of ``liteseg val``, are left out. Where a run
+    was resumed from before its end, the later lines replace the earlier.
 
     Args:
         path: ``metrics.csv``, a log, a file of VisualDL's records, or a folder.
 
     Raises:
-        DataError: If there is no such file, or none with a line of training or evaluation.
+        DataError: If there is no such file, or none of a training.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"log or folder not found: {path}")
     for files in _candidates(path):
-        curves: dict[str, Points] = {name: [] for name in _CURVES}
-        for file in files:
-            for name, points in _reader_of(file)(file).items():
-                _append(curves[name], points)
-        if any(curves.values()):
-            return Run(str(path), [str(file) for file in files], **curves)
+        read = {file: _reader_of(file)(file) for file in files}
+        used = {file: curves for file, curves in read.items() if any(curves.values())}
+        if used:
+            joined: dict[str, Points] = {name: [] for name in _CURVES}
+            for curves in used.values():
+                for name, points in curves.items():
+                    _append(joined[name], points)
+            return Run(str(path), [str(file) for file in used], **joined)
     raise DataError(
-        f"no line of PaddleSeg's training in {path}: there is neither '[TRAIN] epoch: ..., iter: "
-        "...' nor '[EVAL] #Images: ...', nor metrics.csv of `liteseg train`, nor records of "
-        "--use_vdl. Give the --save_dir of a training, or a file that holds its output"
+        f"no line of PaddleSeg's training in {path}: neither '[TRAIN] epoch: ..., iter: ...', nor "
+        "metrics.csv of `liteseg train`, nor records of --use_vdl. Give the --save_dir of a "
+        "training, or a file that holds its output"
     )
 
 
@@ -179,6 +181,8 @@ def _read_log(path: Path) -> dict[str, Points]:
             elif (found := _BEST.search(line)) and curves["miou"]:
                 if curves["miou"][-1][1] == float(found[1]):
                     curves["miou"][-1] = (int(found[2]), curves["miou"][-1][1])
+    # An evaluation before all training is not of this run: `liteseg val` logs the same line.
+    curves["miou"] = [point for point in curves["miou"] if point[0]]
     return curves
 
 

@@ -12,6 +12,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.visualization.html import data_uri
 
 Drawing = Callable[[Figure], None]
@@ -68,14 +69,18 @@ def on_page(draw: Drawing, alt: str, caption: str) -> PageFigure:
 def save(draw: Drawing, path: str | Path) -> None:
     """Write a figure on a light background, in the format of the file's suffix.
 
+    The file's folder is created if missing.
+
     Raises:
         ValueError: If figures have no such format.
         OSError: If it cannot be written.
     """
-    _save(draw, path, dark=False, form=Path(path).suffix[1:] or "png")
+    content = io.BytesIO()
+    _save(draw, content, dark=False, form=Path(path).suffix[1:] or "png")
+    atomic_write(path, content.getvalue())
 
 
-def _save(draw: Drawing, file: io.BytesIO | str | Path, dark: bool, form: str) -> float:
+def _save(draw: Drawing, file: io.BytesIO, dark: bool, form: str) -> float:
     """Return the width in inches."""
     theme = _DARK if dark else _LIGHT
     settings: Any = {  # by keys that matplotlib lists as literals

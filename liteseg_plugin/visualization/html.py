@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from liteseg_plugin.system.files import atomic_write, require_suffix
 
 _environment = Environment(
     loader=PackageLoader("liteseg_plugin.visualization"),
@@ -26,6 +30,28 @@ def render(template: str, **values: Any) -> str:
     return _environment.get_template(template).render(values)
 
 
+def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
+    """Render a template to a file.
+
+    Args:
+        path: The page, ``.html``; its folder is created if missing.
+        template: As of :func:`render`.
+        values: Likewise.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If the file's name does not end in ``.html``.
+        OSError: If it cannot be written.
+    """
+    require_suffix(path, ".html")
+    page = render(template, **values)
+    # File names may contain bytes that are not text.
+    atomic_write(path, page.encode("utf-8", errors="replace"))
+    return Path(path)
+
+
 def data_uri(image: bytes, kind: str) -> str:
     """Return an image as a data URI.
 
@@ -43,7 +69,12 @@ def percent(value: float | None) -> str:
 
 def signed_percent(value: float | None) -> str:
     """Write a difference of two shares, in points."""
-    return "-" if value is None else f"{value * 100:+.2f}"
+    return "-" if value is None else f"{points(value):+.2f}"
+
+
+def points(difference: float) -> float:
+    """Return a difference of two shares in points, rounded as it is shown; never ``-0.0``."""
+    return round(difference * 100, 2) or 0.0
 
 
 _environment.filters.update(percent=percent, signed_percent=signed_percent)

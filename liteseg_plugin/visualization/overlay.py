@@ -54,28 +54,23 @@ def overlay(
     classes: Sequence[ClassInfo],
     *,
     weight: float = 0.55,
-    legend: bool = True,
 ) -> np.ndarray:
-    """Blend an image with the colours of its labels, and add a legend below.
+    """Blend an image with the colours of its labels.
 
     Args:
         image: (H, W, 3) of uint8, BGR.
         label: Class indices (H, W); indices without a class stay uncoloured.
         classes: In index order.
         weight: Share of the label's colour.
-        legend: Whether to list the classes that occur.
 
     Returns:
-        (H + legend, W, 3) of uint8, BGR.
+        (H, W, 3) of uint8, BGR.
     """
     blended = image.copy()
     known = label < len(classes)
     mixed = cv2.addWeighted(image, 1 - weight, colorize(label, classes), weight, 0)
     blended[known] = mixed[known]
-    if not legend:
-        return blended
-    present = [classes[i] for i in np.unique(label) if i < len(classes)]
-    return np.vstack([blended, legend_bar(present, image.shape[1])])
+    return blended
 
 
 def colorize(label: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:

@@ -13,6 +13,8 @@ from liteseg_plugin import Predictor
 from liteseg_plugin.cli import main
 from liteseg_plugin.export.writer import export_model
 
+LABEL_MAPS = "pseudo_color_prediction"
+
 
 def test_export_says_how_many_labels_are_those_of_the_network(exported):
     assert "paddle: 100.0000% of labels equal the trained network's, on noise" in exported.log
@@ -46,17 +48,17 @@ def test_images_of_every_kind_and_size_get_their_labels(run, exported, tmp_path)
     assert report["images_per_second"] > 0
     predictor = Predictor(exported.folder)
     for name in kinds:
-        label = np.asarray(Image.open((save_dir / name).with_suffix(".png")))
+        label = np.asarray(Image.open((save_dir / LABEL_MAPS / name).with_suffix(".png")))
         expected = predictor(cv2.imread(str(images / name)))
         assert label.shape == kinds[name].shape[:2]
         np.testing.assert_array_equal(label, expected, err_msg=name)
-        overlay = cv2.imread(str((save_dir / "overlay" / name).with_suffix(".jpg")))
-        assert overlay.shape[1] == label.shape[1]
+        assert cv2.imread(str(save_dir / "added_prediction" / name)).shape[:2] == label.shape
+    assert cv2.imread(str(save_dir / "legend.png")).shape[1] == 480
     # What carries no colour information of its own is the colour image again.
     for same in ("sixteen_bit.png", "transparent.png"):
         np.testing.assert_array_equal(
-            cv2.imread(str(save_dir / same), cv2.IMREAD_UNCHANGED),
-            cv2.imread(str(save_dir / "colour.png"), cv2.IMREAD_UNCHANGED),
+            cv2.imread(str(save_dir / LABEL_MAPS / same), cv2.IMREAD_UNCHANGED),
+            cv2.imread(str(save_dir / LABEL_MAPS / "colour.png"), cv2.IMREAD_UNCHANGED),
         )
 
 
@@ -86,28 +88,30 @@ def test_images_before_an_unreadable_one_are_written(tiny, tmp_path, capfd):
     message = capfd.readouterr().err
     assert "cannot read image" in message and "6.png" in message
     assert "Traceback" not in message
-    assert {f"{n}.png" for n in range(6)} <= {p.name for p in (tmp_path / "out").iterdir()}
+    assert {f"{n}.png" for n in range(6)} <= {
+        p.name for p in (tmp_path / "out" / LABEL_MAPS).iterdir()
+    }
 
 
-@pytest.mark.parametrize("line", ["{folder}/a.png", "../in/a.png", "a.png"])
+@pytest.mark.parametrize("line", ["{folder}/a.png", "../added_prediction/a.png", "a.png"])
 def test_images_are_never_overwritten(tiny, tmp_path, capfd, line):
-    folder = tmp_path / "in"
-    folder.mkdir()
+    folder = tmp_path / "out" / "added_prediction"
+    folder.mkdir(parents=True)
     picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / "a.png"), picture)
     (folder / "list.txt").write_text(line.format(folder=folder))
     for image_path in (folder / "list.txt", folder):
-        assert tiny(image_path, folder) == 1
+        assert tiny(image_path, tmp_path / "out") == 1
         message = capfd.readouterr().err
-        assert "would overwrite image" in message and "in/a.png; choose another" in message
+        assert "would overwrite image" in message and "/a.png; choose another" in message
     np.testing.assert_array_equal(cv2.imread(str(folder / "a.png")), picture)
 
     # Nor those outside of the folder of results.
     (tmp_path / "lists").mkdir()
-    (tmp_path / "lists" / "list.txt").write_text(f"{folder}/a.png\n../in/a.png\n")
+    (tmp_path / "lists" / "list.txt").write_text(f"{folder}/a.png\n../out/added_prediction/a.png\n")
     assert tiny(tmp_path / "lists" / "list.txt", tmp_path / "lists" / "out") == 0
     np.testing.assert_array_equal(cv2.imread(str(folder / "a.png")), picture)
-    assert (tmp_path / "lists" / "out" / "in" / "a.png").is_file()
+    assert (tmp_path / "lists" / "out" / LABEL_MAPS / "out" / folder.name / "a.png").is_file()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux")
@@ -118,10 +122,23 @@ def test_names_that_are_not_utf8_are_in_the_json(tiny, tmp_path, capfd):
     assert tiny(tmp_path / f"{name}.png", tmp_path / name) == 0
     output = capfd.readouterr().out  # inside of pytest, other lines are not taken aside
     [image] = json.loads(output[output.index("{") :])["images"]
-    assert image["label"] == f"{tmp_path}/{name}/{name}.png"
+    assert image["label"] == f"{tmp_path}/{name}/{LABEL_MAPS}/{name}.png"
     assert os.path.isfile(image["label"])
 
 
 def test_image_path_that_does_not_exist_is_named(tiny, tmp_path, capfd):
     assert tiny(tmp_path / "missing.jpg", tmp_path / "out") == 1
     assert f"error: image path not found: {tmp_path}/missing.jpg" in capfd.readouterr().err
+
+
+def test_path_that_names_no_images_is_one_error(tiny, tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "mine.yml").write_text("# batch and model\nbatch_size: 8\n_base_: base.yml\n")
+    for name, message in (
+        ("empty", f"no images in folder {tmp_path}/empty; files that end in .bmp"),
+        ("mine.yml", "mine.yml is neither an image, a video, a folder nor a list of images"),
+    ):
+        assert tiny(tmp_path / name, tmp_path / "out") == 1
+        said = [line for line in capfd.readouterr().err.splitlines() if "error" in line.lower()]
+        assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
+    assert not (tmp_path / "out").exists()

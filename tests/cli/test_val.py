@@ -10,11 +10,15 @@ from types import SimpleNamespace
 
 import cv2
 import numpy as np
+import paddle
 import pytest
+import yaml
 
 from liteseg_plugin.cli import main
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.compare import compare
+from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import INT8_FILE, ONNX_FILE
 
 SCORES = ("miou", "accuracy", "kappa", "class_iou", "class_precision")
 HOSTILE = '<script>alert("$\\frac{x}$")</script>'
@@ -78,6 +82,23 @@ def test_report_has_the_numbers_of_plain_evaluation(run, trained, report):
     written = json.loads((report.folder / "metrics.json").read_text())
     assert written == {"format": 1, **report.numbers}
     assert f"mIoU: {plain['miou']:.4f} Acc: {plain['accuracy']:.4f}" in report.text
+    percents = f"mIoU {plain['miou']:.2%}, Accuracy {plain['accuracy']:.2%}, ".replace("%", "")
+    assert f"\n3 images, in %: {percents}" in report.text
+    assert report.text.count("Boundary F1") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_each_image_once(process, trained, report, tmp_path):
+    """Three images do not divide by two processes."""
+    launched = process(
+        *("liteseg", "launch", "--nproc_per_node", 2, "--log_dir", tmp_path / "log"),
+        *("val", "--config", trained.config, "--json"),
+        *("--model_path", trained.weights, "--device", "cpu", "--report", tmp_path / "report"),
+    )
+    numbers = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    expected = json.loads((report.folder / "metrics.json").read_text())
+    assert {**numbers, "seconds": 0} == {**expected, "seconds": 0}
+    assert "#Images: 3 " in launched.text
 
 
 def test_report_page_shows_numbers_and_the_worst_images(report, toy):
@@ -114,6 +135,63 @@ def test_exported_model_evaluates_as_the_network_in_every_runtime(run, trained, 
         assert numbers["runtime"] == runtime
         for name in (*SCORES, "boundary_f1", "dice"):
             np.testing.assert_allclose(numbers[name], report.numbers[name], atol=1e-3, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def with_int8(tmp_path_factory):
+    """Return an export whose INT8 file is that of another network, so that labels tell them."""
+    pytest.importorskip("paddle2onnx")
+    pytest.importorskip("openvino")
+    folders = [tmp_path_factory.mktemp("with_int8") / name for name in ("exported", "other")]
+    for seed, folder in enumerate(folders):
+        network = Colours()
+        weight = np.random.default_rng(seed).normal(0, 1, network.conv.weight.shape)
+        network.conv.weight.set_value(weight.astype("float32"))
+        export_model(network, folder, transforms=[{"type": "Normalize"}], onnx_opset=13)
+    deploy = folders[0] / "deploy.yaml"
+    content = yaml.safe_load(deploy.read_text())
+    content["liteseg"]["onnx_int8"] = INT8_FILE
+    deploy.write_text(yaml.safe_dump(content))
+    return shutil.copy(folders[1] / ONNX_FILE, folders[0] / INT8_FILE).parent
+
+
+class Colours(paddle.nn.Layer):
+    """One convolution of 3 channels to 11, pixel by pixel."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 11, 1)
+
+    def forward(self, x):
+        return [self.conv(x)]
+
+
+def test_precision_of_an_export_finds_its_runtime_and_compares(run, toy, with_int8, tmp_path):
+    evaluate = ("val", "--config", toy.config(tmp_path), "--exported", with_int8)
+    numbers = {}
+    for precision, runtime in (("fp32", "paddle"), ("int8", "openvino int8")):
+        folder = tmp_path / precision
+        result = run(*evaluate, "--precision", precision, "--report", folder, "--json")
+        numbers[precision] = json.loads(result.stdout)
+        assert numbers[precision]["runtime"] == runtime
+        assert runtime in Page(folder / "index.html").text
+    compared = json.loads(run("compare", tmp_path / "fp32", tmp_path / "int8", "--json").stdout)
+    assert [report["runtime"] for report in compared["reports"]] == ["paddle", "openvino int8"]
+    miou = compared["scores"][0]
+    assert [miou["before"], miou["after"]] == [numbers[p]["miou"] for p in ("fp32", "int8")]
+    assert miou["difference"] != 0
+
+    picture = toy.root / "images" / "val_0000.png"
+    infer = ("infer", "--config", with_int8, "--image_path", picture, "--save_dir", tmp_path)
+    for precision in ("fp32", "int8"):
+        document = json.loads(run(*infer, "--precision", precision, "--json").stdout)
+        runtime, _, _ = numbers[precision]["runtime"].partition(" ")
+        assert (document["runtime"], document["precision"]) == (runtime, precision)
+
+
+def test_precision_needs_an_export(fails, trained):
+    message = fails("val", "--config", trained.config, "--model_path", "w", "--precision", "int8")
+    assert "--runtime, --precision and --cpu_threads need --exported" in message
 
 
 def test_comparison_tells_better_from_worse(run, report, tmp_path):
@@ -190,6 +268,15 @@ def test_report_with_flips_and_scales_replaces_an_earlier_one(run, trained, repo
         "01_truth.jpg",
         "mine.jpg",
     ]
+
+
+def test_failed_evaluation_leaves_no_folder(fails, trained, tmp_path):
+    gone = ("--config", trained.config, "--model_path", tmp_path / "gone.pdparams")
+    fails("val", *gone, "--report", tmp_path / "reports" / "a")
+    assert not (tmp_path / "reports").exists()
+    (tmp_path / "file").write_text("mine")
+    message = fails("val", *gone, "--report", tmp_path / "file" / "a")
+    assert f"cannot write a report to {tmp_path / 'file' / 'a'}: {tmp_path / 'file'} is" in message
 
 
 def test_report_leaves_other_files_alone(fails, trained, tmp_path):

@@ -14,6 +14,7 @@ def test_verify_tells_the_trained_network_from_another(process, run, trained, ex
     report = json.loads(process("liteseg", "verify", exported.folder, *weights, "--json").stdout)
     assert set(report["runtimes"]) == set(exported.runtimes)
     assert report["ok"]
+    assert report["exported_weights"] is None
     assert report["images"] == 3
     for result in report["runtimes"].values():
         assert result["agreement"] >= 0.9999
@@ -34,3 +35,5 @@ def test_verify_tells_the_trained_network_from_another(process, run, trained, ex
     assert result.returncode == 1
     assert not report["ok"]
     assert report["runtimes"]["paddle"]["agreement"] < 0.9
+    assert report["exported_weights"] == str(trained.weights)
+    assert f"The export is of other weights: {trained.weights}. Give these" in result.stderr

@@ -72,7 +72,7 @@ def test_split_is_that_of_the_real_lists():
 @needs_frames
 def test_real_labels_become_those_of_the_segnet_edition(tmp_path):
     made = camvid.convert(SHARED / "camvid_raw", tmp_path / "camvid", progress=False)
-    assert (made["train"], made["val"], made["test"]) == (2, 1, 0)
+    assert (made.train, made.val, made.test) == (2, 1, 0)
     lines = [*(tmp_path / "camvid/train.txt").open(), *(tmp_path / "camvid/val.txt").open()]
     for line in lines:
         image, label = (tmp_path / "camvid" / name for name in line.split())
@@ -149,7 +149,7 @@ def test_frames_in_no_split_are_left_out_and_said(original, tmp_path):
     save(original / "frames/0001TP_000001.png", np.zeros((36, 48, 3)))
     save(original / "labels/0001TP_000001_L.png", colors()[0])
     made = camvid.convert(original, tmp_path / "out", progress=False)
-    assert made["left_out"] == ["0001TP_000001"]
+    assert made.left_out == ["0001TP_000001"]
     assert not (tmp_path / "out/images/0001TP_000001.png").exists()
 
 

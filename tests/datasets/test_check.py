@@ -66,10 +66,11 @@ def test_clean_data_set(run, clean):
     labels = np.stack([cv2.imread(str(p), -1) for p in sorted((clean / "annot").glob("train_*"))])
     counted = [int((labels == i).sum()) for i in range(11)]
     assert [entry["pixels"]["train"] for entry in report["classes"]] == counted
-    for entry, pixels in zip(report["classes"], counted):
-        share = pixels / sum(counted)
+    shares = [pixels / sum(counted) for pixels in counted]
+    mean = sum(share / math.log(1.02 + share) for share in shares)
+    for entry, share in zip(report["classes"], shares):
         assert entry["share"] == pytest.approx(share)
-        assert entry["weight"] == pytest.approx(1 / math.log(1.02 + share), abs=1e-3)
+        assert entry["weight"] == pytest.approx(1 / math.log(1.02 + share) / mean, abs=1e-3)
     assert report["ignored_share"] == pytest.approx((labels == 255).mean())
     assert report["classes"][3]["name"] == "road"
     assert report["classes"][3]["color"] == [128, 64, 128]
@@ -169,6 +170,17 @@ def test_number_of_classes_is_found_or_given(street):
     assert last["share"] > 0
     with pytest.raises(ValueError, match="num_classes must be 1 to 256"):
         look(street, num_classes=300)
+
+
+def test_weights_keep_the_size_of_the_loss(street):
+    """Three quarters of class 0, a quarter of class 1: 1.7514 and 4.1838, over 2.3595."""
+    label = np.zeros((48, 64), np.uint8)
+    label[:12] = 1
+    for path in (street / "annot").iterdir():
+        cv2.imwrite(str(path), label)
+    (street / "labels.txt").write_text("ground\nroad\n")
+    assert [entry["weight"] for entry in look(street)["classes"]] == [0.742, 1.773]
+    assert 0.75 * 0.742 + 0.25 * 1.773 == pytest.approx(1, abs=1e-3)
 
 
 def test_hostile_files_are_entries(run, street, bomb):

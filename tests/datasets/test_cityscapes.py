@@ -86,9 +86,9 @@ def test_what_is_there_is_kept_and_the_rest_goes_on(tree):
     Image.fromarray(mine).save(suffixed(stem, "labelTrainIds.png"))
     suffixed(paths(tree, "val", FRAMES["val"][0])[1], "labelTrainIds.png").unlink()
     made = cityscapes.prepare(tree, progress=False)
-    assert (made["made"], made["kept"]) == (1, 2)
+    assert (made.made, made.kept) == (1, 2)
     assert (np.asarray(Image.open(suffixed(stem, "labelTrainIds.png"))) == 3).all()
-    assert cityscapes.prepare(tree, overwrite=True, progress=False)["made"] == 3
+    assert cityscapes.prepare(tree, overwrite=True, progress=False).made == 3
     assert (np.asarray(Image.open(suffixed(stem, "labelTrainIds.png"))) != 3).any()
 
 

@@ -83,23 +83,54 @@ def test_lists_that_are_there_are_kept(folder):
     assert (root / "val.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("ratio", [(0.5, 0.5), (0.5, 0.4, 0.4), (1.2, -0.1, -0.1)])
-def test_ratio_is_three_shares(folder, ratio):
-    with pytest.raises(ValueError, match="three shares that sum to 1"):
+@pytest.mark.parametrize("ratio", [(1.0,), (0.5, 0.4), (0.5, 0.4, 0.4), (1.2, -0.1, -0.1)])
+def test_ratio_is_two_or_three_shares(folder, ratio):
+    with pytest.raises(ValueError, match="train, val and test, or of train and val, and sum to 1"):
         split_folder(folder("ab"), ratio=ratio)
+
+
+def test_two_shares_are_those_of_train_and_val(run, folder):
+    root = folder("abcde")
+    made = json.loads(run("data", "split", root, "--ratio", 0.8, 0.2, "--json").stdout)
+    assert (made["train"], made["val"], made["test"]) == (4, 1, 0)
+    assert not (root / "test.txt").exists()
+
+
+def test_unpaired_names_draw_the_suffix_that_pairs_them(folder):
+    root = folder(["a", "sub/b"], suffix="_gt mask")
+    Image.new("L", (2, 2)).save(root / "annot" / "a_other.png")
+    with pytest.raises(DataError, match=r"; --label_suffix '_gt mask' pairs 2 images with a label"):
+        split_folder(root)
+    with pytest.raises(
+        DataError,
+        match=r"name is the image's with _gtmask: 2 images, 0 labels, .*"
+        r"; --label_suffix '_gt mask' pairs 2 images",
+    ):
+        split_folder(root, label_suffix="_gtmask")
+    for path in (root / "annot").rglob("*.png"):
+        path.rename(path.with_name(f"label_{path.name}"))
+    with pytest.raises(DataError, match="; --label_suffix gives what a label's name adds"):
+        split_folder(root)
 
 
 def test_folders_that_cannot_be_split(folder, tmp_path):
     with pytest.raises(DataError, match=r"folder not found: .*images"):
         split_folder(tmp_path)
-    root = folder("abc")
-    with pytest.raises(DataError, match=r"3 pairs are too few for a val list of 0\.1"):
+    root = folder("ab")
+    with pytest.raises(DataError, match=r"2 pairs are too few for a test list of 0\.1"):
         split_folder(root)
-    with pytest.raises(DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg$"):
+    with pytest.raises(
+        DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg; --label_suffix '' "
+    ):
         split_folder(root, label_suffix="_mask")
     (root / "images" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="two files with one name"):
         split_folder(root)
+
+
+def test_each_list_gets_something_where_it_can(folder):
+    made = split_folder(folder("abc"))
+    assert [made[split] for split in ("train", "val", "test")] == [1, 1, 1]
 
 
 def test_separator_in_a_name(folder):
@@ -118,16 +149,13 @@ def test_template_trains_after_two_changed_lines(run, tmp_path):
     (tmp_path / "toy/annot").rename(root / "masks")
     run("data", "split", root, "--labels", "masks", "--ratio", 0.75, 0.25, 0)
 
-    template = REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
-    lines = template.read_text(encoding="utf-8").splitlines(keepends=True)
-    arrows = [i for i, line in enumerate(lines) if "# <--" in line]
-    assert len(arrows) == 2
-    lines[arrows[0]] = f"  dataset_root: &root {root}\n"
-    lines[arrows[1]] = "  num_classes: &classes 11\n"
-    # Not for the user: where the copy lies, and a crop that trains within a second.
-    text = "".join(lines).replace("../_base_", str(template.parents[1] / "_base_"))
     config = tmp_path / "mine.yml"
-    config.write_text(text.replace("[512, 512]", "[64, 64]"), encoding="utf-8")
+    run("config", "copy", "pp_liteseg_stdc1_custom", config)
+    text = config.read_text(encoding="utf-8")
+    assert text.count("data/custom") == 2 and text.count("num_classes: 11") == 3
+    # Not for the user: a crop that trains within a second.
+    text = text.replace("data/custom", str(root)).replace("[512, 512]", "[64, 64]")
+    config.write_text(text, encoding="utf-8")
     trained = run(
         *("train", "--config", config, "--device", "cpu", "--batch_size", 2),
         *("--iters", 1, "--log_iters", 1, "--do_eval", "--save_dir", tmp_path / "out"),

@@ -23,11 +23,29 @@ def test_float32_must_agree_and_lower_precision_must_keep_its_miou(precision, sh
     verification = Verification(precision, 3, 0.7, runtimes)
     assert verification.ok is verification.to_json()["ok"] is ok
     last = verification.text().split("\n")[-1]
-    assert last == f"{'ok' if ok else 'NOT ok'}: {verification.required}"
+    required = {
+        "fp32": "at least 99.99% of pixels agree with the trained network",
+        "int8": "mIoU at most 0.50 points below the trained network's",
+    }[precision]
+    wrong = {
+        "fp32": "only 99.9800% of pixels agree in openvino",
+        "int8": "mIoU is 0.60 points lower in openvino",
+    }[precision]
+    assert last == (f"ok: {required}" if ok else f"FAILED: {wrong} (required: {required})")
 
 
 def test_verification_without_a_runtime_is_not_ok():
-    assert not Verification("fp32", 3, 0.7, {}).ok
+    verification = Verification("fp32", 3, 0.7, {})
+    assert not verification.ok
+    assert "FAILED: no runtime was compared (required: " in verification.text()
+
+
+def test_verification_names_the_weights_of_the_export():
+    runtimes = {"paddle": agreement(0.6607, 0.7)}
+    lines = Verification("fp32", 3, 0.7123, runtimes, "iter_2/model.pdparams").text().split("\n")
+    assert lines[0] == "trained network   mIoU 71.23% on 3 images"
+    assert lines[2].startswith("FAILED: only 66.0700% of pixels agree in paddle")
+    assert lines[3].startswith("The export is of other weights: iter_2/model.pdparams. ")
 
 
 def test_logits_are_named_where_the_export_gives_them():

@@ -12,9 +12,16 @@ import pytest
 import yaml
 
 from liteseg_plugin.errors import DataError, ExportError
-from liteseg_plugin.export.quantize import REPORT_FILE, quantize
+from liteseg_plugin.export.quantization_report import QuantizationReport
+from liteseg_plugin.export.quantize import quantize
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, ExportedModel
+from liteseg_plugin.exported import (
+    DEPLOY_FILE,
+    INT8_FILE,
+    INT8_REPORT_FILE,
+    PARAMS_FILE,
+    ExportedModel,
+)
 from liteseg_plugin.inference.predictor import Predictor
 
 pytestmark = pytest.mark.skipif(
@@ -70,7 +77,7 @@ def test_quantized_model_labels_nearly_as_float32_in_every_runtime(quantized):
         agreements = [(a == b).mean() for a, b in zip(labels, floats)]
         assert min(agreements) > 0.75, (runtime, agreements)
         assert min(agreements) < 1  # it is another model
-    assert report["agreement"] > 0.75
+    assert report.agreement > 0.75
 
 
 def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
@@ -87,40 +94,48 @@ def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
         if node.op_type == "DequantizeLinear"
         and constants.get(node.input[0], np.empty(0)).ndim == 4
     ]
-    in_int8 = [layer for layer in report["layers"] if layer["precision"] == "int8"]
-    assert sorted(scales) == sorted(layer["weight_shape"][0] for layer in in_int8)
+    in_int8 = [layer for layer in report.layers if layer.precision == "int8"]
+    assert sorted(scales) == sorted(layer.weight_shape[0] for layer in in_int8)
 
 
 def test_report_says_what_each_layer_changes(quantized):
     folder, report, _ = quantized
-    assert json.loads((folder / REPORT_FILE).read_text()) == report
-    assert (report["images"], report["measured_images"]) == (3, 1)
+    written = json.loads((folder / INT8_REPORT_FILE).read_text())
+    assert QuantizationReport.from_json(written) == report
+    assert (written["images"], written["measured_images"]) == (3, 1)
     # T: 49 convolutions of the network, and the means over channels of three fusion blocks.
-    assert len(report["layers"]) > 45
-    for layer in report["layers"]:
-        assert 0 <= layer["changed_alone"] <= 1
-        assert (layer["precision"] == "int8") == (layer["changed_alone"] <= 0.2)
+    assert len(report.layers) > 45
+    for layer in report.layers:
+        assert 0 <= layer.changed_alone <= 1
+        assert (layer.precision == "int8") == (layer.changed_alone <= 0.2)
 
 
 @pytest.mark.slow
 def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
     folder, report, images = quantized
-    changes = sorted(layer["changed_alone"] for layer in report["layers"])
+    changes = sorted(layer.changed_alone for layer in report.layers)
     tolerance = changes[len(changes) // 2]
     assert tolerance < changes[-1]
     stricter = quantize(
         copy_of(folder, tmp_path / "copy"), images, tolerance=tolerance, measured_images=1
     )
-    kept = [layer for layer in stricter["layers"] if layer["precision"] == "fp32"]
+    kept = [layer for layer in stricter.layers if layer.precision == "fp32"]
     assert len(kept) == sum(change > tolerance for change in changes)
-    assert stricter["agreement"] > stricter["agreement_all"]
+    assert stricter.agreement > stricter.agreement_all
 
 
-def test_new_export_takes_the_quantized_model_of_the_old_one_away(pointwise, quantized, tmp_path):
+def test_new_export_takes_the_quantized_model_of_the_old_one_away(
+    pointwise, quantized, tmp_path, capsys
+):
     folder = copy_of(quantized[0], tmp_path / "copy")
     assert ExportedModel.read(folder).onnx_int8 is not None
+    (folder / "notes.txt").write_text("mine")
+    capsys.readouterr()
     export_model(pointwise(), folder, transforms=TRANSFORMS)
-    assert not (folder / INT8_FILE).exists()
+    said = capsys.readouterr().out
+    assert f"Removed from {folder}: model.onnx, {INT8_FILE}, {INT8_REPORT_FILE}, which" in said
+    left = {path.name for path in folder.iterdir()}
+    assert left == {ExportedModel.read(folder).model.name, PARAMS_FILE, DEPLOY_FILE, "notes.txt"}
     with pytest.raises(ExportError, match="has no ONNX file"):
         Predictor(folder, "onnxruntime", precision="int8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,7 +71,9 @@ def other(pointwise):
 
 def test_export_over_an_export_is_the_old_or_the_new_at_every_moment(pointwise, tmp_path):
     folder = tmp_path / "exported"
-    export_model(pointwise(), folder, transforms=TRANSFORMS)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="full_graph")  # an export is quiet
+        export_model(pointwise(), folder, transforms=TRANSFORMS)
     (folder / "notes.txt").write_text("mine")
     names = {path.name for path in folder.iterdir()}
     old = Predictor(folder)(IMAGE).tolist()

@@ -117,8 +117,8 @@ def test_result_that_is_an_image_or_the_result_of_another(tmp_path):
 def test_video_whose_name_opencv_cannot_take(tmp_path):
     with pytest.raises(DataError, match=r"caf\\udce9.png is not UTF-8"):
         open_video(f"{tmp_path}/{NOT_UTF8}", "out")
-    with pytest.raises(DataError, match=r"would overwrite image .*overlay/a\.mp4"):
-        open_video("out/overlay/a.mp4", "out")
+    with pytest.raises(DataError, match=r"would overwrite image .*added_prediction/a\.mp4"):
+        open_video("out/added_prediction/a.mp4", "out")
 
 
 @pytest.mark.parametrize("where", ["img", "./img/", "img/list.txt", "img/1.png"])

@@ -97,7 +97,7 @@ def test_video_becomes_a_video_and_label_maps(run, exported, clip, tmp_path):
     assert (corner[20].min(axis=2) > 180).sum() > 20  # the frame rate, in white
 
     predictor = Predictor(exported.folder)
-    labels = sorted((tmp_path / "clip").iterdir())
+    labels = sorted((tmp_path / "pseudo_color_prediction" / "clip").iterdir())
     assert [path.name for path in labels] == [f"{n:06d}.png" for n in range(COUNT)]
     for number, frame in list(enumerate(frames_of(clip)))[::13]:
         assert np.array_equal(np.asarray(Image.open(labels[number])), predictor(frame))
@@ -107,7 +107,7 @@ def test_label_maps_only_when_asked_for(exported, clip, tmp_path):
     results = segment(exported, video.Frames(str(clip)), tmp_path)
     assert next(results).label is None
     results.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["overlay"]
+    assert [path.name for path in tmp_path.iterdir()] == ["added_prediction"]
 
 
 def test_stopping_early_leaves_a_video(exported, clip, tmp_path):
@@ -126,7 +126,7 @@ def test_video_that_is_cut_short(fails, exported, cut, tmp_path):
     read = len(frames_of(cut))
     assert 0 < read < COUNT
     assert f"{read / FPS} s of 4.0 s; the {read} frames before are written" in message
-    assert len(frames_of(tmp_path / "out" / "overlay" / "cut.mp4")) == read
+    assert len(frames_of(tmp_path / "out" / "added_prediction" / "cut.mp4")) == read
 
 
 @pytest.mark.parametrize("content", [b"", b"no video"])
@@ -158,7 +158,7 @@ def test_camera_that_stops(camera, exported, tmp_path):
     results = []
     with pytest.raises(DataError, match="camera:3 gave no more frames after 5"):
         results.extend(segment(exported, frames, tmp_path))
-    assert (tmp_path / "overlay" / "camera_3.mp4").stat().st_size > 0
+    assert (tmp_path / "added_prediction" / "camera_3.mp4").stat().st_size > 0
 
 
 def test_size_that_changes_on_the_way(camera):
@@ -185,7 +185,7 @@ def test_predict_takes_a_video_too(run, trained, clip, tmp_path):
         *("--device", "cpu", "--image_path", clip, "--save_dir", tmp_path),
     )
     assert "Overlays are in" in result.text
-    overlays = frames_of(tmp_path / "overlay" / "clip.mp4")
+    overlays = frames_of(tmp_path / "added_prediction" / "clip.mp4")
     assert len(overlays) == COUNT
     height, width = overlays[0].shape[:2]
     assert width == 160 and height > 96  # the legend is below

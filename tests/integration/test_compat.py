@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from liteseg_plugin import __version__
 from liteseg_plugin.integration import compat, table
 
 SNIPPETS = {
@@ -177,6 +178,11 @@ MESSAGES = {
         says("refused to load", lambda: utils.load_pretrained_model(net, "model.pdparams"))
         says("give a checkpoint folder", lambda: loop.resume(net, None, "model.pdparams"))
     """,
+    "missing-device": """
+        utils.set_device("npu")  # as the scripts do without --device: with what there is
+        sys.argv.append("--device=npu")
+        says("--device npu: there is no such device", lambda: utils.set_device("npu"))
+    """,
     "download-errors": """
         url = "http://127.0.0.1:9/model/model.pdparams"
         says("To work offline", lambda: utils.download_pretrained_model(url))
@@ -257,12 +263,13 @@ def works(process, made_once):
     def run(folder, preparation, first):
         folder.mkdir()
         (folder / "snippets.json").write_text(json.dumps(snippets))
-        process("python", "-c", preparation + IN_COPIES, cwd=folder)
+        said = process("python", "-c", preparation + IN_COPIES, cwd=folder).stdout
         works = json.loads((folder / "works.json").read_text())
         named = folder / "deploy-yaml" / "deploy.yaml"
         model = yaml.safe_load(named.read_text())["Deploy"]["model"]
         works["deploy-yaml"] &= named.with_name(model).exists()
         works["zlib-first"] = process("python", "-c", first, check=False).returncode == 0
+        works["said"] = said.splitlines()[-1:]
         return works
 
     def make(folder):
@@ -337,6 +344,13 @@ def test_entry_fails_without_and_works_with_the_repair(works, doctor, name):
     broken_here = next(e["broken_here"] for e in doctor["compat"] if e["name"] == name)
     assert works["before"][name] != broken_here
     assert works["after"][name]
+
+
+def test_log_of_a_script_ends_with_what_was_active(works):
+    [line] = works["after"]["said"]
+    assert f"{__version__} was active: PPLiteSeg is liteseg_plugin.models.pp_liteseg." in line
+    assert "calculate-area" in line
+    assert "was active" not in "".join(works["before"]["said"])
 
 
 @pytest.mark.parametrize("weight", [None, [0.5, 2.0, 1.0]])

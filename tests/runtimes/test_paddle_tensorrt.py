@@ -16,8 +16,10 @@ from paddle import inference
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.runtimes import paddle_tensorrt
 from liteseg_plugin.runtimes.catalog import create, installed
 from liteseg_plugin.runtimes.paddle_tensorrt import LOADED
+from liteseg_plugin.system.device import Devices
 
 OPEN = (None, 3, None, None)
 SHAPE = (2, 3, 24, 32)
@@ -111,6 +113,7 @@ def calls(monkeypatch):
         setattr(Config, name, recorded(name))
     monkeypatch.setattr(inference, "Config", Config)
     monkeypatch.setattr(inference, "get_trt_compile_version", lambda: (8, 5, 1))
+    monkeypatch.setattr(paddle_tensorrt, "paddle_devices", lambda: Devices("Paddle", ("gpu:0",)))
     return record
 
 
@@ -118,7 +121,7 @@ def test_paddle_without_tensorrt_is_said(old_format):
     if any(inference.get_trt_compile_version()):
         pytest.skip("this Paddle has TensorRT")
     with pytest.raises(ExportError, match=r"compiled without TensorRT: .*--runtime tensorrt"):
-        create("paddle_tensorrt", old_format, "gpu", 1)
+        paddle_tensorrt.PaddleTensorRt(old_format, "gpu", 1)
 
 
 def test_what_it_does_not_compute_names_who_does(old_format):

@@ -79,7 +79,7 @@ def test_interrupted_run_saves_and_says_how_to_go_on(process, killed_at, trainin
 
 
 def test_two_processes_resume_with_the_random_state_of_each(
-    process, training, steps, same_arrays, tmp_path
+    run, process, training, random_crops, steps, same_arrays, tmp_path
 ):
     flags = ("--iters", 4, "--batch_size", 2, "--save_interval", 3, "--do_eval")
 
@@ -100,3 +100,9 @@ def test_two_processes_resume_with_the_random_state_of_each(
     states = json.loads((tmp_path / "out" / "iter_4" / "training.json").read_text())["random"]
     assert len(states) == 2
     assert states[0] != states[1]
+
+    # Its evaluation counts each of three images once, with the statistics that are saved.
+    weights = ("--model_path", tmp_path / "whole" / name, "--device", "cpu")
+    alone = json.loads(run("val", "--config", random_crops, *weights, "--json").stdout)
+    logged = (tmp_path / "whole" / "metrics.csv").read_text().splitlines()[-1].split(",")
+    assert [float(value) for value in logged[6:8]] == [alone["miou"], alone["accuracy"]]

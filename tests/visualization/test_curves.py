@@ -71,9 +71,29 @@ def test_curves_of_several_runs_by_folder(curves, tmp_path):
     assert [run["loss"] for run in runs] == [[[20, 3.5]], [[20, 2.5]]]
 
 
+def test_logs_of_evaluations_are_not_curves(curves, tmp_path, capsys):
+    (tmp_path / "val.log").write_text(EVAL.format(0.75))
+    (tmp_path / "train.log").write_text(TRAIN.format(20, 3.5) + EVAL.format(0.25))
+    (tmp_path / "val_2.log").write_text(EVAL.format(0.875))
+    [run] = curves(tmp_path)
+    assert run["files"] == [str(tmp_path / "train.log")]
+    assert run["miou"] == [[20, 0.25]]
+    assert main(["curves", str(tmp_path / "val.log"), "--save", str(tmp_path / "c.png")]) == 1
+    assert f"no line of PaddleSeg's training in {tmp_path / 'val.log'}" in capsys.readouterr().err
+
+
+def test_first_evaluation_before_the_first_line_of_training(curves, tmp_path):
+    """Where --log_iters is longer than --save_interval."""
+    (tmp_path / "a.log").write_text(
+        EVAL.format(0.21) + BEST.format("0.2100", 10) + TRAIN.format(20, 3.5)
+    )
+    [run] = curves(tmp_path / "a.log")
+    assert run["miou"] == [[10, 0.21]]
+
+
 def test_curves_of_a_real_run(run, trained, tmp_path):
     (tmp_path / "train.log").write_text(trained.log)
-    figure = tmp_path / "curves.svg"
+    figure = tmp_path / "new" / "curves.svg"
     result = run("curves", tmp_path, "--save", figure)
     assert "at iteration 2" in result.text
     assert "best mIoU" in result.text

@@ -11,6 +11,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.pipeline import segment_files
 from liteseg_plugin.visualization.overlay import (
     colorize,
@@ -38,16 +39,13 @@ def test_label_image_holds_up_to_8_bits():
 
 def test_overlay_blends_classes_and_leaves_other_pixels():
     image = np.full((1, 3, 3), 100, np.uint8)
-    blended = overlay(image, np.array([[0, 1, 255]]), CLASSES, weight=0.5, legend=False)
+    blended = overlay(image, np.array([[0, 1, 255]]), CLASSES, weight=0.5)
     assert blended.tolist() == [[[66, 82, 114], [178, 50, 50], [100, 100, 100]]]
     assert (image == 100).all()
 
 
-def test_overlay_lists_the_classes_that_occur_below():
-    image = np.zeros((40, 200, 3), np.uint8)
-    one = overlay(image, np.zeros((40, 200), int), CLASSES)
-    assert one.shape[0] > 40 and one.shape[1] == 200
-    bar = one[40:].reshape(-1, 3)
+def test_legend_shows_the_colours_of_its_classes():
+    bar = legend_bar(CLASSES[:1], 200).reshape(-1, 3)
     assert (bar == [32, 64, 128]).all(1).any()
     assert not (bar == [255, 0, 0]).all(1).any()
 
@@ -67,10 +65,13 @@ def test_write_image_says_what_cannot_be_written(tmp_path):
         write_image(tmp_path / "file" / "a.png", np.zeros((2, 2, 3), np.uint8))
 
 
+LABEL_MAP = "pseudo_color_prediction/noise.png"
+
+
 class Darkness:
     """A predictor of two classes: what is dark, and what is not."""
 
-    exported = SimpleNamespace(named_classes=lambda: CLASSES)
+    exported = SimpleNamespace(named_classes=lambda: CLASSES, classes=CLASSES)
 
     def __call__(self, image):
         return (image[..., 0] > 127).astype("int32")
@@ -84,12 +85,14 @@ def noise(tmp_path):
 
 
 def test_segment_files_writes_nothing_where_it_would_overwrite(noise, tmp_path):
+    (tmp_path / "added_prediction").mkdir()
+    noise = noise.rename(tmp_path / "added_prediction" / "noise.png")
     before, out = noise.read_bytes(), tmp_path / "out"
+    image, other = (InputImage(str(noise.with_suffix(s)), f"noise{s}") for s in (".png", ".jpg"))
     with pytest.raises(DataError, match=f"would overwrite image {noise}"):
-        list(segment_files(Darkness(), [str(noise)], ["noise"], tmp_path))
-    other = str(tmp_path / "noise.jpg")
-    with pytest.raises(DataError, match=f"{noise} and {other} have the same result file"):
-        list(segment_files(Darkness(), [str(noise), other], ["noise", "noise"], out))
+        list(segment_files(Darkness(), [image], tmp_path))
+    with pytest.raises(DataError, match=f"{noise} and {other.path} have the same result file"):
+        list(segment_files(Darkness(), [image, other], out))
     assert noise.read_bytes() == before
     assert not out.exists()
 
@@ -97,7 +100,7 @@ def test_segment_files_writes_nothing_where_it_would_overwrite(noise, tmp_path):
 @pytest.mark.parametrize("room", [50, 1000], ids=["for neither", "for the label map"])
 def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, room):
     resource = pytest.importorskip("resource")
-    earlier = {"noise.png": b"label map", "overlay/noise.jpg": b"overlay"}
+    earlier = {LABEL_MAP: b"label map", "added_prediction/noise.png": b"overlay"}
     out = tmp_path / "out"
     for name, content in earlier.items():
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -106,12 +109,12 @@ def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, roo
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(OSError, match=r"cannot write .*noise.*: File too large"):
-            list(segment_files(Darkness(), [str(noise)], ["noise"], out))
+            list(segment_files(Darkness(), [InputImage(str(noise), "noise.png")], out))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     if room == 1000:
-        assert np.asarray(Image.open(out / "noise.png")).shape == (40, 60)
-        del earlier["noise.png"]
+        assert np.asarray(Image.open(out / LABEL_MAP)).shape == (40, 60)
+        del earlier[LABEL_MAP]
     for name, content in earlier.items():
         assert (out / name).read_bytes() == content
     assert len([path for path in out.rglob("*") if path.is_file()]) == 2
@@ -121,8 +124,10 @@ def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, roo
 def test_segment_files_takes_names_that_are_not_utf8(noise, tmp_path):
     name = os.fsdecode(b"caf\xe9")
     path = noise.rename(tmp_path / f"{name}.png")
-    [result] = segment_files(Darkness(), [str(path)], [name], tmp_path / "out")
-    assert result.overlay == f"{tmp_path}/out/overlay/{name}.jpg"
+    [result] = segment_files(Darkness(), [InputImage(str(path), path.name)], tmp_path / "out")
+    assert result.overlay == f"{tmp_path}/out/added_prediction/{name}.png"
     expected = Darkness()(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
     np.testing.assert_array_equal(np.asarray(Image.open(result.label)), expected)
-    assert Image.open(result.overlay).width == 60
+    assert Image.open(result.overlay).size == (60, 40)
+    legend = cv2.imread(str(tmp_path / "out" / "legend.png"))
+    np.testing.assert_array_equal(legend, legend_bar(CLASSES, 480))

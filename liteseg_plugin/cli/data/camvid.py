@@ -9,15 +9,19 @@ from liteseg_plugin.errors import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("source", metavar="SOURCE", help="the distribution, unpacked")
+    parser.add_argument("source", metavar="SOURCE", help="folder of the unpacked download")
     parser.add_argument("dest", metavar="DEST", help="folder to create")
     parser.add_argument(
-        "--size", nargs=2, type=int, metavar=("W", "H"), help="default: as in the source"
+        "--size",
+        nargs=2,
+        type=int,
+        metavar=("W", "H"),
+        help="size in pixels to resize to (default: the source's)",
     )
     parser.add_argument(
         "--void_unknown", action="store_true", help="set colours without a class to void"
     )
-    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
+    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -32,11 +36,12 @@ def run(args: argparse.Namespace) -> dict:
         void_unknown=args.void_unknown,
         workers=args.workers,
     )
-    for name, published in made["published"].items():
-        print(f"{name}: {made[name]} of {published} frames")
-    if made["left_out"]:
+    document = made.to_json()
+    for split, published in made.published.items():
+        print(f"{split}: {document[split]} of {published} frames")
+    if made.left_out:
         print(
-            f"{len(made['left_out'])} frames are in no split and were skipped: "
-            f"{', '.join(map(printable, made['left_out'][:5]))}"
+            f"{len(made.left_out)} frames are in no split and were skipped: "
+            f"{', '.join(map(printable, made.left_out[:5]))}"
         )
-    return made
+    return document

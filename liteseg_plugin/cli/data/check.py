@@ -1,9 +1,10 @@
-"""Look for what would harm a training."""
+"""Find errors in images, labels and lists before a training."""
 
 from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli import _common
 from liteseg_plugin.errors import LitesegError
 
 
@@ -11,14 +12,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("data", metavar="DATA", nargs="?", help="a folder with lists")
     parser.add_argument("--config", help="check the data sets of a config instead")
-    parser.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override its values")
-    parser.add_argument("--separator", default=" ", help="between image and label in the lists")
-    parser.add_argument("--num_classes", type=int, help="default: the lines of labels.txt")
-    parser.add_argument("--ignore_index", type=int, default=255)
-    parser.add_argument("--batch_size", type=int, help="for the suggested min_kept")
-    parser.add_argument("--html", metavar="FILE", help="write a page with overlays")
-    parser.add_argument("--samples", type=int, default=24, help="overlays in the page")
-    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
+    parser.add_argument(
+        "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
+    )
+    parser.add_argument("--separator", default=" ", help="what separates image and label in a list")
+    parser.add_argument(
+        "--num_classes", type=int, help="number of classes (default: the lines of labels.txt)"
+    )
+    parser.add_argument("--ignore_index", type=int, default=255, help="label of ignored pixels")
+    parser.add_argument(
+        "--batch_size", type=int, help="of the training, for the suggested min_kept"
+    )
+    parser.add_argument(
+        "--html", metavar="FILE", type=_common.html_file, help="also write a page with overlays"
+    )
+    parser.add_argument("--samples", type=int, default=24, help="number of overlays in the page")
+    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -29,9 +38,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import check
 
     if args.config:
-        from liteseg_plugin.cli import _common
-
-        data = check.from_config(_common.build(args))
+        data = check.from_config(_common.build(args), args.config)
     else:
         data = check.from_folder(
             args.data,
@@ -41,9 +48,12 @@ def run(args: argparse.Namespace) -> dict:
             batch_size=args.batch_size,
         )
     report = check.check(data, samples=args.samples, workers=args.workers)
-    print(report.text())
+    page = None
     if args.html:
         from liteseg_plugin.visualization.check_page import write_page
 
-        print(f"page: {write_page(report, args.html)}")
+        page = write_page(report, args.html)  # first: a pipe may break
+    print(report.text())
+    if page:
+        print(f"page: {page}")
     return report.to_json()

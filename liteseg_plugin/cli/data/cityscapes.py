@@ -7,9 +7,9 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("source", metavar="SOURCE", help="holds leftImg8bit and gtFine")
+    parser.add_argument("source", metavar="SOURCE", help="folder that holds leftImg8bit and gtFine")
     parser.add_argument("--overwrite", action="store_true", help="write existing labels again")
-    parser.add_argument("--workers", type=int, help="threads; default: one per processor")
+    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -18,6 +18,6 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import cityscapes
 
     made = cityscapes.prepare(args.source, overwrite=args.overwrite, workers=args.workers)
-    print(f"train {made['train']}, val {made['val']}, test {made['test']} images")
-    print(f"{made['made']} labels made, {made['kept']} kept; lists: {', '.join(made['lists'])}")
-    return made
+    print(f"train {made.train}, val {made.val}, test {made.test} images")
+    print(f"{made.made} labels made, {made.kept} kept; lists: {', '.join(made.lists)}")
+    return made.to_json()

@@ -9,18 +9,27 @@ from liteseg_plugin.errors import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("root", metavar="FOLDER", help="holds the folders of images and labels")
+    parser.add_argument(
+        "root", metavar="FOLDER", help="folder of the data set, which holds images and labels"
+    )
     parser.add_argument("--images", default="images", help="folder of the images in FOLDER")
     parser.add_argument("--labels", default="annot", help="folder of the labels in FOLDER")
     parser.add_argument(
-        "--ratio", nargs=3, type=float, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST")
+        "--ratio",
+        nargs="+",
+        type=float,
+        default=(0.8, 0.1, 0.1),
+        metavar="SHARE",
+        help="shares of train, val and test, or of train and val",
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--label_suffix", default="", help="_mask, if a.jpg has a_mask.png")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle")
+    parser.add_argument(
+        "--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png"
+    )
     parser.add_argument(
         "--keep_sequences", action="store_true", help="keep the frames of a video in one split"
     )
-    parser.add_argument("--separator", default=" ", help="between image and label in the lists")
+    parser.add_argument("--separator", default=" ", help="what separates image and label in a list")
     parser.add_argument("--overwrite", action="store_true", help="replace existing lists")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -40,8 +49,8 @@ def run(args: argparse.Namespace) -> dict:
         separator=args.separator,
         overwrite=args.overwrite,
     )
-    print(f"{made['root']}: train {made['train']}, val {made['val']}, test {made['test']} pairs")
-    for what, names in (("label", "without_label"), ("image", "without_image")):
-        if made[names]:
-            print(f"skipped, no {what}: {len(made[names])} files, e.g. {printable(made[names][0])}")
-    return made
+    print(f"{made.root}: train {made.train}, val {made.val}, test {made.test} pairs")
+    for what, names in (("label", made.without_label), ("image", made.without_image)):
+        if names:
+            print(f"skipped, no {what}: {len(names)} files, e.g. {printable(names[0])}")
+    return made.to_json()

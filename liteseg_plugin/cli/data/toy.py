@@ -11,8 +11,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", type=int, default=160, help="images to train on")
     parser.add_argument("--val", type=int, default=32, help="images to evaluate on")
     parser.add_argument("--test", type=int, default=16, help="images to test on")
-    parser.add_argument("--size", nargs=2, type=int, default=(256, 192), metavar=("W", "H"))
-    parser.add_argument("--seed", type=int, default=2022)
+    parser.add_argument(
+        "--size", nargs=2, type=int, default=(256, 192), metavar=("W", "H"), help="size in pixels"
+    )
+    parser.add_argument("--seed", type=int, default=2022, help="seed of the drawing")
 
 
 def run(args: argparse.Namespace) -> None:

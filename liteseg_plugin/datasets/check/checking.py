@@ -9,6 +9,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from liteseg_plugin.datasets.check.conventions import (
+    FOREGROUND,
+    ONE_BASED,
+    foreground_fault,
+    one_based_fault,
+)
 from liteseg_plugin.datasets.check.looking import Look, look
 from liteseg_plugin.datasets.check.report import (
     CheckReport,
@@ -19,9 +25,11 @@ from liteseg_plugin.datasets.check.report import (
     Size,
 )
 from liteseg_plugin.datasets.check.source import DataSet
-from liteseg_plugin.datasets.classes import describe_classes
+from liteseg_plugin.datasets.classes import describe_classes, numbered_classes, read_names
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, Fault, Pair
 from liteseg_plugin.system.parallel import process
+
+_LEAST_PADDING = 0.01  # a share of the pixels of training crops
 
 PIXELS_PER_KEPT = 16
 """That of losses.ohem, as a test holds; importing it here would load Paddle."""
@@ -48,13 +56,15 @@ def check(
     started = time.perf_counter()
     todo = [(split.name, pair) for split in data.splits for pair in split.pairs]
     range_limit = data.num_classes or 256
+    names_fault = _contradicted_names(data)
 
     def look_at(item: tuple[str, Pair]) -> Look:
         return look(item[1], range_limit, data.ignore_index)
 
     looks = process(look_at, todo, description="check", workers=workers, progress=progress)
 
-    errors = [_finding(fault, split.name) for split in data.splits for fault in split.faults]
+    errors = [_finding(names_fault)] if names_fault else []
+    errors += [_finding(fault, split.name) for split in data.splits for fault in split.faults]
     warnings: list[Finding] = []
     for (name, pair), seen in zip(todo, looks):
         errors += [_finding(fault, name, pair) for fault in seen.errors]
@@ -70,6 +80,9 @@ def check(
     for (name, _), seen in zip(todo, looks):
         pixels[name] += seen.counts
         images[name] += seen.counts > 0
+    errors, warnings, odd = _conventions(data, errors, warnings, looks)
+    warnings += _padded_crops(data, looks)
+
     num_classes = data.num_classes
     if num_classes is None:
         used = np.flatnonzero(sum(pixels.values()))
@@ -78,9 +91,13 @@ def check(
             "the number of classes is unknown; from the largest value in the labels it is "
             f"{num_classes}. Give --num_classes, or names in {data.root}/labels.txt"
         )
-        warnings.append(_finding(Fault("num-classes", message)))
-    classes, ignored_share = _classes(data, num_classes, pixels, images)
+        if odd is None:
+            warnings.append(_finding(Fault("num-classes", message)))
+    named = names_fault is None
+    classes, ignored_share = _classes(data, num_classes, pixels, images, named=named)
     for entry in classes:
+        if odd == FOREGROUND or (odd == ONE_BASED and entry.index == 0):
+            continue
         for name in ("train", "val"):
             if not entry.pixels.get(name, 1):
                 message = f"class {entry.index} ({entry.info.name}) is in no label of {name}"
@@ -107,6 +124,62 @@ def check(
 def _finding(fault: Fault, split: str | None = None, pair: Pair | None = None) -> Finding:
     image, label = pair or (None, None)
     return Finding(fault.kind, split, image, label, fault.message)
+
+
+def _contradicted_names(data: DataSet) -> Fault | None:
+    """Compare the number of classes with ``labels.txt``, which Cityscapes does not need."""
+    names = [] if data.kind == "Cityscapes" else read_names(data.root)
+    if data.num_classes is None or len(names) in (0, data.num_classes):
+        return None
+    message = (
+        f"num_classes is {data.num_classes} ({data.num_classes_from}), but "
+        f"{os.path.join(data.root, 'labels.txt')} names {len(names)} classes; correct one of them"
+    )
+    return Fault("num-classes", message)
+
+
+def _conventions(
+    data: DataSet, errors: list[Finding], warnings: list[Finding], looks: Sequence[Look]
+) -> tuple[list[Finding], list[Finding], str | None]:
+    """Put one finding in front, in place of those of each file, if all labels are odd alike.
+
+    Returns:
+        Errors, warnings, and the kind of that finding or None.
+    """
+    labels = [pair.label for split in data.splits for pair in split.pairs if pair.label]
+    values = {value for seen in looks for value in seen.beyond}
+    values |= set(np.flatnonzero(sum(seen.counts for seen in looks)).tolist())
+    masks = foreground_fault(values, labels, data.num_classes, data.ignore_index)
+    if masks:
+        told = {"label-empty", "label-single-class", "label-range"}
+        errors, warnings = ([f for f in fs if f.kind not in told] for fs in (errors, warnings))
+        return [_finding(masks), *errors], warnings, masks.kind
+    based = one_based_fault(values, labels, data.num_classes, data.ignore_index)
+    if based is None:
+        return errors, warnings, None
+    fault, certain = based
+    if certain:
+        return [_finding(fault), *errors], warnings, fault.kind
+    return errors, [_finding(fault), *warnings], fault.kind
+
+
+def _padded_crops(data: DataSet, looks: Sequence[Look]) -> Iterator[Finding]:
+    """Find training crops that are larger than the images, and so hold padding."""
+    sizes = Counter(seen.size_wh for seen in looks if seen.size_wh)
+    if not data.pads or data.crop_wh is None or not sizes:
+        return
+    width, height = data.crop_wh
+    filled = sum(min(w, width) * min(h, height) * n for (w, h), n in sizes.items())
+    padding = 1 - filled / (width * height * sum(sizes.values()))
+    if padding < _LEAST_PADDING:
+        return
+    (w, h), _ = sizes.most_common(1)[0]
+    message = (
+        f"crop_size [{width}, {height}] is larger than the images (most are {w}x{h}): at scale 1, "
+        f"{padding:.0%} of the pixels of training crops are padding; "
+        f"crop_size: [{min(w, width)}, {min(h, height)}] fits"
+    )
+    yield _finding(Fault("crop-padding", message))
 
 
 def _repeated(
@@ -150,7 +223,12 @@ def _left_over(data: DataSet) -> Iterator[Finding]:
 
 
 def _classes(
-    data: DataSet, num_classes: int, totals: dict[str, np.ndarray], images: dict[str, np.ndarray]
+    data: DataSet,
+    num_classes: int,
+    totals: dict[str, np.ndarray],
+    images: dict[str, np.ndarray],
+    *,
+    named: bool,
 ) -> tuple[list[ClassCount], float]:
     """Count pixels by class; the share of ignored pixels comes second."""
     # The training split, or all splits if there is none.
@@ -160,8 +238,10 @@ def _classes(
         valued[data.ignore_index] = 0
     shares = valued / max(valued.sum(), 1)
     weights = 1 / np.log(1.02 + shares)
+    if shares.any():  # a mean of 1 over the labelled pixels keeps the size of the loss
+        weights /= (shares * weights).sum()
     config = {"dataset_root": data.root, "type": data.kind, "ignore_index": data.ignore_index}
-    described = describe_classes(config, num_classes)
+    described = describe_classes(config, num_classes) if named else numbered_classes(num_classes)
     classes = [
         ClassCount(
             index=index,

@@ -22,6 +22,7 @@ from liteseg_plugin.datasets.validation import (
 from liteseg_plugin.errors import DataError
 
 _Read = TypeVar("_Read")
+_KEPT_VALUES = 8
 
 
 class Look(NamedTuple):
@@ -33,6 +34,7 @@ class Look(NamedTuple):
         size_wh: Width and height of the image in pixels; None if it cannot be read.
         digest: Tells the picture from others; None if it cannot be read.
         counts: Pixels of the label by value, (256,).
+        beyond: Some of the values of the label that are not 0 to 255.
     """
 
     errors: list[Fault]
@@ -40,6 +42,7 @@ class Look(NamedTuple):
     size_wh: tuple[int, int] | None
     digest: bytes | None
     counts: np.ndarray
+    beyond: tuple[int, ...] = ()
 
 
 def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
@@ -69,6 +72,7 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
     size_hw = label.shape[:2] if image is None else image.shape[:2]
     found = label_faults(label, size_hw, num_classes, ignore_index)
     errors += [Fault(f.kind, about(pair.image, pair.label, f.message)) for f in found]
+    beyond: tuple[int, ...] = ()
     if label.ndim == 2:
         counts = _histogram(label)
         used = [v for v in np.flatnonzero(counts) if v != ignore_index]
@@ -76,7 +80,10 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
             Fault(f.kind, about(pair.image, pair.label, f.message))
             for f in _oddities(used, pair.label, ignore_index, depth)
         ]
-    return Look(errors, warnings, size_wh, digest, counts)
+        if label.dtype != np.uint8:
+            outside = np.unique(label[(label < 0) | (label > 255)])
+            beyond = tuple(outside[:_KEPT_VALUES].tolist())
+    return Look(errors, warnings, size_wh, digest, counts, beyond)
 
 
 def _opened(read: Callable[[str], _Read], path: str, errors: list[Fault]) -> _Read | None:

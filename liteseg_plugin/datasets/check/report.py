@@ -11,7 +11,10 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import printable
 from liteseg_plugin.system.parallel import per_second
 
-WEIGHT_FORMULA = "ENet (arXiv 1606.02147): 1 / ln(1.02 + share of the labelled pixels)"
+WEIGHT_FORMULA = (
+    "ENet (arXiv 1606.02147): 1 / ln(1.02 + share of the labelled pixels), divided by their mean "
+    "over the labelled pixels, so that the loss keeps its size"
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.classes import read_names
-from liteseg_plugin.datasets.validation import Fault, Pair, read_list
+from liteseg_plugin.datasets.validation import Fault, Pair, no_list, read_list
 from liteseg_plugin.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ class DataSet:
         splits: Its splits.
         ignore_index: Label of ignored pixels.
         num_classes: Number of classes; None: one more than the largest value in the labels.
+        num_classes_from: What states it, for messages.
         kind: The config's type of data set.
         batch_size: Images of a training batch in one process, if known.
         crop_wh: Width and height of a training crop in pixels, if known.
+        pads: Whether crops are padded where an image is smaller.
         whole: Whether these are all splits, so that an image in none of them is reported.
     """
 
@@ -45,9 +47,11 @@ class DataSet:
     splits: Sequence[Split]
     ignore_index: int = IGNORE_INDEX
     num_classes: int | None = None
+    num_classes_from: str = "--num_classes"
     kind: str = "Dataset"
     batch_size: int | None = None
     crop_wh: tuple[int, int] | None = None
+    pads: bool = False
     whole: bool = False
 
 
@@ -84,24 +88,28 @@ def from_folder(
                 splits.append(Split(name, pairs, faults))
                 break
     if not splits:
-        raise DataError(
-            f"no list train, val or test (.txt or .list) in {root}; `liteseg data split {root}` "
-            "creates them for folders of images and labels"
-        )
+        raise no_list("train, val or test (.txt or .list)", root)
     is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()
     kind = "Cityscapes" if is_cityscapes else "Dataset"
     if num_classes is None:
         num_classes = 19 if is_cityscapes else len(read_names(root)) or None
     return DataSet(
-        str(root), splits, ignore_index, num_classes, kind, batch_size=batch_size, whole=True
+        root=str(root),
+        splits=splits,
+        ignore_index=ignore_index,
+        num_classes=num_classes,
+        kind=kind,
+        batch_size=batch_size,
+        whole=True,
     )
 
 
-def from_config(builder: SegBuilder) -> DataSet:
+def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
     """Take `train_dataset` and `val_dataset` of a config.
 
     Args:
         builder: PaddleSeg's builder of the config.
+        path: The config file, for messages.
 
     Raises:
         DataError: If a list cannot be used.
@@ -111,10 +119,13 @@ def from_config(builder: SegBuilder) -> DataSet:
     parts["val"] = (config.val_dataset_cfg, "val_dataset")
     datasets = {name: getattr(builder, part) for name, (cfg, part) in parts.items() if cfg}
     one = next(iter(datasets.values()))
-    crop_wh = None
+    crop_wh, pads, resized = None, False, False
     for transform in config.train_dataset_cfg.get("transforms", []):
         size = transform.get("crop_size", transform.get("target_size"))
         crop_wh = tuple(size) if isinstance(size, (list, tuple)) else crop_wh
+        kind = str(transform.get("type"))
+        resized |= kind.startswith("Resize") and kind != "ResizeStepScaling"
+        pads |= kind == "RandomPaddingCrop" and not resized
     return DataSet(
         root=str(one.dataset_root),
         splits=[
@@ -123,7 +134,9 @@ def from_config(builder: SegBuilder) -> DataSet:
         ],
         ignore_index=one.ignore_index,
         num_classes=one.num_classes,
+        num_classes_from=path,
         kind=type(one).__name__,
         batch_size=config.batch_size,
         crop_wh=crop_wh,
+        pads=pads,
     )

@@ -1,0 +1,70 @@
+"""The parser of every command: defaults in its help, its own usage in its errors."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help shows defaults, and whose subcommands report their own errors."""
+
+    def __init__(self, **settings: Any) -> None:
+        settings.setdefault("formatter_class", _HelpWithDefaults)
+        super().__init__(**settings)
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Refuse unknown arguments here: argparse does so in the outermost parser."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return parsed, unknown
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command; their defaults are those of the outermost parser."""
+    add = parser.add_argument
+    text = "show the traceback of an error"
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help=text)
+    text = "refuse images of more pixels (default: 178,956,970)"
+    add("--max_pixels", type=int, metavar="N", default=argparse.SUPPRESS, help=text)
+
+
+class ShowVersions(argparse.Action):
+    """Print the versions that matter in a report of an error, and end; Paddle is not loaded."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{**settings, "nargs": 0})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print, and end."""
+        from liteseg_plugin import __version__
+        from liteseg_plugin.system.versions import installed_versions
+
+        versions = {
+            "liteseg_plugin": __version__,
+            **installed_versions("paddlepaddle", "paddlepaddle-gpu", "paddleseg"),
+            "python": platform.python_version(),
+        }
+        print(*(f"{name} {version}" for name, version in versions.items()), sep="\n")
+        parser.exit()
+
+
+class _HelpWithDefaults(argparse.HelpFormatter):
+    """Adds the default to the help of a flag that has one, unless its help states it in words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text, default = action.help or "", action.default
+        unset = default is None or default is False or default in ("", argparse.SUPPRESS)
+        if unset or not action.option_strings or "default: " in text:
+            return text
+        words = default if isinstance(default, (list, tuple)) else [default]
+        shown = " ".join(map(str, words))
+        return f"{text} (default: {shown if shown.strip() else repr(shown)})"

@@ -1,0 +1,66 @@
+"""List, show or copy the configs that come with the plugin; `--config` takes their names."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.cli._parser import add_common
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's flags."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="print the names")
+    listing.add_argument("--json", action="store_true", help="print them as JSON, with their files")
+    listing.set_defaults(act=_list)
+    add_common(listing)
+    showing = actions.add_parser("show", help="print a config, its _base_ files merged into it")
+    copying = actions.add_parser("copy", help="write such a config into a file, to change it")
+    for sub, act in ((showing, _show), (copying, _copy)):
+        sub.add_argument("config", metavar="CONFIG", help="a name of the list, or a path")
+        if sub is copying:
+            sub.add_argument("dest", metavar="FILE", help="the file to write (.yml)")
+            sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
+        sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override values")
+        sub.set_defaults(act=act)
+        add_common(sub)
+
+
+def run(args: argparse.Namespace) -> dict | None:
+    """List, show or copy."""
+    return args.act(args)
+
+
+def _list(args: argparse.Namespace) -> dict:
+    from liteseg_plugin.integration.config_files import config_files
+
+    found = {name: str(path) for name, path in config_files().items()}
+    print("\n".join(found))
+    return {"configs": found}
+
+
+def _show(args: argparse.Namespace) -> None:
+    print(_merged(args), end="")
+
+
+def _copy(args: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from liteseg_plugin.errors import ConfigError, printable
+    from liteseg_plugin.system.files import atomic_write
+
+    dest = Path(args.dest)
+    if dest.suffix not in (".yml", ".yaml"):
+        raise ConfigError(f"{printable(dest)} must end in .yml, as PaddleSeg requires of a config")
+    if dest.exists() and not args.overwrite:
+        raise ConfigError(f"{printable(dest)} already exists; --overwrite replaces it")
+    atomic_write(dest, _merged(args).encode())
+    print(f"{printable(dest)}: change it, then give it to --config")
+
+
+def _merged(args: argparse.Namespace) -> str:
+    from liteseg_plugin.integration.config import merged
+    from liteseg_plugin.integration.registry import repair
+
+    repair()
+    return merged(args.config, args.opts)

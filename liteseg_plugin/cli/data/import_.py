@@ -1,0 +1,60 @@
+"""Convert annotations of other tools to PaddleSeg's layout."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+# The keys of datasets.importing.FORMATS, which a test compares.
+FORMATS = ("labelme", "coco", "voc", "yolo", "cvat", "colors", "cityscapes")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    add = parser.add_argument
+    add("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
+    add("source", metavar="SOURCE", help="folder of the annotations; for coco and cvat also a file")
+    add("dest", metavar="DEST", help="folder to create")
+    add("--images", type=Path, metavar="FOLDER", help="the images, if elsewhere than usual")
+    add("--labels", type=Path, metavar="FOLDER", help="the labels, if elsewhere than usual")
+    add("--table", type=Path, metavar="FILE", help="names and colours of label images, one a line")
+    add("--label_suffix", default="", help="_mask, if a.jpg has a_mask.png")
+    add("--classes", nargs="+", default=(), metavar="NAME", help="classes to keep, in index order")
+    unlabelled = "what pixels outside all shapes become: a class, or 255 (ignore) (default: "
+    unlabelled += "background for shapes, ignore for label images)"
+    add("--unlabelled", choices=("background", "ignore"), help=unlabelled)
+    order = "file: later shapes cover earlier ones; area: small ones cover large ones"
+    add("--order", default="file", choices=("file", "area"), help=order)
+    add("--line_width", type=int, default=10, help="pixels of lines; 10 in labelme")
+    ratio = "shares of train, val and test, or of train and val (default: the source's own split, "
+    ratio += "else 0.8 0.1 0.1)"
+    add("--ratio", nargs="+", type=float, metavar="SHARE", help=ratio)
+    add("--seed", type=int, default=0, help="seed of the split")
+    add("--workers", type=int, help="threads (default: one per processor)")
+    add("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Convert, and say what was dropped and why."""
+    from liteseg_plugin.datasets import importing
+
+    report = importing.import_data(
+        args.format,
+        args.source,
+        args.dest,
+        options=importing.Options(
+            images=args.images,
+            labels=args.labels,
+            table=args.table,
+            label_suffix=args.label_suffix,
+            line_width=args.line_width,
+            class_names=args.classes,
+        ),
+        unlabelled=args.unlabelled,
+        order=args.order,
+        ratio=args.ratio,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    print(report.text())
+    return report.to_json()

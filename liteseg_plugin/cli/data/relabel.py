@@ -1,0 +1,45 @@
+"""Write labels with other values to a new folder."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.errors import printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags."""
+    parser.add_argument("source", metavar="LABELS", help="folder of labels; it does not change")
+    parser.add_argument("dest", metavar="DEST", help="folder to create")
+    parser.add_argument(
+        "--map",
+        nargs="+",
+        required=True,
+        metavar="OLD=NEW",
+        help="new values: 255=1, or ranges: 0=255 1-19=0-18, 128-255=1; other values stay",
+    )
+    parser.add_argument(
+        "--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png"
+    )
+    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> dict:
+    """Write the labels, and say what they hold now."""
+    from liteseg_plugin.datasets.relabel import read_map, relabel
+
+    made = relabel(
+        args.source,
+        args.dest,
+        read_map(args.map),
+        label_suffix=args.label_suffix,
+        workers=args.workers,
+    )
+    total = sum(made.pixels.values())
+    values = ", ".join(f"{value} ({n / total:.1%})" for value, n in made.pixels.items())
+    print(f"{made.labels} labels in {printable(made.folder)}, with values {values} of the pixels")
+    print(
+        "the lists must name this folder: liteseg data split --labels ... --overwrite writes them"
+    )
+    return made.to_json()

@@ -1,0 +1,91 @@
+"""Labels that follow another convention: masks of 0 and 255, or classes counted from 1."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence, Set
+
+from liteseg_plugin.datasets.validation import Fault
+
+FOREGROUND = "label-foreground"
+ONE_BASED = "label-one-based"
+
+
+def foreground_fault(
+    values: Set[int], labels: Sequence[str], num_classes: int | None, ignore_index: int
+) -> Fault | None:
+    """Find masks of 0 and one other value that is not a class, such as 255.
+
+    Args:
+        values: All values in all labels.
+        labels: Paths of the labels.
+        num_classes: Number of classes, if known.
+        ignore_index: Label of ignored pixels.
+
+    Returns:
+        What is wrong, with the command that converts the labels; None if nothing is.
+    """
+    others = values - {0}
+    if 0 not in values or len(others) != 1:
+        return None
+    (value,) = others
+    if value == ignore_index:
+        what = f"{value} is ignored, so training sees the value 0 only"
+    elif value >= (num_classes or 2):
+        what = f"{value} is not a class"
+    else:
+        return None
+    message = (
+        f"the labels hold 0 and {value} only: {what}. If {value} is your foreground, convert it "
+        f"to class 1, and set num_classes to 2: {_command(labels, f'{value}=1')}"
+    )
+    return Fault(FOREGROUND, message)
+
+
+def one_based_fault(
+    values: Set[int], labels: Sequence[str], num_classes: int | None, ignore_index: int
+) -> tuple[Fault, bool] | None:
+    """Find classes that are counted from 1, or that are one more than ``num_classes``.
+
+    Args:
+        values: All values in all labels.
+        labels: Paths of the labels.
+        num_classes: Number of classes, if known.
+        ignore_index: Label of ignored pixels.
+
+    Returns:
+        What is wrong, with the command that converts the labels, and whether it is certain that
+        something is; None if nothing is.
+    """
+    used = values - {ignore_index}
+    if not used or ignore_index == 0:
+        return None
+    largest = max(used)
+    too_large = largest == num_classes
+    counted = num_classes if too_large and num_classes else largest
+    shift = f"1-{counted}=0-{counted - 1}" if counted > 1 else "1=0"
+    if 0 not in used and (too_large or 1 in used):
+        message = (
+            f"the labels hold {min(used)} to {largest}, and never 0, but classes are counted from "
+            f"0. If yours are counted from 1, convert the labels: {_command(labels, shift)}"
+        )
+        return Fault(ONE_BASED, message), too_large
+    if too_large:
+        message = (
+            f"the labels hold 0 to {largest}, but num_classes {num_classes} means 0 to "
+            f"{largest - 1}. If 0 means unlabelled: {_command(labels, f'0={ignore_index}', shift)}."
+            f" If {largest} does: {_command(labels, f'{largest}={ignore_index}')}. "
+            f"If both are classes, set num_classes to {largest + 1}"
+        )
+        return Fault(ONE_BASED, message), True
+    return None
+
+
+def _command(labels: Sequence[str], *entries: str) -> str:
+    folders = {os.path.dirname(path) for path in labels}
+    if len({*map(os.path.isabs, folders)}) > 1:  # which have no common folder as they are
+        folders = {*map(os.path.abspath, folders)}
+    folder = os.path.commonpath(folders)
+    words = [folder, f"{folder}_relabelled", "--map", *entries]
+    return f"liteseg data relabel {' '.join(map(shlex.quote, words))}"

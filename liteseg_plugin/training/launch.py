@@ -1,0 +1,194 @@
+"""Command lines of ``paddle.distributed.launch`` that keep the total batch of a recipe."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import liteseg_plugin
+from liteseg_plugin.errors import ConfigError, LitesegError
+
+_MAIN = Path(liteseg_plugin.__file__).with_name("__main__.py")
+_CONNECT_SECONDS = 3
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where the processes of a launch run.
+
+    Attributes:
+        nproc_per_node: Processes on this host.
+        log_dir: Where each process writes ``workerlog.N``.
+        nnodes: Number of hosts.
+        master: ``HOST:PORT`` of the first host, at which the hosts meet.
+        rank: Number of this host, from 0.
+        devices: Which GPUs, as ``0,1``; None for the visible ones.
+        host: Address of this host, if the one found by its name is wrong.
+    """
+
+    nproc_per_node: int
+    log_dir: Path
+    nnodes: int = 1
+    master: str | None = None
+    rank: int | None = None
+    devices: str | None = None
+    host: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what Paddle's launcher would wait for without end.
+
+        Raises:
+            LitesegError: If the hosts do not know where to meet, or which each of them is.
+        """
+        for name in ("nproc_per_node", "nnodes"):
+            if getattr(self, name) < 1:
+                raise LitesegError(f"--{name} must be at least 1, got {getattr(self, name)}")
+        if self.nnodes > 1 and (self.master is None or self.rank is None):
+            raise LitesegError(
+                f"--nnodes {self.nnodes} needs --master HOST:PORT, the same on every host, and "
+                f"--rank, from 0 on the host of --master to {self.nnodes - 1}"
+            )
+        if self.nnodes > 1 and self.rank is not None and not 0 <= self.rank < self.nnodes:
+            raise LitesegError(
+                f"--rank {self.rank} does not fit --nnodes {self.nnodes}: ranks of hosts are "
+                f"0 to {self.nnodes - 1}"
+            )
+
+    @property
+    def processes(self) -> int:
+        """Return the number of processes on all hosts."""
+        return self.nnodes * self.nproc_per_node
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """Return the command line of Paddle's launcher.
+
+        Args:
+            arguments: Of ``liteseg``, in each process.
+        """
+        flags = {
+            "nproc_per_node": self.nproc_per_node,
+            "log_dir": self.log_dir,
+            "devices": self.devices,
+            "host": self.host,
+        }
+        if self.nnodes > 1:
+            flags.update(nnodes=self.nnodes, master=self.master, rank=self.rank)
+        given = [
+            word
+            for name, value in flags.items()
+            if value is not None
+            for word in (f"--{name}", str(value))
+        ]
+        launcher = [sys.executable, "-m", "paddle.distributed.launch"]
+        return [*launcher, *given, str(_MAIN), *arguments]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How a step's images are shared.
+
+    Attributes:
+        size: Images of one forward pass in one process.
+        passes: Forward passes of one step (``--gradient_accumulation_steps``).
+        processes: Number of processes.
+        recipe: Images of one step in the recipe; None if the config does not say.
+    """
+
+    size: int
+    passes: int
+    processes: int
+    recipe: int | None
+
+    @property
+    def total(self) -> int:
+        """Return the images of one step."""
+        return self.size * self.passes * self.processes
+
+    def text(self) -> str:
+        """Say how the images are shared, and what becomes of learning rate and iterations."""
+        passes = f" x {self.passes} passes" if self.passes > 1 else ""
+        shared = f"{self.processes} process(es){passes} x {self.size} images = {self.total} a step"
+        if self.recipe is None:
+            return f"{shared}; the config has no total_batch_size to keep"
+        if self.recipe == self.total:
+            return f"{shared}, as in the recipe: learning rate and iterations stay"
+        factor = self.total / self.recipe
+        return (
+            f"{shared}; the recipe has {self.recipe}. Learning rate and iterations stay as given; "
+            f"by the linear rule, --learning_rate would be {factor:g} times and --iters "
+            f"{1 / factor:g} times those of the recipe"
+        )
+
+
+def share_batch(total: int, largest: int, processes: int) -> Batch:
+    """Share the images of one step, so that the result is that of the recipe's step.
+
+    Args:
+        total: Images of one step.
+        largest: Most images of one forward pass: those for which the recipe was made.
+        processes: Number of processes.
+
+    Returns:
+        As few passes as possible.
+
+    Raises:
+        ConfigError: If the processes cannot have equally many images.
+
+    >>> share_batch(16, largest=4, processes=2)
+    Batch(size=4, passes=2, processes=2, recipe=16)
+    """
+    images, rest = divmod(total, processes)
+    if rest or not images:
+        fitting = [str(n) for n in range(1, total + 1) if total % n == 0]
+        raise ConfigError(
+            f"the recipe's {total} images a step cannot be shared by {processes} processes: start "
+            f"{', '.join(fitting[:-1])} or {fitting[-1]}, or give liteseg train a --batch_size, "
+            "which changes the recipe"
+        )
+    passes = next(n for n in range(1, images + 1) if images % n == 0 and images // n <= largest)
+    return Batch(images // passes, passes, processes, recipe=total)
+
+
+def resolved_master(master: str) -> str:
+    """Return ``IP:PORT`` of a master, and check that no other program listens there.
+
+    Paddle's launcher takes only the number of its host's address for itself, and would wait
+    without end for a program that answers otherwise.
+
+    Args:
+        master: ``HOST:PORT``.
+
+    Raises:
+        LitesegError: If it is not such an address, has no IP, or its port is taken.
+    """
+    name, _, port = master.rpartition(":")
+    if not name or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise LitesegError(f"--master must be HOST:PORT, such as 10.0.0.1:6070, got {master!r}")
+    try:
+        address = f"{socket.gethostbyname(name)}:{port}"
+    except OSError as error:
+        raise LitesegError(f"--master {master}: host {name} is unknown here ({error})") from None
+    try:
+        socket.create_connection((address.rpartition(":")[0], int(port)), _CONNECT_SECONDS).close()
+    except OSError:
+        return address  # nobody yet
+    if not _is_launcher(address):
+        raise LitesegError(
+            f"--master {master}: port {port} is taken by another program; choose a free port, the "
+            "same on every host"
+        )
+    return address
+
+
+def _is_launcher(address: str) -> bool:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"http://{address}/healthy", timeout=_CONNECT_SECONDS) as answer:
+            return json.load(answer) == {"/healthy": "ok"}
+    except (OSError, ValueError):
+        return False
