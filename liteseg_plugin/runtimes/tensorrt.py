@@ -22,7 +22,6 @@ from liteseg_plugin.errors import ExportError
 from liteseg_plugin.runtimes.base import Runtime, SessionCache, onnx_file
 from liteseg_plugin.runtimes.tensorrt_network import network_model, polygraphy_errors
 from liteseg_plugin.system.checksums import file_sha256
-from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.device import Devices
 from liteseg_plugin.system.files import atomic_write, cache_folder, private_folder
 
