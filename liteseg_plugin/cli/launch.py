@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Launch, and wait for the end."""
     import shlex
 
-    from liteseg_plugin.training.launch import Launch, resolved_master
+    from liteseg_plugin.training.launch import Launch
     from liteseg_plugin.training.supervise import supervise
 
     parser = Parser(prog=f"liteseg {args.program}")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
         nproc_per_node=args.nproc_per_node or _visible_gpus(args.devices),
         log_dir=_log_dir(args, getattr(theirs, "save_dir", None)),
         nnodes=args.nnodes,
-        master=resolved_master(args.master) if args.master and args.nnodes > 1 else args.master,
+        master=args.master,
         rank=args.rank,
         devices=args.devices,
         host=args.host,

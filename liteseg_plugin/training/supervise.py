@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import signal
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from liteseg_plugin.errors import TrainingError, printable, telling_line
-from liteseg_plugin.training.launch import Launch
+from liteseg_plugin.training.launch import Launch, resolved_master
 
 LAUNCHER_LOG = "launcher.log"
 _POLL_SECONDS = 0.2
@@ -69,11 +70,15 @@ def supervise(
 
     Raises:
         TrainingError: If the processes failed, or the hosts did not meet.
+        LitesegError: If the master's name is unknown, or its port is taken.
         KeyboardInterrupt: After SIGINT or SIGTERM, which the processes get too.
     """
     launch.log_dir.mkdir(parents=True, exist_ok=True)
     for restart in range(max_restarts + 1):
-        failure = _run(launch, [*arguments, *(resume if restart else ())], timeout)
+        found = launch
+        if launch.nnodes > 1 and launch.master is not None:  # it may move between two starts
+            found = dataclasses.replace(launch, master=resolved_master(launch.master, timeout))
+        failure = _run(found, [*arguments, *(resume if restart else ())], timeout)
         if failure is None:
             return
         if failure.is_final or restart == max_restarts:
