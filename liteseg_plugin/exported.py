@@ -19,6 +19,7 @@ from paddleseg.transforms import Compose
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import ConfigError, ExportError
+from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.text import read_yaml
 
@@ -303,12 +304,3 @@ def _staged_name(name: str, tag: str) -> str:
 
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -14,6 +14,7 @@ import paddle
 
 from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.system.array_pickle import load_arrays
+from liteseg_plugin.system.checksums import check_sum
 from liteseg_plugin.system.files import is_lfs_pointer
 
 _CUT = "UnpackBigParamInfor@@"  # Paddle's table of arrays that it cut
@@ -123,12 +124,15 @@ def read_arrays(path: str | os.PathLike) -> Any:
         path: A ``.pdparams`` or ``.pdopt`` file.
 
     Raises:
-        WeightsError: If the file is missing, is of another kind, is truncated, or holds anything
-            but plain values and arrays of numbers.
+        WeightsError: If the file is missing, is of another kind, is truncated, holds anything
+            but plain values and arrays of numbers, or is not the one that a ``SHA256SUMS`` beside
+            it lists.
     """
     path = Path(path)
     if path.is_dir():
         raise WeightsError(f"weights {path} is a folder; give the model.pdparams in it")
+    if path.is_file():
+        check_sum(path)
     try:
         if is_lfs_pointer(path):
             raise WeightsError(
@@ -188,7 +192,8 @@ def download_errors(url: str) -> Iterator[None]:
         raise WeightsError(
             f"cannot download {url} ({type(error).__name__}). To work offline, download it "
             "elsewhere and name the local file: --model_path PATH for full weights, --opts "
-            "model.backbone.pretrained=PATH for a backbone (None: start from random weights)"
+            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
+            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
         ) from error
 
 

@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-from liteseg_plugin.cli._parser import Parser, ShowVersions, add_debug
+from liteseg_plugin.cli._numbers import check_numbers
+from liteseg_plugin.cli._parser import Parser, ShowVersions, add_command
 
 _COMMANDS = {
     "train": "train a model, as PaddleSeg's tools/train.py",
@@ -32,6 +33,11 @@ _COMMANDS = {
     "data": "create, convert, check or split data sets",
     "doctor": "show what works here, and why the rest does not",
 }
+_NOISE = (
+    "No ccache found",  # at each import
+    "When training, we now always track global mean",  # in each training
+    "There are some unused values in state_dict",  # at each resume with a warm-up
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,18 +54,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help_text in _COMMANDS.items():
         command = import_module(f"liteseg_plugin.cli.{name}")
-        sub = commands.add_parser(name, help=help_text, description=command.__doc__)
-        add_debug(sub)
+        sub = add_command(commands, name, help_text, command.__doc__ or "")
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run, debug=False)
+        sub.set_defaults(run=command.run, debug=False, max_pixels=None)
     args = parser.parse_args(argv)
 
-    # Paddle's advice to people who compile extensions, at each import.
-    warnings.filterwarnings("ignore", message="No ccache found")
+    from liteseg_plugin.system.pixels import limited
+
+    ignore_noise()
     wants_json = getattr(args, "json", False)
     aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
     try:
-        with aside:
+        with limited(args.max_pixels), aside:
+            check_numbers(args)
             document = args.run(args)
         if wants_json:
             import json
@@ -77,6 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _report(error, args.command)
     return 0 if document is None or document.get("ok", True) else 1
+
+
+def ignore_noise() -> None:
+    """Silence what Paddle tells its developers, and what is as intended here."""
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message=message)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # errors of Paddle's C++ stay
 
 
 @contextlib.contextmanager

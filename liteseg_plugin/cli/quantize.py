@@ -31,13 +31,10 @@ def run(args: argparse.Namespace) -> dict:
 
     repair()
 
-    from liteseg_plugin.errors import LitesegError
     from liteseg_plugin.export.quantize import quantize
     from liteseg_plugin.inference.images import find_images
     from liteseg_plugin.system.progress import progress_bar
 
-    if args.num_images < 1:
-        raise LitesegError(f"--num_images must be at least 1, got {args.num_images}")
     images = [image.path for image in find_images(args.image_path)]
     images = images[:: max(1, len(images) // args.num_images)][: args.num_images]
     report = quantize(

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_model(parser)
+    _arguments.add_model(parser)
     parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
-    _common.add_device(parser)
+    _arguments.add_device(parser)
     parser.add_argument(
         "--num_workers",
         type=int,
         default=0,
-        help="processes that load images; with --exported or --report: threads, at least 2",
+        help="processes that load images (with --exported or --report: threads, at least 2)",
     )
-    _common.add_augmentation(parser, "--aug_eval")
-    parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
-    _common.add_runtime(parser)
-    _common.add_precision(parser)
+    _arguments.add_augmentation(parser, "--aug_eval")
+    parser.add_argument(
+        "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
+    )
+    _arguments.add_runtime(parser)
+    _arguments.add_precision(parser)
     threads = "CPU threads of --exported (default: all available)"
     parser.add_argument("--cpu_threads", type=int, help=threads)
     parser.add_argument(
@@ -37,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
-    _common.choose_model(args)
-    builder = _common.build(args)
+    _steps.choose_model(args)
+    builder = _steps.build(args)
 
     from paddleseg.utils import logger
 
@@ -69,14 +71,14 @@ def run(args: argparse.Namespace) -> dict:
             classes=classes,
         )
     else:
-        _common.use_device(args.device)
-        _common.show(builder)
-        model = _common.load_network(builder, args.model_path)
-        test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
+        _steps.use_device(args.device)
+        _steps.show(builder, args)
+        model = _steps.load_network(builder, args.model_path)
+        test_config = _steps.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True
-            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers)
+            return evaluate.as_paddleseg(model, dataset, test_config, args.num_workers, classes)
         evaluated = evaluate.trained(model, dataset, test_config, classes)
     evaluation = evaluate.evaluate(
         evaluated,
@@ -109,7 +111,5 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
-    if args.worst < 0:
-        raise LitesegError(f"--worst must be a number of images, got {args.worst}")
     if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
         raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

@@ -22,6 +22,7 @@ from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
+from liteseg_plugin.system.pixels import check_pixels
 
 
 class CityscapesLabel(NamedTuple):
@@ -134,8 +135,7 @@ def draw_polygons(annotation: dict) -> np.ndarray:
     """
     try:
         size_wh = (annotation["imgWidth"], annotation["imgHeight"])
-        if size_wh[0] * size_wh[1] > Image.MAX_IMAGE_PIXELS:
-            raise ValueError(f"{size_wh[0]}x{size_wh[1]} pixels")
+        check_pixels("the image of the annotation", *size_wh)
         picture = Image.new("L", size_wh, _BY_NAME["unlabeled"].id)
         canvas = ImageDraw.Draw(picture)
         for thing in annotation["objects"]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from liteseg_plugin.errors import ConfigError
+from liteseg_plugin.system.files import private_folder
 
 _STAMP_BYTES = 32
 
@@ -32,7 +33,8 @@ class FrameCache:
         limit: Limit of the total size of its arrays, in bytes.
 
     Raises:
-        ConfigError: If the folder cannot be used, or this system has no file locks of Unix.
+        ConfigError: If the folder cannot be used or is not this user's own, or this system has no
+            file locks of Unix.
     """
 
     def __init__(self, folder: str | os.PathLike, limit: int) -> None:
@@ -40,7 +42,7 @@ class FrameCache:
         self._limit = limit
         self._closed = False
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self._folder)
             # A kill may have left a count that is too high.
             with self._locked() as count:
                 _write_number(count, sum(p.stat().st_size for p in self._folder.glob("*.npy")))

@@ -138,7 +138,8 @@ class Dataset(_CheckedSamples, datasets.Dataset):
             folder in ``/dev/shm`` keeps them in memory.
 
     Raises:
-        DataError: If the list is empty, or one of its lines cannot be used.
+        DataError: If folder or list are missing, the list is empty, or one of its lines cannot be
+            used.
         ConfigError: If an argument cannot be used, or the padding value of labels is invalid.
     """
 
@@ -150,15 +151,20 @@ class Dataset(_CheckedSamples, datasets.Dataset):
         if given.get(f"{mode}_path") is None and os.path.isfile(os.path.join(root, f"{mode}.txt")):
             given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
         listing = given.get(f"{mode}_path")
+        if not os.path.isdir(root):
+            raise validation.not_found("dataset_root", root)
+        if listing is None:
+            raise validation.no_list(f"{mode}.txt", root)
+        if not os.path.isfile(listing):
+            raise validation.not_found(f"{mode}_path", listing)
         try:
             super()._open(*values.args, **values.kwargs)
         except ValueError:
-            if listing is not None and os.path.isfile(listing):
-                _, wrong = validation.read_list(
-                    listing, root, separator=given["separator"], labelled=mode != "test"
-                )
-                for fault in wrong:
-                    raise DataError(fault.message) from None
+            _, wrong = validation.read_list(
+                listing, root, separator=given["separator"], labelled=mode != "test"
+            )
+            for fault in wrong:
+                raise DataError(fault.message) from None
             raise
         if not self.file_list:
             raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
@@ -168,10 +174,13 @@ class Cityscapes(_CheckedSamples, datasets.Cityscapes):
     """PaddleSeg's ``Cityscapes``, with the further arguments of :class:`Dataset`.
 
     Raises:
-        DataError: If an image has no label, or a label no image.
+        DataError: If the folder is missing, an image has no label, or a label no image.
         ConfigError: As :class:`Dataset`.
     """
 
     def _open(self, *args: Any, **kwargs: Any) -> None:
+        given = inspect.signature(datasets.Cityscapes).bind(*args, **kwargs).arguments
+        if not os.path.isdir(given["dataset_root"]):
+            raise validation.not_found("dataset_root", given["dataset_root"])
         super()._open(*args, **kwargs)
         cityscapes.check_pairs(self.dataset_root, self.mode, self.file_list)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import is_lfs_pointer
+from liteseg_plugin.system.pixels import check_pixels
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -55,19 +56,22 @@ def check_image_file(path: str | os.PathLike) -> int:
         The orientation of EXIF, or of a TIFF: 1 for upright images and for images without one.
 
     Raises:
-        DataError: If there is no file, or it is truncated, or larger than Pillow's limit of about
-            179 million pixels.
+        DataError: If there is no file, or it is truncated, or has more pixels than
+            :mod:`liteseg_plugin.system.pixels` allows.
     """
     if not os.path.isfile(path):
         raise DataError(f"image not found: {path}")
     try:
         with open(path, "rb") as file, Image.open(file) as image:
+            check_pixels(path, *image.size)
             if image.format in ("JPEG", "MPO"):
                 file.seek(-len(_END_OF_JPEG), os.SEEK_END)
                 if file.read() != _END_OF_JPEG:
                     file.seek(0)
                     Image.open(file).load()
             return _orientation(image, file)
+    except DataError:
+        raise
     except Image.UnidentifiedImageError:
         return 1  # OpenCV knows formats that Pillow does not, and gives nothing for all others
     except Exception as error:  # a hostile file may raise anything
@@ -160,11 +164,14 @@ def read_label_and_depth(path: str | os.PathLike) -> tuple[np.ndarray, str | Non
         raise DataError(f"label not found: {path}")
     try:
         with Image.open(path) as image:
+            check_pixels(path, *image.size)
             # How the file's samples are stored, by Pillow's name, is known until they are decoded.
             details = image.tile[0][3] if image.tile else ""
             stored = details if isinstance(details, str) else (details or ("",))[0]
             values = np.asarray(image)
             return _as_indices(values, str(stored))
+    except DataError:
+        raise
     except Exception as error:  # a hostile file may raise anything
         unidentified = isinstance(error, Image.UnidentifiedImageError)
         reason = _no_image(path) if unidentified else _reason(error)
@@ -292,6 +299,30 @@ class Pair(NamedTuple):
 
     image: str
     label: str | None
+
+
+def no_list(name: str, root: str | os.PathLike) -> DataError:
+    """Return the error of a data set's folder without lists.
+
+    Args:
+        name: Which lists are missing.
+        root: The folder.
+    """
+    return DataError(
+        f"no list {name} in {root}; `liteseg data split {root}` creates the lists for folders of "
+        "images and labels"
+    )
+
+
+def not_found(what: str, path: str | os.PathLike) -> DataError:
+    """Return the error of a path of a config that does not exist; it says relative to what.
+
+    Args:
+        what: The key of the config.
+        path: The path.
+    """
+    relative = "" if os.path.isabs(path) else f" (relative to the working folder {os.getcwd()})"
+    return DataError(f"{what} not found: {path}{relative}")
 
 
 def read_list(

@@ -14,12 +14,13 @@ import numpy as np
 
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import ExportError, last_line
-from liteseg_plugin.exported import ExportedModel, ModelFiles, file_sha256
+from liteseg_plugin.exported import ExportedModel, ModelFiles
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
 from liteseg_plugin.runtimes.paddle import PaddleInference
+from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.versions import installed_versions
 
 TIMED = {

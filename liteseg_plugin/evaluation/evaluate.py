@@ -234,7 +234,11 @@ def evaluate(
 
 
 def as_paddleseg(
-    network: nn.Layer, dataset: Dataset, test_config: dict, num_workers: int
+    network: nn.Layer,
+    dataset: Dataset,
+    test_config: dict,
+    num_workers: int,
+    classes: Sequence[ClassInfo] = (),
 ) -> dict[str, Any]:
     """Evaluate by PaddleSeg's ``evaluate``, which logs the numbers.
 
@@ -243,6 +247,7 @@ def as_paddleseg(
         dataset: A data set of mode ``val``.
         test_config: Scales, flips and sliding window, as in a config.
         num_workers: Processes that load images.
+        classes: Names and colours.
 
     Returns:
         A document for JSON, with keys of :class:`Evaluation`.
@@ -251,7 +256,7 @@ def as_paddleseg(
         DataError: If the data set is empty, or a sample cannot be read.
     """
     miou, accuracy, class_iou, class_precision, kappa = validation.evaluate(
-        network, dataset, num_workers=num_workers, **test_config
+        network, dataset, [entry.name for entry in classes], num_workers=num_workers, **test_config
     )
     return {
         "images": len(dataset),

@@ -16,17 +16,12 @@ import numpy as np
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
-from liteseg_plugin.exported import (
-    DEPLOY_FILE,
-    INT8_FILE,
-    INT8_REPORT_FILE,
-    file_sha256,
-    replace_files,
-)
+from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, INT8_REPORT_FILE, replace_files
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import onnx_file
 from liteseg_plugin.runtimes.onnxruntime import create_session
+from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.files import scratch_folder
 from liteseg_plugin.system.text import read_yaml
 

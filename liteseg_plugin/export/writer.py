@@ -22,9 +22,9 @@ from liteseg_plugin.exported import (
     ONNX_FILE,
     OUTPUT_OPS,
     PARAMS_FILE,
-    file_sha256,
     replace_files,
 )
+from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.files import scratch_folder
 
 

@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import DataError, LitesegError, printable
 from liteseg_plugin.inference.images import InputImage
-from liteseg_plugin.inference.pipeline import Segmentation, plan_results, segment_files
+from liteseg_plugin.inference.pipeline import (
+    Extras,
+    SegmentedImage,
+    plan_results,
+    segment_files,
+)
 from liteseg_plugin.system.files import atomic_write
 
 if TYPE_CHECKING:
@@ -76,9 +81,9 @@ class Entry:
     error: str | None = None
 
     @classmethod
-    def of(cls, result: Segmentation) -> Entry:
+    def of(cls, result: SegmentedImage) -> Entry:
         """Return the entry of a segmented image."""
-        return cls(result.image, DONE, (result.label, result.overlay))
+        return cls(result.image, DONE, result.written())
 
     def line(self) -> str:
         """Return it as the manifest has it."""
@@ -96,8 +101,8 @@ class Summary:
         manifest: Path of the manifest.
     """
 
-    done: Sequence[Segmentation]
-    skipped: Sequence[Segmentation]
+    done: Sequence[SegmentedImage]
+    skipped: Sequence[SegmentedImage]
     failed: Sequence[Entry]
     manifest: Path
 
@@ -123,10 +128,11 @@ def segment_in_bulk(
     images: Sequence[InputImage],
     save_dir: str | os.PathLike,
     *,
+    extras: Extras | None = None,
     resume: bool = False,
     skip_errors: bool = False,
     shard: Shard = Shard(),
-    progress: Callable[..., Iterable[Segmentation]] = lambda results, **_: results,
+    progress: Callable[..., Iterable[SegmentedImage]] = lambda results, **_: results,
 ) -> Summary:
     """Segment images, and write what became of each into the manifest.
 
@@ -134,6 +140,7 @@ def segment_in_bulk(
         predictor: An exported model.
         images: All images, of every shard.
         save_dir: As in :func:`segment_files`; also for the manifest.
+        extras: As in :func:`segment_files`.
         resume: Skip images whose files are there and complete.
         skip_errors: Continue after an image that cannot be segmented.
         shard: Which of the images to segment.
@@ -143,7 +150,8 @@ def segment_in_bulk(
         DataError: As :func:`segment_files`; with ``skip_errors`` only if all images fail.
         OSError: If a result cannot be written.
     """
-    planned = {result.image: result for result in plan_results(images, save_dir)}
+    extras = extras or Extras()
+    planned = {result.image: result for result in plan_results(images, save_dir, extras)}
     mine = shard.of(images)
     complete = {image.path for image in mine if resume and _is_complete(planned[image.path])}
     skipped = [planned[image.path] for image in mine if image.path in complete]
@@ -154,7 +162,7 @@ def segment_in_bulk(
     kept = [*before, *map(Entry.of, skipped)]
     atomic_write(path, "".join(entry.line() for entry in kept).encode())
 
-    done: list[Segmentation] = []
+    done: list[SegmentedImage] = []
     failed: list[Entry] = []
     with path.open("a", encoding="utf-8") as manifest:
 
@@ -168,7 +176,7 @@ def segment_in_bulk(
             if not skip_errors:
                 raise error
 
-        results = segment_files(predictor, todo, save_dir, on_error=on_error)
+        results = segment_files(predictor, todo, save_dir, extras=extras, on_error=on_error)
         for result in progress(results, total=len(todo), unit="image"):
             done.append(result)
             add(Entry.of(result))
@@ -177,8 +185,8 @@ def segment_in_bulk(
     return Summary(done, skipped, failed, path)
 
 
-def _is_complete(result: Segmentation) -> bool:
-    return all(map(_ends_well, (result.label, result.overlay)))
+def _is_complete(result: SegmentedImage) -> bool:
+    return all(map(_ends_well, result.written()))
 
 
 def _ends_well(path: str) -> bool:

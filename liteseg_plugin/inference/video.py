@@ -25,8 +25,10 @@ from liteseg_plugin.inference.images import (
     check_results,
     check_utf8,
 )
-from liteseg_plugin.inference.pipeline import overlapped, write_label_map
+from liteseg_plugin.inference.pipeline import overlapped
+from liteseg_plugin.inference.segmentation import write_label_map
 from liteseg_plugin.system.parallel import per_second
+from liteseg_plugin.system.pixels import check_pixels
 from liteseg_plugin.system.progress import progress_bar
 from liteseg_plugin.visualization.overlay import legend_bar, overlay
 
@@ -102,6 +104,8 @@ class Frames:
             problem = f"cannot read video {source}: it is not a video, or is truncated"
         if not self._capture.isOpened():
             raise DataError(problem)
+        extents = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        check_pixels(source, *(int(self._capture.get(extent)) for extent in extents))
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= _FASTEST_FPS else _USUAL_FPS
         stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)

@@ -10,15 +10,18 @@ import atexit
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import paddle
 import yaml
-from paddleseg.utils import progbar
+from paddleseg.utils import download, progbar
 
+from liteseg_plugin.errors import DataError
 from liteseg_plugin.integration.entry import Entry, wrap
+from liteseg_plugin.system import archives
 from liteseg_plugin.system.progress import ProgressBar
 from liteseg_plugin.system.text import read_yaml
 
@@ -141,6 +144,40 @@ def _write_sparse_progress() -> None:
     progbar.Progbar = ProgressBar
 
 
+# --- archives -----------------------------------------------------------------------------------
+
+
+def _unpacks_links() -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(f"{folder}/a.tar", "w") as file:
+            for name, kind in (("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE)):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, folder
+                file.addfile(member)
+        try:
+            _uncompress(f"{folder}/a.tar", folder, False, False)
+        except Exception:
+            return False
+    return True
+
+
+_uncompress = download._uncompress_file
+
+
+def _unpack(path: str, folder: str, delete_file: bool, print_progress: bool) -> str:
+    """Unpack an archive, and return the first part of its first name, as PaddleSeg's does."""
+    names = archives.unpack(path, folder)
+    if not names:
+        raise DataError(f"{path} is an empty archive")
+    if delete_file:
+        os.remove(path)
+    return names[0].split("/")[0]
+
+
+def _unpack_within_bounds() -> None:
+    download._uncompress_file = _unpack
+
+
 ENTRIES = (
     Entry(
         "zlib-first",
@@ -191,6 +228,17 @@ ENTRIES = (
         "paddleseg 2.8.0 and develop",
         _standard_error_is_a_log,
         _write_sparse_progress,
+    ),
+    Entry(
+        "archives",
+        "paddleseg.utils.download._uncompress_file",
+        "an archive that PaddleSeg downloads can write links, and as much as the disk has; before "
+        "Python 3.14, outside of its folder",
+        "it is unpacked member by member within bounds; other paths, links and devices are errors",
+        "paddleseg 2.8.0 and develop",
+        _unpacks_links,
+        _unpack_within_bounds,
+        always=True,
     ),
 )
 """Repairs that are not about training."""

@@ -36,6 +36,12 @@ _LOAD_BY_THEMSELVES = tuple(
     f"paddleseg.models.backbones.{name}" for name in ("vision_transformer", "cae", "vit_adapter")
 )
 
+# What PaddleSeg, and `liteseg launch`, read at the top of a config.
+_KEYS = {
+    *("batch_size", "iters", "to_static_training", "train_dataset", "val_dataset", "test_config"),
+    *("optimizer", "lr_scheduler", "loss", "distill_loss", "model", "total_batch_size"),
+}
+
 
 def load(path: str, opts: Sequence[str] | None = None, **overrides: Any) -> Config:
     """Read a config file.
@@ -50,7 +56,36 @@ def load(path: str, opts: Sequence[str] | None = None, **overrides: Any) -> Conf
     """
     path = str(find_config(path))
     with config_errors(path):
+        check_keys(path, opts)
         return Config(path, opts=opts, **overrides)
+
+
+def check_keys(path: str, opts: Sequence[str] | None) -> None:
+    """Refuse ``--opts`` with a key that neither the config has nor PaddleSeg reads.
+
+    PaddleSeg refuses an unknown section, but adds an unknown key at the top without a word.
+
+    Args:
+        path: The file.
+        opts: ``KEY=VALUE``.
+
+    Raises:
+        ConfigError: If a key is unknown; the message names the nearest.
+    """
+    heads = [entry.partition("=")[0].partition(".")[0] for entry in opts or ()]
+    if {*heads} <= _KEYS:
+        return
+    content = Config._parse_from_yaml(path)
+    known = {key: key for key in {*_KEYS, *content}}
+    for section, values in content.items():
+        for key in values if isinstance(values, Mapping) else ():
+            known.setdefault(key, f"{section}.{key}")
+    for head in heads:
+        if head in _KEYS or head in content:
+            continue
+        close = [known[name] for name in difflib.get_close_matches(head, sorted(known), n=3)]
+        way_out = f"did you mean {' or '.join(close)}?" if close else f"it has {', '.join(content)}"
+        raise ConfigError(f"--opts {head}: a config has no such key; {way_out}")
 
 
 def merged(path: str, opts: Sequence[str] | None = None) -> str:
@@ -110,7 +145,7 @@ def _check_file(path: Path, above: tuple[Path, ...] = ()) -> None:
     if path.resolve() in above:
         raise ConfigError(f"config {path} is its own _base_")
     try:
-        content = read_yaml(path, yaml.FullLoader)
+        content = read_yaml(path)
     except ConfigError as error:
         raise ConfigError(f"config {error}") from error
     except OSError:
@@ -128,11 +163,17 @@ class ConfigBuilder(SegBuilder):
         config: Of :func:`load`.
         downloads: Whether to download weights that the config names by URL; not needed where full
             weights are loaded afterwards.
+        verbose: Whether to log the section of each component.
     """
 
-    def __init__(self, config: Config, *, downloads: bool = True) -> None:
+    def __init__(self, config: Config, *, downloads: bool = True, verbose: bool = False) -> None:
         super().__init__(config)
-        self._downloads = downloads
+        self._downloads, self._verbose = downloads, verbose
+
+    def show_msg(self, name: str, cfg: dict) -> None:
+        """Log the section that a component is built of, if that is wanted."""
+        if self._verbose:
+            super().show_msg(name, cfg)
 
     def load_component_class(self, class_type: str) -> Any:
         """Return the class or function registered as ``class_type``.

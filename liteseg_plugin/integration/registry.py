@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 from collections.abc import Sequence
+
+# PaddleSeg's scripts, and the flag that gives full weights.
+_WITH_WEIGHTS = {
+    "train.py": "--resume_model",
+    **dict.fromkeys(("val.py", "predict.py", "export.py", "analyse.py"), "--model_path"),
+}
 
 
 def register() -> None:
@@ -42,6 +50,8 @@ def activate(arguments: Sequence[str] = ()) -> None:
             backbone's need not be downloaded.
     """
     repair(for_scripts=True)
+    if arguments and os.path.basename(arguments[0]) in _WITH_WEIGHTS:
+        atexit.register(_say_it_was_active)
     if _gives_full_weights(arguments):
         from liteseg_plugin.integration import scripts
 
@@ -67,12 +77,25 @@ def repair(*, for_scripts: bool = False) -> None:
 def _gives_full_weights(arguments: Sequence[str]) -> bool:
     if not arguments:
         return False
-    flags = {"train.py": "--resume_model"}
-    flags.update(dict.fromkeys(("val.py", "predict.py", "export.py", "analyse.py"), "--model_path"))
-    flag = flags.get(os.path.basename(arguments[0]))
+    flag = _WITH_WEIGHTS.get(os.path.basename(arguments[0]))
     given = (argument.split("=")[0] for argument in arguments[1:])
     # argparse admits abbreviations
     return flag is not None and any(flag.startswith(name) and len(name) > 4 for name in given)
+
+
+def _say_it_was_active() -> None:
+    """End the log of a script of PaddleSeg's with what it ran with."""
+    from paddleseg.utils import logger
+
+    from liteseg_plugin import __version__
+    from liteseg_plugin.integration import table
+
+    repairs = [e.name for e in table.ENTRIES if not e.scripts_only and table.is_active(e.name)]
+    with contextlib.suppress(OSError, ValueError):  # standard output is closed
+        logger.info(
+            f"liteseg_plugin {__version__} was active: PPLiteSeg is {owners()['PPLiteSeg']}; "
+            f"repaired: {', '.join(repairs)} (`liteseg doctor` explains them)"
+        )
 
 
 def _components() -> list[tuple]:

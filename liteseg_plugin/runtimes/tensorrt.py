@@ -19,11 +19,11 @@ import numpy as np
 
 from liteseg_plugin import __version__
 from liteseg_plugin.errors import ExportError
-from liteseg_plugin.exported import file_sha256
 from liteseg_plugin.runtimes.base import Runtime, SessionCache, onnx_file
 from liteseg_plugin.runtimes.tensorrt_network import network_model, polygraphy_errors
+from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.device import Devices
-from liteseg_plugin.system.files import atomic_write, cache_folder
+from liteseg_plugin.system.files import atomic_write, cache_folder, private_folder
 
 if TYPE_CHECKING:
     from liteseg_plugin.exported import ModelFiles
@@ -143,8 +143,8 @@ class TensorRt(Runtime):
 class EngineCache:
     """The cache of a built engine, under a name made of all that it depends on.
 
-    The folder is ``LITESEG_CACHE``, by default ``liteseg`` in the user's own cache. It is not the
-    export's: an engine can contain code, and exports are shared.
+    The folder is ``engines`` in ``LITESEG_CACHE``, by default in ``liteseg`` in the user's own
+    cache. It is not the export's: an engine can contain code, and exports are shared.
 
     Args:
         facts: What the engine depends on.
@@ -156,11 +156,12 @@ class EngineCache:
     def __init__(self, facts: dict[str, Any]) -> None:
         self._facts = facts
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        self.path = cache_folder() / f"{key}.engine"
+        self.path = cache_folder() / "engines" / f"{key}.engine"
 
     def load(self) -> bytes | None:
         """Return the engine, or None if there is no complete one."""
         try:
+            private_folder(self.path.parent)
             engine = self.path.read_bytes()
             record = json.loads(self.path.with_suffix(".json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -173,6 +174,7 @@ class EngineCache:
 
         record = json.dumps(self._record(engine), indent=2).encode()
         try:
+            private_folder(self.path.parent)
             atomic_write(self.path, engine)
             atomic_write(self.path.with_suffix(".json"), record)
         except OSError as error:

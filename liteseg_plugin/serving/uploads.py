@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system.pixels import check_pixels
 
 MAX_SIDE = 8192
 """Longest side of an upload, in pixels."""
@@ -73,8 +74,9 @@ def read_upload(path: str) -> np.ndarray:
 
 
 def _check_size(name: str, width: int, height: int) -> None:
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    check_pixels(name, width, height, MAX_PIXELS)
+    if max(width, height) > MAX_SIDE:
         raise DataError(
             f"{name} is too large: {width} x {height} pixels; this page takes up to {MAX_SIDE} a "
-            f"side and {MAX_PIXELS / 1e6:.0f} million in all; use liteseg infer for larger ones"
+            "side; use liteseg infer for larger ones"
         )

@@ -10,7 +10,9 @@ import itertools
 import os
 import platform
 import re
+import shlex
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -176,3 +178,35 @@ def cache_folder() -> Path:
         return Path(chosen)
     variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
     return Path(os.environ.get(variable) or Path.home() / ".cache", "liteseg")
+
+
+def private_folder(path: str | os.PathLike) -> Path:
+    """Return a folder for a cache, which only this user can change; create it if missing.
+
+    Who can write into it can replace engines, which hold code, and pixels that are trained with. A
+    new folder has mode 0700, and so gets one in :func:`cache_folder`; another folder keeps its
+    mode.
+
+    Raises:
+        OSError: If it is a symbolic link or not a folder, belongs to another user, or others may
+            write into it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    found = path.lstat()  # the folder itself: links are not followed
+    problem = ""
+    if stat.S_ISLNK(found.st_mode):
+        problem = "it is a symbolic link, which caches do not follow; name the folder itself"
+    elif not stat.S_ISDIR(found.st_mode):
+        problem = "it is not a folder"
+    elif hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+        problem = f"it belongs to another user (number {found.st_uid}); name a folder of your own"
+    elif os.path.abspath(path.parent) == os.path.abspath(cache_folder()):
+        path.chmod(0o700)
+    elif os.name != "nt" and found.st_mode & 0o022:
+        problem = f"other users may write into it; run: chmod go-w {shlex.quote(str(path))}"
+    if problem:
+        raise OSError(f"the cache {printable(path)} is not used: {problem}")
+    return path

@@ -39,14 +39,13 @@ def read_text(path: str | os.PathLike, error: type[LitesegError] = ConfigError) 
         ) from None
 
 
-def read_yaml(
-    path: str | os.PathLike, loader: type[yaml.SafeLoader | yaml.FullLoader] = yaml.SafeLoader
-) -> Any:
+def read_yaml(path: str | os.PathLike) -> Any:
     """Read a YAML file within bounds: even a small file can take hours or all memory.
+
+    It builds plain values only; a tag for an object of Python is an error.
 
     Args:
         path: The file.
-        loader: PyYAML's loader to read it with.
 
     Raises:
         ConfigError: If the file is not UTF-8, not YAML, or exceeds ``MOST_YAML_BYTES``,
@@ -58,18 +57,14 @@ def read_yaml(
     if size > MOST_YAML_BYTES:
         raise ConfigError(f"{path} has {size} bytes; a YAML file here has up to {MOST_YAML_BYTES}")
     text = read_text(path)
-    bounded = type("BoundedLoader", (_Bounded, loader), {})
     try:
-        return yaml.load(text, bounded)
+        return yaml.load(text, _Bounded)
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 
-_Loader: Any = object  # which loader of PyYAML, read_yaml() is told
-
-
-class _Bounded(_Loader):
-    """Bounds a PyYAML loader before it builds values."""
+class _Bounded(yaml.SafeLoader):
+    """Bounds PyYAML's loader before it builds values."""
 
     _level = _written = 0
 

@@ -3,6 +3,7 @@
 A checkpoint is a folder ``iter_N`` with PaddleSeg's files (``model.pdparams``, ``model.pdopt``,
 with EMA ``ema_model.pdparams``) and ``training.json``, which holds what else training needs. It is
 written under another name, forced to the disk, and renamed: a folder ``iter_N`` is complete.
+``SHA256SUMS`` lists its files, and reading them checks it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import paddle
 from paddle import nn
 
 from liteseg_plugin.errors import TrainingError, WeightsError
+from liteseg_plugin.system.checksums import check_sum, file_sha256, sums_of, write_sums
 from liteseg_plugin.system.files import to_disk
 from liteseg_plugin.training.state import Best
 from liteseg_plugin.weights import load_weights, read_arrays
@@ -142,6 +144,7 @@ def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> No
             for name, content in files.items():
                 _write(writing / name, content)
             _write(writing / STATE, state)
+            write_sums(writing, sums_of(writing.iterdir()))
             to_disk(writing)
             _publish(writing, folder)
         except BaseException:
@@ -158,15 +161,24 @@ def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with _explained(path, weights):
         # Weights first: killed in between, a resumed run writes the same weights again.
-        for target, content in ((path, weights), (path.with_name(_BEST), best._asdict())):
-            writing = target.with_name(_PARTIAL + target.name)
-            try:
-                _write(writing, content)
-                writing.replace(target)
-            except BaseException:
-                writing.unlink(missing_ok=True)
-                raise
-        to_disk(path.parent)
+        targets = (path, path.with_name(_BEST))
+        parts = [target.with_name(_PARTIAL + target.name) for target in targets]
+        try:
+            for part, content in zip(parts, (weights, best._asdict())):
+                _write(part, content)
+            old = sums_of(target for target in targets if target.is_file())
+            new = {target.name: file_sha256(part) for part, target in zip(parts, targets)}
+            write_sums(path.parent, old, new)
+            for part, target in zip(parts, targets):
+                to_disk(path.parent)  # in this order on the disk, too
+                part.replace(target)
+            to_disk(path.parent)
+            write_sums(path.parent, new)
+            to_disk(path.parent)
+        except BaseException:
+            for part in parts:
+                part.unlink(missing_ok=True)
+            raise
 
 
 def read_best(folder: Path) -> Best:
@@ -223,8 +235,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON document.
 
     Raises:
-        WeightsError: If it is not JSON.
+        WeightsError: If it is not JSON, or not the one that was written.
     """
+    check_sum(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -16,17 +16,18 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 import yaml
 from paddleseg.utils import logger
+from paddleseg.utils.utils import NoAliasDumper
 
 from liteseg_plugin import __version__
 from liteseg_plugin.errors import ConfigError, TrainingError, WeightsError, printable_lines
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.text import read_yaml
+from liteseg_plugin.system.versions import installed_versions
 from liteseg_plugin.training import checkpoint, processes
 
 CONFIG = "config.yml"
@@ -88,10 +89,11 @@ class Start:
     @classmethod
     def now(cls, resumed: Path | None, device: str) -> Start:
         """Return the start of this process, at the beginning or from a checkpoint."""
-        versions = {"python": platform.python_version(), "liteseg_plugin": __version__}
-        for name in _PACKAGES:
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                versions[name] = metadata.version(name)
+        versions = {
+            "python": platform.python_version(),
+            "liteseg_plugin": __version__,
+            **installed_versions(*_PACKAGES),
+        }
         return cls(
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             0 if resumed is None else checkpoint.iteration_of(resumed),
@@ -158,7 +160,7 @@ class RunRecord:
         try:
             val_list = content["val_list"]
             return cls(
-                config=read_yaml(folder / CONFIG, yaml.FullLoader),
+                config=read_yaml(folder / CONFIG),
                 settings=content["settings"],
                 processes=content["processes"],
                 train_list=DataList(**content["train_list"]),
@@ -191,15 +193,10 @@ class RunRecord:
         starts = (*(before.starts if before else ()), *self.starts)
         document = json.dumps(replace(self, starts=starts).to_json(), indent=1)
         atomic_write(folder / RECORD, f"{document}\n".encode())
-        text = yaml.dump(dict(self.config), Dumper=_NoAliases, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(
+            dict(self.config), Dumper=NoAliasDumper, sort_keys=False, allow_unicode=True
+        )
         atomic_write(path, (_HEADER + text).encode())
-
-
-class _NoAliases(yaml.Dumper):
-    """Writes values that are used twice out twice, as readers expect."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
@@ -250,6 +247,13 @@ class TrainedRun:
             f"--run {folder} has no weights: neither best_model nor a checkpoint (iter_N). Train "
             "until the first checkpoint (--save_interval)"
         )
+
+    def next_step(self) -> str:
+        """Return what training made, and the command that comes next."""
+        folder, exported = map(shlex.quote, (str(self.folder), str(self.folder / "exported")))
+        if self.miou is None:
+            return f"Trained: {self}. Next: liteseg val --run {folder}"
+        return f"Best model: {self}. Next: liteseg export --run {folder} --save_dir {exported}"
 
     def __str__(self) -> str:
         """Return which weights are used."""

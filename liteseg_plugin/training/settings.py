@@ -16,6 +16,11 @@ _AMP_LISTS: dict[str, Any] = {
     "custom_white_list": {"elementwise_add", "batch_norm", "sync_batch_norm"},
     "custom_black_list": {"bilinear_interp_v2"},
 }
+_SMALLEST = {
+    **dict.fromkeys(("iters", "batch_size", "save_interval", "log_iters"), 1),
+    "gradient_accumulation_steps": 1,
+    "num_workers": 0,
+}
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -63,10 +68,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse settings that would never end or never start."""
-        names = ("iters", "batch_size", "save_interval", "log_iters", "gradient_accumulation_steps")
-        for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name, smallest in _SMALLEST.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < smallest:
+                raise ValueError(f"{name} must be at least {smallest}, got {value}")
 
     @property
     def amp_dtype(self) -> Any:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +41,7 @@ def train(
     settings: Settings,
     val_dataset: Dataset | None = None,
     test_config: dict | None = None,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Train a network, in one process or in each of those of ``paddle.distributed.launch``.
 
@@ -51,6 +53,7 @@ def train(
         settings: How to train.
         val_dataset: Evaluated at every checkpoint, to keep the best one.
         test_config: Further arguments of PaddleSeg's ``evaluate``.
+        class_names: Of the classes of ``val_dataset``, for the log.
 
     Raises:
         DataError: If the images do not fill one batch, or one cannot be used.
@@ -66,7 +69,7 @@ def train(
         fleet.init(is_collective=True)
     validation = None
     if val_dataset is not None:
-        validation = Validation(val_dataset, test_config or {}, settings)
+        validation = Validation(val_dataset, test_config or {}, settings, class_names)
     _Trainer(model, optimizer, losses, train_dataset, settings, validation).run()
 
 

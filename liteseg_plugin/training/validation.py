@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 from paddle import nn
 from paddle.io import Dataset
 from paddleseg import core
+from paddleseg.utils import logger
 
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.training import processes
@@ -33,12 +34,18 @@ class Validation:
         dataset: The validation set.
         test_config: Further arguments of PaddleSeg's ``evaluate``.
         settings: How to train.
+        class_names: Of the classes, for the log.
     """
 
     def __init__(
-        self, dataset: Dataset, test_config: Mapping[str, Any], settings: Settings
+        self,
+        dataset: Dataset,
+        test_config: Mapping[str, Any],
+        settings: Settings,
+        class_names: Sequence[str] = (),
     ) -> None:
         self._dataset, self._test_config, self._settings = dataset, test_config, settings
+        self._class_names = class_names
 
     def __call__(self, model: nn.Layer) -> Score:
         """Evaluate the weights that the main process would save."""
@@ -46,17 +53,20 @@ class Validation:
         workers = min(self._settings.num_workers, 1)
         with self._settings.autocast():
             miou, accuracy, *_ = evaluate(
-                model, self._dataset, num_workers=workers, **self._test_config
+                model, self._dataset, self._class_names, num_workers=workers, **self._test_config
             )
         return Score(float(miou), float(accuracy))
 
 
-def evaluate(model: nn.Layer, dataset: Dataset, **options: Any) -> tuple:
-    """Return what PaddleSeg's ``evaluate`` returns.
+def evaluate(
+    model: nn.Layer, dataset: Dataset, class_names: Sequence[str] = (), **options: Any
+) -> tuple:
+    """Return what PaddleSeg's ``evaluate`` returns, and log the IoU of each class by its name.
 
     Args:
         model: The network.
         dataset: A data set of mode ``val``.
+        class_names: Of the classes; PaddleSeg logs their numbers in a row.
         options: Further arguments of PaddleSeg's ``evaluate``.
 
     Raises:
@@ -66,12 +76,16 @@ def evaluate(model: nn.Layer, dataset: Dataset, **options: Any) -> tuple:
     samples = _Samples(dataset)
     hook = model.register_forward_pre_hook(cast(Any, lambda *_: samples.raise_error()))
     try:
-        return core.evaluate(model, samples, **options)
+        scores = core.evaluate(model, samples, **options)
     except Exception:
         samples.raise_error()
         raise
     finally:
         hook.remove()
+    if class_names:
+        named = (f"{name} {iou:.4f}" for name, iou in zip(class_names, scores[2]))
+        logger.info(f"[EVAL] Class IoU by name: {', '.join(named)}")
+    return scores
 
 
 def check_not_empty(dataset: Dataset) -> None:

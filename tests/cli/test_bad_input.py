@@ -63,6 +63,16 @@ def test_config_whose_merges_explode(read_config, tmp_path, name):
         read_config(str(tmp_path / "child.yml"))
 
 
+@pytest.mark.parametrize("name", ["child.yml", "parent.yml"])
+def test_config_builds_no_objects(read_config, tmp_path, name):
+    (tmp_path / "child.yml").write_text("_base_: parent.yml\n")
+    (tmp_path / "parent.yml").write_text("batch_size: 2\n")
+    with (tmp_path / name).open("a") as file:
+        file.write("iters: !!python/name:os.system\n")
+    with pytest.raises(ConfigError, match=rf"{name} is not valid YAML.*python/name:os.system"):
+        read_config(str(tmp_path / "child.yml"))
+
+
 def test_config_that_is_not_utf8(read_config, tmp_path):
     path = tmp_path / "latin.yml"
     path.write_bytes("batch_size: 2  # Größe\n".encode("cp1252"))
@@ -88,6 +98,57 @@ def test_missing_base_is_named(fails, tmp_path):
     path.write_text("_base_: parent.yml\n")
     message = fails.train(path)
     assert "parent.yml does not exist" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("learning_rat", "lr_scheduler.learning_rate"),
+        ("learning_rate", "lr_scheduler.learning_rate"),
+        ("batchsize", "batch_size"),
+        ("modle.type", "model"),
+    ],
+)
+def test_unknown_key_of_opts_names_the_nearest(read_config, toy, tmp_path, key, meant):
+    head = key.partition(".")[0]
+    with pytest.raises(ConfigError, match=f"--opts {head}: .* did you mean (.* or )?{meant}"):
+        read_config(str(toy.config(tmp_path)), [f"{key}=3"])
+
+
+def test_keys_of_a_config_may_be_set(read_config, toy, tmp_path):
+    config = read_config(
+        str(toy.config(tmp_path, mine={"key": 1})),
+        ["mine.key=2", "to_static_training=True", "model.num_classes=11"],
+    )
+    assert config.dic["mine"] == {"key": 2}
+    assert config.to_static_training is True
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("train --config c.yml --iters 0", "--iters must be at least 1, got 0"),
+        ("train --config c.yml --batch_size 0", "--batch_size must be at least 1, got 0"),
+        ("train --config c.yml --log_iters 0", "--log_iters must be at least 1, got 0"),
+        ("train --config c.yml --num_workers -1", "--num_workers must be at least 0, got -1"),
+        ("train --config c.yml --learning_rate 0", "--learning_rate must be greater than 0, got 0"),
+        ("train --config c.yml --learning_rate nan", "must be greater than 0, got nan"),
+        ("val --config c.yml --model_path m --num_workers -2", "--num_workers must be at least 0"),
+        ("val --config c.yml --model_path m --worst -1", "--worst must be at least 0, got -1"),
+        ("val --config c.yml --model_path m --scales 1 0", "--scales must be greater than 0"),
+        ("infer --config e --image_path i --cpu_threads 0", "--cpu_threads must be at least 1"),
+        ("quantize e --image_path i --num_images 0", "--num_images must be at least 1, got 0"),
+        ("benchmark --exported e --repeats 0", "--repeats must be at least 1, got 0"),
+        ("data toy street --size 0 3", "--size must be at least 1, got 0"),
+    ],
+)
+def test_numbers_that_a_command_cannot_use(fails, command, message):
+    assert message in fails(*command.split())
+
+
+def test_iterations_of_a_config_are_checked_too(fails, street):
+    assert "iters must be at least 1, got 0" in fails.train(street(iters=0))
+    assert "batch_size must be at least 1, got two" in fails.train(street(batch_size="two"))
 
 
 def test_unknown_component_lists_choices(fails, street):
@@ -178,7 +239,22 @@ def test_fewer_images_than_a_batch(fails, street):
 
 def test_missing_data_set_folder(fails, street):
     message = fails.train(street(train_dataset__dataset_root="nowhere"))
-    assert "nowhere" in message
+    assert (
+        f"dataset_root not found: nowhere (relative to the working folder {Path.cwd()})" in message
+    )
+
+
+def test_data_set_without_lists_names_the_command_that_makes_them(fails, street):
+    (street.root / "train.txt").unlink()
+    config = street(train_dataset__train_path=None)
+    said = f"no list train.txt in {street.root}; `liteseg data split {street.root}` creates"
+    assert said in fails.train(config)
+    assert said in fails("data", "check", "--config", config)
+    missing = street(train_dataset__train_path=str(street.root / "train.txt"))
+    assert f"train_path not found: {street.root}/train.txt" in fails.train(missing)
+    for name in ("val.txt", "test.txt"):
+        (street.root / name).unlink()
+    assert "no list train, val or test (.txt or .list)" in fails("data", "check", street.root)
 
 
 def test_weights_of_another_model_name_the_keys(fails, street, trained):
@@ -200,6 +276,7 @@ def test_unreachable_url_says_how_to_work_offline(fails, street):
     message = fails.train(street(model__backbone__pretrained=url))
     assert f"cannot download {url}" in message
     assert "To work offline" in message
+    assert "model.backbone.pretrained=None model.backbone_init=kaiming" in message
 
 
 def test_backbone_weights_of_another_network(fails, street, tmp_path):
@@ -220,6 +297,7 @@ def test_unreadable_image_in_inference(fails, exported, tmp_path):
 
 
 def test_inference_without_an_export(fails, tmp_path):
+    cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((4, 4, 3), "uint8"))
     message = fails("infer", "--config", tmp_path, "--image_path", tmp_path)
     assert "is not an exported folder" in message
 

@@ -42,6 +42,11 @@ def test_script_without_plugin_builds_the_stock_class(process, toy, tmp_path):
 @pytest.mark.smoke
 def test_train_writes_log_and_checkpoints(trained):
     assert f"Model: {OURS}" in trained.log
+    assert "Config Information" not in trained.log  # without --verbose
+    assert "Warning" not in trained.log
+    assert re.search(r"Class IoU by name: sky [01]\.\d{4}, building ", trained.log)
+    best = rf"Best model: {trained.weights} \(best mIoU 0\.\d{{4}}, iteration 2\)"
+    assert re.search(rf"{best}\. Next: liteseg export --run {trained.folder} ", trained.log)
     assert len(losses(trained.log)) == 2
     assert all(math.isfinite(loss) for loss in losses(trained.log))
     for name in ("iter_2/model.pdparams", "iter_2/model.pdopt", "best_model/model.pdparams"):
@@ -97,6 +102,8 @@ def test_exported_model_gives_the_labels_of_predict(process, trained, toy, tmp_p
     assert cv2.imread(str(tmp_path / "eager" / "legend.png")).shape[1] == 480
     log = process("liteseg", "export", *weights, "--save_dir", exported).text
     assert f"Exported {OURS}" in log
+    assert "Warning" not in log
+    assert not re.search(r"^W\d{4} ", log, re.M)  # of Paddle's C++
     deploy = yaml.safe_load((exported / "deploy.yaml").read_text())
     assert (exported / deploy["Deploy"]["model"]).is_file()
 
@@ -133,13 +140,17 @@ def _indices(path: Path) -> np.ndarray:
 
 
 @pytest.mark.smoke
-def test_run_gives_an_unmodified_script_the_plugin(process, toy, tmp_path):
+def test_run_gives_an_unmodified_script_the_plugin(process, run, toy, tmp_path):
     result = process("liteseg", "run", SCRIPT, toy.config(tmp_path), tmp_path / "out")
     for line in BUILT:
         assert line in result.stdout
     assert len(losses(result.text)) == 2
     assert "mIoU" in result.text
     assert (tmp_path / "out" / "best_model" / "model.pdparams").is_file()
+    start = json.loads((tmp_path / "out" / "run.json").read_text())["starts"][0]
+    assert start["command"].startswith(str(SCRIPT))
+    assert len(losses((tmp_path / "out" / "train.log").read_text())) == 2
+    assert "mIoU" in run("val", "--run", tmp_path / "out").text
 
 
 @pytest.mark.slow

@@ -117,7 +117,7 @@ def test_polygons_stand_in_for_absent_ids(tree):
     [
         ("{", "polygons.json: "),
         ("[]", "not an annotation of Cityscapes"),
-        ('{"imgWidth": 100000, "imgHeight": 100000, "objects": []}', "100000x100000 pixels"),
+        ('{"imgWidth": 100000, "imgHeight": 100000, "objects": []}', "100000 x 100000 pixels"),
         (
             '{"imgWidth": 4, "imgHeight": 4, "objects": [{"label": "ufo", "polygon": []}]}',
             "'ufo' is not a label",

@@ -116,6 +116,9 @@ def test_unusable_folder_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"cached in .*file: .*; cache_dir names a folder"):
         FrameCache(tmp_path / "file", 1)
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match=r"link is not used: it is a symbolic link"):
+        FrameCache(tmp_path / "link", 1)
 
 
 def _read_all(folder, files, limit, seed):

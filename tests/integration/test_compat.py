@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from liteseg_plugin import __version__
 from liteseg_plugin.integration import compat, table
 
 SNIPPETS = {
@@ -26,6 +27,28 @@ SNIPPETS = {
         folder = os.path.join(os.path.dirname(paddle.__file__), "libs")
         for path in glob.glob(folder + "/libmklml_intel.so"):
             assert ctypes.CDLL(path).mkl_serv_cpu_detect() >= 5
+    """,
+    "archives": """
+        import tarfile
+        from paddleseg.utils import download
+
+        with tarfile.open("a.tar", "w") as file:
+            for name, kind in (("a", tarfile.DIRTYPE), ("a/link", tarfile.SYMTYPE)):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname = kind, ".."
+                file.addfile(member)
+        try:
+            download._uncompress_file("a.tar", "to", False, False)
+        except Exception as error:
+            assert "link" in str(error)
+        assert not os.path.lexists("to/a/link")
+        os.mkdir("b")
+        open("b/model.pdparams", "w").close()
+        with tarfile.open("b.tar.gz", "w:gz") as file:
+            file.add("b")
+        assert download._uncompress_file("b.tar.gz", "to", True, False) == "b"
+        assert os.listdir("to/b") == ["model.pdparams"]
+        assert not os.path.exists("b.tar.gz")
     """,
     "ohem-dtype": """
         from paddleseg.cvlibs import manager
@@ -147,6 +170,21 @@ MESSAGES = {
         net = paddle.nn.Conv2D(3, 2, 1)
         says("no images to evaluate on", lambda: core.evaluate(net, ListDataset([])))
     """,
+    "run-record": """
+        with open("mine.yml", "w") as file:
+            data, loss = {"type": "Dataset", "num_classes": 2}, {"type": "CrossEntropyLoss"}
+            parts = {"iters": 2, "batch_size": 1, "train_dataset": data, "val_dataset": data}
+            parts.update(optimizer={"type": "SGD"}, lr_scheduler={"type": "ExponentialDecay"})
+            parts.update(loss={"types": [loss], "coef": [1]}, model={"type": "FCN"})
+            json.dump(parts, file)
+        read = Config("mine.yml")
+        given = dict(iters=3, batch_size=1, save_dir="run", val_dataset=None, optimizer=None)
+        raised(lambda: core.train(None, ListDataset([1]), **given))  # which is no network
+        with open("run/config.yml") as file:
+            assert "iters: 3" in file.read()
+        with open("run/train.log") as file:
+            assert file.read().splitlines()[-1].startswith("error: ")
+    """,
     "weights-errors": """
         with open("model.pdparams", "wb") as file:
             pickle.dump({"weight": fractions.Fraction(1)}, file)
@@ -240,12 +278,13 @@ def works(process, made_once):
     def run(folder, preparation, first):
         folder.mkdir()
         (folder / "snippets.json").write_text(json.dumps(snippets))
-        process("python", "-c", preparation + IN_COPIES, cwd=folder)
+        said = process("python", "-c", preparation + IN_COPIES, cwd=folder).stdout
         works = json.loads((folder / "works.json").read_text())
         named = folder / "deploy-yaml" / "deploy.yaml"
         model = yaml.safe_load(named.read_text())["Deploy"]["model"]
         works["deploy-yaml"] &= named.with_name(model).exists()
         works["zlib-first"] = process("python", "-c", first, check=False).returncode == 0
+        works["said"] = said.splitlines()[-1:]
         return works
 
     def make(folder):
@@ -320,6 +359,13 @@ def test_entry_fails_without_and_works_with_the_repair(works, doctor, name):
     broken_here = next(e["broken_here"] for e in doctor["compat"] if e["name"] == name)
     assert works["before"][name] != broken_here
     assert works["after"][name]
+
+
+def test_log_of_a_script_ends_with_what_was_active(works):
+    [line] = works["after"]["said"]
+    assert f"{__version__} was active: PPLiteSeg is liteseg_plugin.models.pp_liteseg." in line
+    assert "calculate-area" in line
+    assert "was active" not in "".join(works["before"]["said"])
 
 
 @pytest.mark.parametrize("weight", [None, [0.5, 2.0, 1.0]])

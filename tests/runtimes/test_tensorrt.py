@@ -361,7 +361,7 @@ def test_engine_is_built_once_and_kept_by_all_that_it_depends_on(
     first = engine(small).run(images)
     np.testing.assert_array_equal(engine(small).run(images), first)
     assert len(library.builds) == 1
-    cache = tmp_path / "cache"
+    cache = tmp_path / "cache" / "engines"
     [file] = cache.glob("*.engine")
     assert file.read_bytes() == library.builds[0].onnx
     assert sorted(f.suffix for f in cache.iterdir()) == [".engine", ".json"]  # nothing half written
@@ -386,7 +386,7 @@ def test_engine_that_is_not_the_one_that_was_kept_is_built_again(library, small,
     import json
 
     expected = engine(small).run(batch())
-    [file] = (tmp_path / "cache").glob("*.engine")
+    [file] = (tmp_path / "cache" / "engines").glob("*.engine")
     record = file.with_suffix(".json")
     if damage == "truncated":
         file.write_bytes(file.read_bytes()[:-10])
@@ -413,6 +413,20 @@ def test_cache_that_cannot_be_written_is_no_error(library, small, monkeypatch, t
     engine(small).run(batch())
     captured = capfd.readouterr()
     assert "LITESEG_CACHE" in captured.out + captured.err
+
+
+def test_engine_in_a_folder_that_is_not_the_users_is_not_loaded(
+    library, small, monkeypatch, tmp_path, capfd
+):
+    engine(small).run(batch())
+    assert len(library.builds) == 1
+    (tmp_path / "cache").rename(tmp_path / "theirs")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "engines").symlink_to(tmp_path / "theirs" / "engines")
+    engine(small).run(batch())
+    assert len(library.builds) == 2
+    captured = capfd.readouterr()
+    assert "engines is not used: it is a symbolic link" in captured.out + captured.err
 
 
 def test_cache_folder_is_the_users(monkeypatch, tmp_path):

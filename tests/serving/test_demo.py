@@ -97,7 +97,7 @@ def test_upload_of_deep_grey_keeps_its_shades(tmp_path):
         (encoded("TIFF"), "cannot read image x.png: it is not a PNG, JPEG, WebP or BMP"),
         (cv2.imencode(".png", PICTURE)[1].tobytes()[:500], "cannot read image x.png"),
         (bomb(50000, 50000), "x.png is too large"),
-        (bomb(6000, 5000), r"x.png is too large: 6000 x 5000 pixels; .* 16 million"),
+        (bomb(6000, 5000), r"x.png is too large: 6000 x 5000 pixels; the limit is 16000000 "),
         (bomb(100000, 10), "x.png is too large: 100000 x 10 pixels"),
     ],
 )

@@ -103,3 +103,65 @@ def test_next_run_removes_what_a_killed_one_left(tmp_path):
         else:
             files.atomic_write(path, b"content")
         assert list(path.parent.iterdir()) == [path]
+
+
+# --- folders of caches ---------------------------------------------------------------------------
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LITESEG_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_folder_of_a_cache_is_private(cache, tmp_path):
+    for folder in (cache / "frames", tmp_path / "chosen"):
+        assert files.private_folder(folder) == folder
+        assert mode(folder) == 0o700
+    (cache / "frames").chmod(0o775)  # as earlier versions made it
+    files.private_folder(cache / "frames")
+    assert mode(cache / "frames") == 0o700
+
+
+def test_folder_that_a_user_made_keeps_its_mode(cache, tmp_path):
+    tmp_path.joinpath("mine").mkdir()
+    tmp_path.joinpath("mine").chmod(0o755)
+    files.private_folder(tmp_path / "mine")
+    assert mode(tmp_path / "mine") == 0o755
+
+
+@pytest.mark.parametrize("bits", [0o775, 0o757, 0o1777])
+def test_folder_that_others_may_write_is_refused(cache, tmp_path, bits):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(bits)
+    with pytest.raises(OSError, match=r"open is not used: other users may .* chmod go-w .*open"):
+        files.private_folder(folder)
+
+
+def test_link_is_not_followed(cache, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    cache.mkdir()
+    for link, target in (("frames", tmp_path / "elsewhere"), ("engines", tmp_path / "missing")):
+        (cache / link).symlink_to(target)
+        with pytest.raises(OSError, match=rf"{link} is not used: it is a symbolic link"):
+            files.private_folder(cache / link)
+    assert not (tmp_path / "missing").exists()
+
+
+def test_folder_of_another_user_is_refused(cache, monkeypatch):
+    files.private_folder(cache / "frames")
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(OSError, match=r"frames is not used: it belongs to another user"):
+        files.private_folder(cache / "frames")
+
+
+def test_file_is_not_a_cache(cache):
+    cache.mkdir()
+    (cache / "frames").touch()
+    with pytest.raises(OSError, match=r"frames is not used: it is not a folder"):
+        files.private_folder(cache / "frames")

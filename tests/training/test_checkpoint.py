@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
 import json
 import os
 import pickle
+import random
 import resource
 import shutil
 from collections import namedtuple
@@ -16,8 +19,10 @@ import paddle
 import pytest
 
 from liteseg_plugin.errors import TrainingError, WeightsError
+from liteseg_plugin.system.checksums import SUMS
 from liteseg_plugin.training import checkpoint
 from liteseg_plugin.training.checkpoint import Best
+from liteseg_plugin.weights import load_weights, read_arrays
 
 
 @pytest.fixture
@@ -35,7 +40,8 @@ def run(tmp_path):
 
 
 def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    paths = {path for path in folder.rglob("*") if path.is_file() and path.name != SUMS}
+    return {str(path.relative_to(folder)) for path in paths}
 
 
 def test_save_leaves_nothing_but_the_checkpoint(tmp_path, content):
@@ -263,6 +269,95 @@ def test_code_in_a_checkpoint_is_not_run(trained, tmp_path, name):
     with pytest.raises(WeightsError, match="refused to load"):
         checkpoint.restore(tmp_path, *trained(0))
     assert not (tmp_path / "executed").exists()
+
+
+def test_damaged_file_is_refused_or_equal(trained, tmp_path):
+    """One changed byte of a weight is another number, and nothing in the file itself tells."""
+    rng = random.Random(1)
+    folder = tmp_path / "iter_1"
+    net, optimizer = trained()
+    weights = {"model.pdparams": net.state_dict(), "model.pdopt": optimizer.state_dict()}
+    checkpoint.save(folder, weights, {"iteration": 1})
+    expected = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    refused = dict.fromkeys(path.name for path in folder.iterdir())
+    assert refused.keys() == {*weights, "training.json", SUMS}
+    for name in refused:
+        path = folder / name
+        original = path.read_bytes()
+        refused[name] = 0
+        for _ in range(15):
+            damaged = bytearray(original)
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged)
+            other, other_optimizer = trained(0)
+            try:
+                assert checkpoint.restore(folder, other, other_optimizer) == {"iteration": 1}
+            except WeightsError:
+                refused[name] += 1
+            else:
+                for key, tensor in other.state_dict().items():
+                    np.testing.assert_array_equal(tensor.numpy(), expected[key])
+        path.write_bytes(original)
+    assert all(refused[name] == 15 for name in refused if name != SUMS), refused
+
+
+def test_damaged_best_weights_are_named(trained, tmp_path):
+    path = tmp_path / "best_model" / "model.pdparams"
+    net, _ = trained()
+    checkpoint.save_best(path, net.state_dict(), Best(0.5, 1))
+    load_weights(net, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"damaged or was replaced.*delete SHA256SUMS"):
+        load_weights(net, path)
+    (path.parent / SUMS).unlink()  # as those of earlier versions
+    read_arrays(path)
+    score = path.with_name("best.json")
+    checkpoint.save_best(path, net.state_dict(), Best(0.75, 2))
+    score.write_text(score.read_text().replace("0.75", "0.95"))
+    with pytest.raises(WeightsError, match=r"best\.json is damaged"):
+        checkpoint.read_best(path.parent)
+
+
+def test_sums_are_those_of_sha256sum(trained, tmp_path):
+    path = tmp_path / "best_model" / "model.pdparams"
+    for miou in (0.25, 0.5):
+        net, _ = trained()
+        checkpoint.save_best(path, net.state_dict(), Best(miou, 1))
+    listed = (path.parent / SUMS).read_text().splitlines()
+    assert listed == [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}"
+        for file in (path, path.with_name("best.json"))
+    ]
+
+
+@pytest.mark.parametrize("moment", range(4))
+def test_best_weights_that_a_kill_left_are_loaded(trained, tmp_path, monkeypatch, moment):
+    """Killed before each of the renames, and at the end."""
+    path = tmp_path / "best_model" / "model.pdparams"
+    net, _ = trained()
+    checkpoint.save_best(path, net.state_dict(), Best(0.25, 1))
+    before = path.read_bytes()
+    renames = []
+
+    class Killed(BaseException):
+        pass
+
+    def replace(source, target, original=os.replace):
+        renames.append(target)
+        if len(renames) > moment:
+            raise Killed
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(Path, "replace", replace)
+    with contextlib.suppress(Killed):
+        checkpoint.save_best(path, trained(2)[0].state_dict(), Best(0.5, 2))
+    assert len(renames) == min(moment + 1, 4)
+    load_weights(net, path)
+    assert (path.read_bytes() == before) == (moment < 2)
+    assert checkpoint.read_best(path.parent).miou == (0.5 if moment == 3 else 0.25)
 
 
 def test_broken_json_is_named(trained, tmp_path):

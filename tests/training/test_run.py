@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 
 import pytest
 import yaml
+from paddle.optimizer import lr
 
+from liteseg_plugin.cli import ignore_noise
 from liteseg_plugin.errors import ConfigError, TrainingError, WeightsError
 from liteseg_plugin.integration.config import load
 from liteseg_plugin.training import changes
@@ -195,6 +198,7 @@ def test_run_stands_for_its_best_weights_else_its_newest(tmp_path):
     assert str(TrainedRun.read(tmp_path)) == (
         f"{tmp_path}/iter_10/model.pdparams (not evaluated, iteration 10)"
     )
+    assert TrainedRun.read(tmp_path).next_step().endswith(f". Next: liteseg val --run {tmp_path}")
     with pytest.raises(ConfigError, match=f"is inside a run; give --run {tmp_path}"):
         TrainedRun.read(tmp_path / "iter_10")
     best = tmp_path / "best_model"
@@ -202,8 +206,22 @@ def test_run_stands_for_its_best_weights_else_its_newest(tmp_path):
     (best / "model.pdparams").touch()
     (best / "best.json").write_text('{"miou": 0.25, "iteration": 9}')
     run = TrainedRun.read(tmp_path)
+    assert run.next_step().endswith(
+        f"liteseg export --run {tmp_path} --save_dir {tmp_path}/exported"
+    )
     assert (run.weights, run.miou, run.iteration) == (best / "model.pdparams", 0.25, 9)
     assert "best mIoU 0.2500, iteration 9" in str(run)
+
+
+def test_noise_of_a_resume_with_a_warm_up_is_silent():
+    schedule = lr.LinearWarmup(lr.PolynomialDecay(0.1, 10), 5, 0.0, 0.1)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        schedule.set_state_dict(schedule.state_dict())
+        assert len(heard) == 1
+        ignore_noise()
+        schedule.set_state_dict(schedule.state_dict())
+    assert len(heard) == 1
 
 
 def test_train_keeps_what_the_commands_then_take(run, fails, trained, tmp_path):
@@ -214,7 +232,10 @@ def test_train_keeps_what_the_commands_then_take(run, fails, trained, tmp_path):
     log = (trained.folder / "train.log").read_text()
     assert log.startswith(f"$ {start['command']}\n")
     assert log.count("[TRAIN] epoch") == 2
-    said = run("val", "--run", trained.folder).text
+    said = run("val", "--run", trained.folder, "--verbose").text
+    assert "Config Information" in said
+    assert "Use the following config to build model" in said
+    assert "Class IoU by name: sky 0." in said
     assert f"Run {trained.folder}: {trained.weights} (best mIoU 0." in said
     assert "[EVAL] #Images: 3" in said
     for command in ("val", "export", "predict"):

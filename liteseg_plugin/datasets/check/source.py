@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.classes import read_names
-from liteseg_plugin.datasets.validation import Fault, Pair, read_list
+from liteseg_plugin.datasets.validation import Fault, Pair, no_list, read_list
 from liteseg_plugin.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,10 +88,7 @@ def from_folder(
                 splits.append(Split(name, pairs, faults))
                 break
     if not splits:
-        raise DataError(
-            f"no list train, val or test (.txt or .list) in {root}; `liteseg data split {root}` "
-            "creates them for folders of images and labels"
-        )
+        raise no_list("train, val or test (.txt or .list)", root)
     is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()
     kind = "Cityscapes" if is_cityscapes else "Dataset"
     if num_classes is None:

@@ -307,8 +307,9 @@ def _split(
     ratio = ratio or _RATIO
     sequences = {sequence_of(name) for name, _ in written}
     together = len(sequences) >= sum(share > 0 for share in ratio)
-    counts = split_folder(made, ratio=ratio, seed=seed, keep_sequences=together)
-    return {name: counts[name] for name in SPLIT_NAMES}, "sequences" if together else "images"
+    lists = split_folder(made, ratio=ratio, seed=seed, keep_sequences=together)
+    counts = {name: getattr(lists, name) for name in SPLIT_NAMES}
+    return counts, "sequences" if together else "images"
 
 
 def _images(made: Path) -> list[Path]:

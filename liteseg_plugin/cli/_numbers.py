@@ -1,0 +1,43 @@
+"""The smallest number that each flag takes, checked in one place for all commands."""
+
+from __future__ import annotations
+
+import argparse
+
+from liteseg_plugin.errors import LitesegError
+
+_SMALLEST = {
+    1: (
+        *("iters", "batch_size", "save_interval", "log_iters", "early_stop_intervals", "repeats"),
+        *("gradient_accumulation_steps", "cpu_threads", "workers", "width", "height", "size"),
+        *("images", "num_images", "num_classes", "opset_version", "server_port"),
+        *("crop_size", "stride"),
+    ),
+    0: (
+        *("num_workers", "keep_checkpoint_max", "device_id", "warmup", "worst", "samples"),
+        *("seed", "train", "val", "test", "tolerance"),
+    ),
+}
+_POSITIVE = ("learning_rate", "scales")
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    """Refuse numbers that a command cannot use.
+
+    Raises:
+        LitesegError: If one is too small, or is not a number.
+    """
+    for smallest, flags in _SMALLEST.items():
+        for flag in flags:
+            _check(args, flag, smallest, "must be at least")
+    for flag in _POSITIVE:
+        _check(args, flag, 5e-324, "must be greater than 0")
+
+
+def _check(args: argparse.Namespace, flag: str, smallest: float, words: str) -> None:
+    given = getattr(args, flag, None)
+    limit = f" {smallest}" if words.endswith("least") else ""
+    for number in given if isinstance(given, (list, tuple)) else [given]:
+        # Not `number < smallest`, which lets NaN pass.
+        if isinstance(number, (int, float)) and not smallest <= number < float("inf"):
+            raise LitesegError(f"--{flag} {words}{limit}, got {number}")
