@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
     import_module(f"liteseg_plugin.cli.{args.program}").add_arguments(parser)
     theirs = parser.parse_args(args.arguments)
     launch = Launch(
-        nproc_per_node=args.nproc_per_node or _visible_gpus(args.devices),
+        nproc_per_node=args.nproc_per_node
+        or (1 if theirs.device == "cpu" else _visible_gpus(args.devices)),
         log_dir=_log_dir(args, getattr(theirs, "save_dir", None)),
         nnodes=args.nnodes,
         master=args.master,

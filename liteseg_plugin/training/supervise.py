@@ -71,7 +71,7 @@ def supervise(
     Raises:
         TrainingError: If the processes failed, or the hosts did not meet.
         LitesegError: If the master's name is unknown, or its port is taken.
-        KeyboardInterrupt: After SIGINT or SIGTERM, which the processes get too.
+        KeyboardInterrupt: After SIGINT, SIGTERM or SIGHUP, which the processes get too.
     """
     launch.log_dir.mkdir(parents=True, exist_ok=True)
     for restart in range(max_restarts + 1):
@@ -91,7 +91,10 @@ def _run(launch: Launch, arguments: Sequence[str], timeout: float) -> Failure | 
     before = {path: path.stat().st_size if path.is_file() else 0 for path in logs}
     with (launch.log_dir / LAUNCHER_LOG).open("ab") as said:
         before[Path(said.name)] = said.tell()
-        process = subprocess.Popen(launch.command(arguments), stdout=said, stderr=said)
+        # In a session of its own, Ctrl-C reaches it once: twice, it gives its workers less time.
+        process = subprocess.Popen(
+            launch.command(arguments), stdout=said, stderr=said, start_new_session=True
+        )
     with _shown(logs[0], before[logs[0]]), _signals_to(process) as received:
         failure = _wait_for_hosts(process, launch, before, timeout) if launch.nnodes > 1 else None
         code = process.wait()
@@ -215,21 +218,25 @@ def _shown(path: Path, position: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the launcher, which ends its workers; yield those received."""
+    """Pass signals on to the launcher, which ends its workers; yield those received."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         received.append(number)
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+            process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    kept = {number: signal.signal(number, handle) for number in numbers}
+    # A terminal that closes sends SIGHUP, which nohup ignores.
+    numbers = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+    kept = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in kept.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield received
     finally:
         for number, handler in kept.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         if process.poll() is None:
             _stop(process)
 

@@ -254,7 +254,8 @@ def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, says, seen):
     assert time.monotonic() - start < 10
 
 
-def test_signals_reach_the_launcher(launcher, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_launcher(launcher, tmp_path, number):
     launcher(
         "signal.signal(signal.SIGTERM, lambda *_: (calls.with_name('ended').touch(), sys.exit(15)))"
         "\ncalls.with_name('ready').touch(); time.sleep(100)"
@@ -263,13 +264,13 @@ def test_signals_reach_the_launcher(launcher, tmp_path):
     def terminate():
         while not (tmp_path / "ready").exists():
             time.sleep(0.01)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        signal.pthread_kill(threading.main_thread().ident, number)
 
     threading.Thread(target=terminate).start()
     with pytest.raises(KeyboardInterrupt):
         supervise.supervise(Launch(1, tmp_path), [], max_restarts=3)
     assert (tmp_path / "ended").exists()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 @pytest.mark.slow
