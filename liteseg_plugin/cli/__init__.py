@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from liteseg_plugin.cli._numbers import check_numbers
-from liteseg_plugin.cli._parser import Parser, ShowVersions, add_common
+from liteseg_plugin.cli._parser import Parser, ShowVersions, add_command
 
 _COMMANDS = {
     "train": "train a model, as PaddleSeg's tools/train.py",
@@ -38,7 +38,6 @@ _NOISE = (
     "No ccache found",  # at each import
     "When training, we now always track global mean",  # in each training
     "There are some unused values in state_dict",  # at each resume with a warm-up
-    "full_graph=False don't support input_spec",  # in each export
 )
 
 
@@ -56,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, help_text in _COMMANDS.items():
         command = import_module(f"liteseg_plugin.cli.{name}")
-        sub = commands.add_parser(name, help=help_text, description=command.__doc__)
-        add_common(sub)
+        sub = add_command(commands, name, help_text, command.__doc__ or "")
         command.add_arguments(sub)
         sub.set_defaults(run=command.run, debug=False, max_pixels=None)
     args = parser.parse_args(argv)

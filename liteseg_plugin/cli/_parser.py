@@ -37,6 +37,23 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--max_pixels", type=int, metavar="N", default=argparse.SUPPRESS, help=text)
 
 
+def add_command(
+    commands: argparse._SubParsersAction, name: str, help_text: str, description: str = ""
+) -> argparse.ArgumentParser:
+    """Add a command, or an action of one, with the flags of every command.
+
+    Args:
+        commands: What ``add_subparsers`` returned.
+        name: Its name.
+        help_text: What it does, in the list of the commands.
+        description: What it does, in its own help; by default the same.
+    """
+    sentence = f"{help_text[0].upper()}{help_text[1:]}."
+    parser = commands.add_parser(name, help=help_text, description=description or sentence)
+    add_common(parser)
+    return parser
+
+
 class ShowVersions(argparse.Action):
     """Print the versions that matter in a report of an error, and end; Paddle is not loaded."""
 
@@ -58,11 +75,20 @@ class ShowVersions(argparse.Action):
 
 
 class _HelpWithDefaults(argparse.HelpFormatter):
-    """Adds the default to the help of a flag that has one, unless its help states it in words."""
+    """Shows the default of a flag that has one, unless its help states it in words."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if isinstance(action, argparse._SubParsersAction):  # whose names are indented once more
+            self._action_max_length += self._indent_increment
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        numbers: dict[Any, str] = {int: "N", float: "X"}
+        return numbers.get(action.type) or super()._get_default_metavar_for_optional(action)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text, default = action.help or "", action.default
-        unset = default is None or default is False or default in ("", argparse.SUPPRESS)
+        unset = default in (None, "", [], (), argparse.SUPPRESS) or default is False
         if unset or not action.option_strings or "default: " in text:
             return text
         words = default if isinstance(default, (list, tuple)) else [default]

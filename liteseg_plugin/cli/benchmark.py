@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
     add = parser.add_argument
-    add("--config", help=f"export and time this model: {_common.CONFIG_HELP}")
+    add("--config", help=f"export and time this model: {_arguments.CONFIG_HELP}")
     add("--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config")
     add("--model_path", help="trained weights (default: random weights)")
     add("--exported", metavar="FOLDER", help="time this export instead of a new one")
@@ -24,17 +24,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--runtime",
         nargs="+",
-        choices=_common.RUNTIMES,
+        choices=_arguments.RUNTIMES,
         help="runtimes to time (default: all installed)",
     )
-    _common.add_device(parser)
-    _common.add_precision(parser)
+    _arguments.add_device(parser)
+    _arguments.add_precision(parser)
     add("--cpu_threads", type=int, help="CPU threads (default: all available)")
     add(
         "--timed",
         default="call",
         choices=("engine", "call", "file"),
-        help="engine alone, its call with copies, or from image file to labels",
+        help="what to time: the engine alone, its call with copies of input and output, or all "
+        "from an image file to its labels",
     )
     add(
         "--against",
@@ -54,9 +55,8 @@ def run(args: argparse.Namespace) -> dict:
     if not args.config and (args.against or args.model_path):
         raise LitesegError("--against and --model_path need --config")
 
-    _common.hide_warnings_of_tracing()
     # Speed does not depend on the values, so no weights are downloaded.
-    builder = _common.build(args, downloads=False) if args.config else None
+    builder = _steps.build(args, downloads=False) if args.config else None
     from liteseg_plugin.integration.registry import repair
 
     repair()
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> dict:
     network = None
     if builder is not None:
         weights = args.model_path
-        network = _common.load_network(builder, weights) if weights else builder.model
+        network = _steps.load_network(builder, weights) if weights else builder.model
     with exports_to_time(
         network,
         shape,

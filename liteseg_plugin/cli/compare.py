@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("before", metavar="REPORT_A", help="folder of a report")
-    parser.add_argument("after", metavar="REPORT_B", help="folder of the report to compare with")
+    parser.add_argument("before", metavar="REPORT_A", help="folder of the first report")
+    parser.add_argument("after", metavar="REPORT_B", help="folder of the second report")
     parser.add_argument(
-        "--save", metavar="FILE", type=_common.html_file, help="also write a page (.html)"
+        "--save", metavar="FILE", type=_arguments.html_file, help="also write a page (.html)"
     )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli._parser import add_common
+from liteseg_plugin.cli._parser import add_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="print the names")
+    names = "print the names of the configs that come with the plugin"
+    listing = add_command(actions, "list", names)
     listing.add_argument("--json", action="store_true", help="print them as JSON, with their files")
     listing.set_defaults(act=_list)
-    add_common(listing)
-    showing = actions.add_parser("show", help="print a config, its _base_ files merged into it")
-    copying = actions.add_parser("copy", help="write such a config into a file, to change it")
-    for sub, act in ((showing, _show), (copying, _copy)):
-        sub.add_argument("config", metavar="CONFIG", help="a name of the list, or a path")
-        if sub is copying:
+    kinds = {
+        "show": (_show, "print a config, its _base_ files merged into it"),
+        "copy": (_copy, "write a config into a file, its _base_ files merged into it"),
+    }
+    for name, (act, text) in kinds.items():
+        sub = add_command(actions, name, text)
+        of_list = "a name that `liteseg config list` prints, or a path"
+        sub.add_argument("config", metavar="CONFIG", help=of_list)
+        if name == "copy":
             sub.add_argument("dest", metavar="FILE", help="the file to write (.yml)")
             sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
-        sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help="override values")
+        opts = "override values of the config"
+        sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help=opts)
         sub.set_defaults(act=act)
-        add_common(sub)
 
 
 def run(args: argparse.Namespace) -> dict | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_model(parser)
+    _arguments.add_model(parser)
     parser.add_argument(
         "--save_dir", default="./output/inference_model", help="folder of the export"
     )
@@ -40,9 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
-    _common.hide_warnings_of_tracing()
-    _common.choose_model(args)
-    builder = _common.build(args)
+    _steps.choose_model(args)
+    builder = _steps.build(args)
 
     from paddleseg.utils import logger
 
@@ -53,10 +52,10 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
-    _common.show(builder, args)
+    _steps.show(builder, args)
     config = builder.config
     weights = local_path(args.model_path)
-    model = _common.load_network(builder, weights)
+    model = _steps.load_network(builder, weights)
     deploy_file = writer.export_model(
         model,
         args.save_dir,
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
             "weights_sha256": file_sha256(weights),
         },
     )
-    logger.info(f"Exported {_common.class_name(model)}: {deploy_file}")
+    logger.info(f"Exported {_steps.class_name(model)}: {deploy_file}")
     checked = spot_check(model, args.save_dir, config.test_config)
     for name, agreement in checked.agreement.items():
         logger.info(f"{name}: {agreement:.4%} of labels equal the trained network's, on noise")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
-    _common.add_runtime(parser)
-    _common.add_device(parser)
-    _common.add_precision(parser)
+    _arguments.add_runtime(parser)
+    _arguments.add_device(parser)
+    _arguments.add_precision(parser)
     parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"
@@ -29,6 +29,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", action="store_true", help="show the overlay of a video in a window"
     )
+    parser.add_argument(
+        "--save_confidence",
+        action="store_true",
+        help="also write the probability of each label, as a grey image; needs an export with "
+        "--output_op softmax",
+    )
+    parser.add_argument(
+        "--min_confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="labels of a smaller probability become 255; needs such an export",
+    )
+    parser.add_argument(
+        "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
+    )
+    many = parser.add_argument_group("many images")
+    many.add_argument(
+        "--resume",
+        action="store_true",
+        help="skip images whose results are in --save_dir and complete; those of another model "
+        "count, too",
+    )
+    many.add_argument(
+        "--on_error",
+        default="stop",
+        choices=("stop", "skip"),
+        help="what to do at an image that cannot be segmented; manifest.jsonl in --save_dir "
+        "names it",
+    )
+    many.add_argument("--shard", metavar="I/N", help="segment part I (from 0) of N, of all images")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -40,14 +71,21 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.integration.registry import repair
 
     repair()
-    from liteseg_plugin.errors import printable
-    from liteseg_plugin.inference import images, pipeline, video
+    from liteseg_plugin.errors import LitesegError, printable
+    from liteseg_plugin.inference import bulk, images, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import per_second
     from liteseg_plugin.system.progress import progress_bar
 
+    extras = pipeline.Extras(args.save_confidence, args.save_polygons, args.min_confidence)
     is_video = video.is_video(args.image_path)
+    if is_video and extras != pipeline.Extras():
+        raise LitesegError(
+            "--save_confidence, --min_confidence and --save_polygons are for images, not for videos"
+        )
+    if is_video and (args.resume or args.shard):
+        raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
     found = [] if is_video else images.find_images(args.image_path)
     runtime = args.runtime or catalog.choose(args.device, args.precision)
     print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
@@ -66,15 +104,24 @@ def run(args: argparse.Namespace) -> dict:
         document = {"video": args.image_path, "frames": count, "overlay": overlay}
     else:
         unit = "images"
-        results = pipeline.segment_files(predictor, found, args.save_dir)
-        done = list(progress_bar(results, total=len(found), unit="image"))
-        count, document = len(done), {"images": [image.to_json() for image in done]}
+        summary = bulk.segment_in_bulk(
+            predictor,
+            found,
+            args.save_dir,
+            extras=extras,
+            resume=args.resume,
+            skip_errors=args.on_error == "skip",
+            shard=bulk.Shard.parse(args.shard or "0/1"),
+            progress=progress_bar,
+        )
+        print(summary.text())
+        count, document = len(summary.done), summary.to_json()
     rate = per_second(count, perf_counter() - started)
     first, *others = predictor.engine_ms or [float("nan")]
     latency = median(others or [first])
     print(
         f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {runtime} alone, "
-        f"median: {latency:.1f} ms"
+        f"{args.precision}, median: {latency:.1f} ms"
     )
     return {
         **document,

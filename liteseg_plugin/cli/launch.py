@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--master", metavar="HOST:PORT", help="where the hosts meet: the host of --rank 0")
     add("--rank", type=int, help="number of this host, from 0")
     add("--devices", metavar="0,1,...", help="GPUs to use (default: the visible ones)")
-    add("--host", help="address of this host, if the one of its name is wrong")
-    add("--log_dir", help="for workerlog.N and launcher.log (default: log in --save_dir)")
-    restarts = "start all processes again, from the newest checkpoint, after one died"
+    add("--host", help="address of this host, if its name gives the wrong one")
+    add("--log_dir", help="folder of workerlog.N and launcher.log (default: log in --save_dir)")
+    restarts = "how often to start all processes again, from the newest checkpoint, if one dies"
     add("--max_restarts", type=int, default=0, metavar="N", help=restarts)
     wait = "seconds to wait for the other hosts"
     add("--timeout", type=float, default=600, metavar="SECONDS", help=wait)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_model(parser)
-    _common.add_device(parser)
+    _arguments.add_model(parser)
+    _arguments.add_device(parser)
     parser.add_argument("--device_id", type=int, help="number of the device, as gpu:N gives it")
     parser.add_argument(
         "--image_path",
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an image, a folder, a list file, a video file, or a camera (camera:0)",
     )
     parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
-    _common.add_augmentation(parser, "--aug_pred")
+    _arguments.add_augmentation(parser, "--aug_pred")
     parser.add_argument(
         "--custom_color",
         nargs="+",
@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays, label images and a legend."""
-    _common.choose_model(args)
-    builder = _common.build(args)
+    _steps.choose_model(args)
+    builder = _steps.build(args)
 
     from paddleseg.transforms import Compose
     from paddleseg.utils import logger
@@ -40,18 +40,18 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.inference import images, trained
     from liteseg_plugin.inference.video import is_video, open_video
 
-    device = _common.use_device(args.device)
+    device = _steps.use_device(args.device)
     if args.device_id is not None and device in ("gpu", "xpu", "npu", "mlu"):
-        _common.use_device(f"{device}:{args.device_id}")
-    _common.show(builder, args)
+        _steps.use_device(f"{device}:{args.device_id}")
+    _steps.show(builder, args)
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])
     transforms = Compose(builder.val_transforms)
-    test_config = _common.augmentation(args, "aug_pred", config.test_config)
+    test_config = _steps.augmentation(args, "aug_pred", config.test_config)
     if is_video(args.image_path):
         frames = open_video(args.image_path, args.save_dir)
-        network = _common.load_network(builder, args.model_path)
+        network = _steps.load_network(builder, args.model_path)
         path = trained.predict_video(
             network, transforms, frames, classes, args.save_dir, test_config
         )
@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
         return
     found = images.find_images(args.image_path)
     trained.check_image_results(found, args.save_dir)
-    network = _common.load_network(builder, args.model_path)
-    logger.info(f"{len(found)} images for {_common.class_name(network)}")
+    network = _steps.load_network(builder, args.model_path)
+    logger.info(f"{len(found)} images for {_steps.class_name(network)}")
     legend = trained.predict_images(network, transforms, found, classes, args.save_dir, test_config)
     logger.info(f"Predicted images are saved in {args.save_dir}")
     logger.info(f"Legend of the colours: {legend}")

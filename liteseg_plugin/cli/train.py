@@ -1,4 +1,4 @@
-"""Train with a config; takes the flags of PaddleSeg's tools/train.py and a few more."""
+"""Train a model; takes the flags of PaddleSeg's tools/train.py and a few more."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import shlex
 import sys
 from pathlib import Path
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_config(parser)
-    _common.add_device(parser)
+    _arguments.add_config(parser)
+    _arguments.add_device(parser)
     add, switch = parser.add_argument, "store_true"
     add("--save_dir", default="./output", help="folder of the checkpoints")
     add("--num_workers", type=int, default=0, help="worker processes of the data loader")
     add("--do_eval", action=switch, help="evaluate at every save, and keep the best model")
     add("--use_vdl", action=switch, help="write VisualDL logs into --save_dir")
     add("--use_ema", action=switch, help="keep an exponential moving average of the weights")
-    resume = "checkpoint (iter_N), the folder of a run, or auto: the newest of --save_dir, if any"
-    add("--resume_model", help=f"{resume}; training continues from it")
-    changed = "resume though settings differ from those that the run was trained with"
+    resume = "continue from a checkpoint (iter_N), or from the newest checkpoint of a run's folder"
+    add("--resume_model", help=f"{resume}; auto: from the newest in --save_dir, if there is one")
+    changed = "resume even if settings differ from the run's"
     add("--allow_changes", action=switch, help=changed)
     add("--iters", type=int, help="number of iterations (default: the config's)")
     add("--batch_size", type=int, help="images per process (default: the config's)")
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--save_interval", type=int, default=1000, help="iterations between checkpoints")
     add("--log_iters", type=int, default=10, help="iterations between log lines")
     add("--keep_checkpoint_max", type=int, default=5, help="number of checkpoints to keep")
-    add("--early_stop_intervals", type=int, help="stop after so many saves without improvement")
+    add("--early_stop_intervals", type=int, help="stop after N saves without a better mIoU")
     add("--seed", type=int, help="seed of random numbers (default: another in each run)")
     add(
         "--precision",
@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("O1", "O2"),
         help="level of mixed precision; O2 also converts the weights",
     )
-    accumulate = "batches per iteration, for a batch larger than memory"
+    accumulate = "batches that make up an iteration, to train with a batch that exceeds the memory"
     add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
     add("--profiler_options", help="of Paddle's profiler, such as batch_range=[50,60]")
-    add("--repeats", type=int, default=1, help="times that an epoch uses each image")
+    add("--repeats", type=int, default=1, help="number of times that an epoch uses each image")
     add("--to_static_training", action=switch, help="train the network as a static graph")
     add("--data_format", default="NCHW", choices=("NCHW",), help="order of the dimensions")
 
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
-    builder = _common.build(args, **overrides)
-    device = _common.use_device(args.device)
+    builder = _steps.build(args, **overrides)
+    device = _steps.use_device(args.device)
 
     from paddleseg.utils import logger, utils
 
@@ -78,10 +78,10 @@ def _train(args: argparse.Namespace) -> None:
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _common.show(builder, args)
+    _steps.show(builder, args)
     utils.set_cv2_num_threads(args.num_workers)
     model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
-    logger.info(f"Model: {_common.class_name(model)}")
+    logger.info(f"Model: {_steps.class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
     args.iters, args.batch_size = config.iters, config.batch_size
     args.to_static_training = args.to_static_training or config.to_static_training

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _common.add_model(parser)
+    _arguments.add_model(parser)
     parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
-    _common.add_device(parser)
+    _arguments.add_device(parser)
     parser.add_argument(
         "--num_workers",
         type=int,
         default=0,
-        help="processes that load images; with --exported or --report: threads, at least 2",
+        help="processes that load images (with --exported or --report: threads, at least 2)",
     )
-    _common.add_augmentation(parser, "--aug_eval")
-    parser.add_argument("--auc_roc", action="store_true", help="also compute the area under ROC")
-    _common.add_runtime(parser)
-    _common.add_precision(parser)
+    _arguments.add_augmentation(parser, "--aug_eval")
+    parser.add_argument(
+        "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
+    )
+    _arguments.add_runtime(parser)
+    _arguments.add_precision(parser)
     threads = "CPU threads of --exported (default: all available)"
     parser.add_argument("--cpu_threads", type=int, help=threads)
     parser.add_argument(
@@ -37,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
-    _common.choose_model(args)
-    builder = _common.build(args)
+    _steps.choose_model(args)
+    builder = _steps.build(args)
 
     from paddleseg.utils import logger
 
@@ -69,10 +71,10 @@ def run(args: argparse.Namespace) -> dict:
             classes=classes,
         )
     else:
-        _common.use_device(args.device)
-        _common.show(builder, args)
-        model = _common.load_network(builder, args.model_path)
-        test_config = _common.augmentation(args, "aug_eval", builder.config.test_config)
+        _steps.use_device(args.device)
+        _steps.show(builder, args)
+        model = _steps.load_network(builder, args.model_path)
+        test_config = _steps.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True

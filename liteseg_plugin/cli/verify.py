@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,11 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
     )
-    _common.add_config(parser)
-    _common.add_weights(parser)
+    _arguments.add_config(parser)
+    _arguments.add_weights(parser)
     runtimes = "runtimes to compare (default: all installed)"
-    parser.add_argument("--runtime", nargs="+", choices=_common.RUNTIMES, help=runtimes)
-    _common.add_precision(parser)
+    parser.add_argument("--runtime", nargs="+", choices=_arguments.RUNTIMES, help=runtimes)
+    _arguments.add_precision(parser)
     parser.add_argument(
         "--images", type=int, help="number of images of val_dataset to use (default: all)"
     )
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Verify; the exit code is 1 if a runtime disagrees with the network."""
-    builder = _common.build(args)
+    builder = _steps.build(args)
 
     from paddleseg.transforms import Compose
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> dict:
 
     dataset = builder.val_dataset
     weights = local_path(args.model_path)
-    model = _common.load_network(builder, weights)
+    model = _steps.load_network(builder, weights)
     verification = verify(
         model,
         args.exported,

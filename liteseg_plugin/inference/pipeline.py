@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from io import BytesIO
 from itertools import takewhile
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     LEGEND,
     InputImage,
@@ -22,14 +23,9 @@ from liteseg_plugin.inference.images import (
     check_results,
     result_paths,
 )
-from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.inference.segmentation import Segmentation
 from liteseg_plugin.system.parallel import prefetch
-from liteseg_plugin.visualization.overlay import (
-    indexed_image,
-    legend_bar,
-    overlay,
-    write_image,
-)
+from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
 if TYPE_CHECKING:
     from liteseg_plugin.inference.predictor import Predictor
@@ -37,27 +33,89 @@ if TYPE_CHECKING:
 ADDED_WEIGHT = 0.4
 """Share of the colours in overlays; that of PaddleSeg's."""
 
+CONFIDENCE = "confidence"
+"""Folder of confidences in ``--save_dir``."""
+POLYGONS = "polygons"
+"""Folder of outlines, likewise."""
+
 _LEGEND_WIDTH = 480
+_Segmented = TypeVar("_Segmented")
 _Written = TypeVar("_Written")
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Extras:
+    """What to write beside label maps and overlays.
+
+    Attributes:
+        confidence: Whether to write ``confidence/NAME.png``, grey: 255 is a probability of 1.
+        polygons: Whether to write ``polygons/NAME.json``, labelme's document.
+        min_confidence: Labels of a smaller probability become 255; 0 keeps all.
+
+    Raises:
+        ValueError: If ``min_confidence`` is not 0 to 1.
+    """
+
+    confidence: bool = False
+    polygons: bool = False
+    min_confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
+
+    @property
+    def needs_confidence(self) -> bool:
+        """Whether the export must give probabilities."""
+        return self.confidence or self.min_confidence > 0
+
+
+@dataclass(frozen=True)
+class SegmentedImage:
     """The files of one segmented image.
 
     Attributes:
         image: Path of the image.
         label: Path of the label map: class indices with a palette.
         overlay: Path of the image under the colours of its classes.
+        confidence: Path of the confidence, if it was asked for.
+        polygons: Path of the outlines, likewise.
     """
 
     image: str
     label: str
     overlay: str
+    confidence: str | None = None
+    polygons: str | None = None
+
+    def written(self) -> list[str]:
+        """Return the paths of the files that are written."""
+        paths = (self.label, self.overlay, self.confidence, self.polygons)
+        return [path for path in paths if path is not None]
 
     def to_json(self) -> dict[str, str]:
         """Return it as JSON writes it."""
-        return asdict(self)
+        return {name: path for name, path in asdict(self).items() if path is not None}
+
+
+def plan_results(
+    images: Sequence[InputImage], save_dir: str | os.PathLike, extras: Extras
+) -> list[SegmentedImage]:
+    """Return the files that :func:`segment_files` is going to write.
+
+    Raises:
+        DataError: If one would overwrite an image or another result.
+    """
+    results = [_files(image, save_dir, extras) for image in images]
+    written = [Result(path, r.image) for r in results for path in r.written()]
+    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
+    check_results([image.path for image in images], [*written, legend])
+    return results
+
+
+def _raise(image: InputImage, error: DataError) -> None:
+    raise error
 
 
 def segment_files(
@@ -65,8 +123,10 @@ def segment_files(
     images: Sequence[InputImage],
     save_dir: str | os.PathLike,
     *,
+    extras: Extras | None = None,
     workers: int = 2,
-) -> Iterator[Segmentation]:
+    on_error: Callable[[InputImage, DataError], None] = _raise,
+) -> Iterator[SegmentedImage]:
     """Segment image files; write label maps and overlays, as ``predict`` does, and a legend.
 
     The next images are read and the last ones written while the model runs.
@@ -76,35 +136,62 @@ def segment_files(
         images: Of :func:`find_images`.
         save_dir: Where ``added_prediction``, ``pseudo_color_prediction`` and, if the export names
             its classes, the legend go.
+        extras: What else to write.
         workers: Threads that read, and as many that write.
+        on_error: Gets each image that cannot be read or segmented; raises to end the run.
 
     Yields:
         For each image, as soon as they are written, its files.
 
     Raises:
+        ExportError: If ``extras`` need a confidence, and the export gives labels only.
         DataError: If a result would overwrite an image or another result, before anything is
             written; if an image cannot be read, when those before it are written.
         OSError: If a result cannot be written; no incomplete file remains.
     """
-    results = []
-    for path, name in images:
-        added, label_map = result_paths(name, save_dir)
-        results.append(Segmentation(path, str(label_map), str(added)))
-    written = [Result(path, r.image) for r in results for path in (r.label, r.overlay)]
-    legend = Result(os.path.join(save_dir, LEGEND), "the legend")
-    check_results([image.path for image in images], [*written, legend])
+    extras = extras or Extras()
+    if extras.needs_confidence:
+        predictor.require_confidence()
+    results = plan_results(images, save_dir, extras)
     classes = predictor.exported.named_classes()
-    reads = (partial(read_image, image.path) for image in images)
+    # An image that fails travels on as its error, so that those around it are not lost.
+    reads: Any = (partial(_or_error, read_image, image.path) for image in images)
 
-    def write(number: int, image: np.ndarray, label: np.ndarray) -> Segmentation:
-        write_label_map(results[number].label, label, classes)
-        blended = overlay(image, label, classes, weight=ADDED_WEIGHT)
-        write_image(results[number].overlay, blended)
-        return results[number]
+    def labelled(image: np.ndarray) -> Segmentation:
+        if extras.needs_confidence:
+            return predictor.predict(image).confident(extras.min_confidence)
+        return Segmentation(image, predictor(image), classes)
 
-    yield from overlapped(predictor, reads, write, workers=workers)
+    def segment(image: Any) -> Any:
+        return image if isinstance(image, DataError) else _or_error(labelled, image)
+
+    def write(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
+        if isinstance(segmentation, DataError):
+            return segmentation
+        files = results[number]
+        segmentation.save(files.label)
+        write_image(files.overlay, segmentation.overlay(weight=ADDED_WEIGHT))
+        if files.confidence:
+            segmentation.save_confidence(files.confidence)
+        if files.polygons:
+            folder = os.path.dirname(os.path.abspath(files.polygons))
+            segmentation.save(files.polygons, os.path.relpath(files.image, folder))
+        return files
+
+    for image, result in zip(images, overlapped(segment, reads, write, workers=workers)):
+        if isinstance(result, DataError):
+            on_error(image, result)
+        else:
+            yield result
     if predictor.exported.classes:
         write_legend(classes, save_dir)
+
+
+def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
+    try:
+        return function(argument)
+    except DataError as error:
+        return error
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:
@@ -114,28 +201,31 @@ def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> s
     return path
 
 
-def write_label_map(
-    path: str | os.PathLike, label: np.ndarray, classes: Sequence[ClassInfo]
-) -> None:
-    """Write class indices (H, W) as a PNG with a palette; the file is complete or absent."""
-    encoded = BytesIO()
-    indexed_image(label, classes).save(encoded, format="PNG")
-    atomic_write(path, encoded.getvalue(), durable=False)
+def _files(image: InputImage, save_dir: str | os.PathLike, extras: Extras) -> SegmentedImage:
+    added, label_map = result_paths(image.name, save_dir)
+    name = Path(image.name)
+    return SegmentedImage(
+        image.path,
+        str(label_map),
+        str(added),
+        str(Path(save_dir, CONFIDENCE) / name.with_suffix(".png")) if extras.confidence else None,
+        str(Path(save_dir, POLYGONS) / name.with_suffix(".json")) if extras.polygons else None,
+    )
 
 
 def overlapped(
-    segment: Callable[[np.ndarray], np.ndarray],
+    segment: Callable[[np.ndarray], _Segmented],
     reads: Iterable[Callable[[], np.ndarray | None]],
-    write: Callable[[int, np.ndarray, np.ndarray], _Written],
+    write: Callable[[int, np.ndarray, _Segmented], _Written],
     *,
     workers: int,
 ) -> Iterator[_Written]:
     """Segment images, while the next are read and the last are written.
 
     Args:
-        segment: Maps an image to its class indices; a :class:`Predictor`, for one.
+        segment: Maps an image to its result; a :class:`Predictor`, for one.
         reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
-        write: Takes the number of an image, the image, and its class indices (H, W).
+        write: Takes the number of an image, the image, and its result.
         workers: Threads that read, and as many that write; with one, each keeps the order.
 
     Yields:

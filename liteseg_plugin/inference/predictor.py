@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Sequence
-from typing import Union
+from collections.abc import Callable, Sequence
+from typing import TypeVar, Union
 
 import cv2
 import numpy as np
 from PIL import Image
 
+from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.inference.segmentation import (
+    WITHOUT_CONFIDENCE,
+    Segmentation,
+    most_likely,
+)
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
 from liteseg_plugin.system.parallel import usable_cpus
 
+_Result = TypeVar("_Result")
 AnyImage = Union[np.ndarray, str, "os.PathLike[str]", Image.Image]
 
 _TAKEN = "an image must be (H, W, 3) of uint8 in BGR, the path of an image, or a PIL image"
@@ -106,8 +113,31 @@ class Predictor:
 
         Takes and raises what calling the predictor does.
         """
-        [result] = self._segment([image])
+        [result] = self._segment([image], self.postprocess)
         return result
+
+    def predict(self, image: AnyImage) -> Segmentation:
+        """Segment one image; return labels, confidence, and what follows from them.
+
+        Exports with ``output_op`` ``softmax`` or ``none`` have a confidence; those with
+        ``argmax``, the default, hold labels only.
+
+        Takes and raises what calling the predictor does.
+        """
+        array = as_array(image)
+        [((labels, confidence), milliseconds)] = self._segment([array], self._label_and_confidence)
+        # A class 255 is a number that an export without names cannot have.
+        classes = self.exported.classes or self.exported.named_classes()[:IGNORE_INDEX]
+        return Segmentation(array, labels, classes, confidence, milliseconds)
+
+    def require_confidence(self) -> None:
+        """Refuse an export that gives labels only.
+
+        Raises:
+            ExportError: If it does.
+        """
+        if self.exported.output_op == "argmax":
+            raise ExportError(f"{self.exported.model.parent}: {WITHOUT_CONFIDENCE}")
 
     def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.
@@ -121,16 +151,23 @@ class Predictor:
         Raises:
             DataError: If one is not such an image, or has a size that the export rejects.
         """
-        return [label for label, _ in self._segment(images)]
+        return [label for label, _ in self._segment(images, self.postprocess)]
 
-    def _segment(self, given: Sequence[AnyImage]) -> list[tuple[np.ndarray, float]]:
-        """Return class indices of each image, and its share of the engine's milliseconds."""
+    def _segment(
+        self, given: Sequence[AnyImage], finish: Callable[[np.ndarray, tuple[int, int]], _Result]
+    ) -> list[tuple[_Result, float]]:
+        """Return the result of each image, and its share of the engine's milliseconds.
+
+        Args:
+            given: The images.
+            finish: Makes a result of the output for a batch of one, and of the image's size.
+        """
         images = [as_array(image) for image in given]
         preprocessed = [self.preprocess(image) for image in images]
         of_size: dict[tuple[int, ...], list[int]] = {}
         for number, x in enumerate(preprocessed):
             of_size.setdefault(x.shape, []).append(number)
-        results: dict[int, tuple[np.ndarray, float]] = {}
+        results: dict[int, tuple[_Result, float]] = {}
         for numbers in of_size.values():
             together = self._engine.input_shape[0] or len(numbers)
             for start in range(0, len(numbers), together):
@@ -140,9 +177,17 @@ class Predictor:
                 output, ms = self._run_timed(np.concatenate([preprocessed[n] for n in filled]))
                 for place, number in enumerate(part):
                     height, width = images[number].shape[:2]
-                    label = self.postprocess(output[place : place + 1], (height, width))
-                    results[number] = label, ms
+                    result = finish(output[place : place + 1], (height, width))
+                    results[number] = result, ms
         return [results[number] for number in range(len(images))]
+
+    def _label_and_confidence(
+        self, output: np.ndarray, size_hw: tuple[int, int]
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        if self.exported.output_op == "argmax":
+            return self.postprocess(output, size_hw), None
+        labels, confidence = most_likely(output[0], logits=self.exported.output_op == "none")
+        return _resized(labels, size_hw), _resized(confidence, size_hw)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Return the network's input for an image: a batch of one, (1, 3, h, w) of float32.
@@ -220,9 +265,14 @@ class Predictor:
         label = output[0]
         if self.exported.output_op != "argmax":
             label = label.argmax(axis=0).astype("int32")
-        if label.shape != size_hw:  # a transform resized the image
-            label = cv2.resize(label, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
-        return label
+        return _resized(label, size_hw)
+
+
+def _resized(values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    """Return values (h, w) at the size of the image, which a transform may have resized."""
+    if values.shape == size_hw:
+        return values
+    return cv2.resize(values, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def as_array(image: AnyImage) -> np.ndarray:

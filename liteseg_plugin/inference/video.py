@@ -25,7 +25,8 @@ from liteseg_plugin.inference.images import (
     check_results,
     check_utf8,
 )
-from liteseg_plugin.inference.pipeline import overlapped, write_label_map
+from liteseg_plugin.inference.pipeline import overlapped
+from liteseg_plugin.inference.segmentation import write_label_map
 from liteseg_plugin.system.parallel import per_second
 from liteseg_plugin.system.pixels import check_pixels
 from liteseg_plugin.system.progress import progress_bar

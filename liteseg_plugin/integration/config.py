@@ -35,10 +35,10 @@ _LOAD_BY_THEMSELVES = tuple(
     f"paddleseg.models.backbones.{name}" for name in ("vision_transformer", "cae", "vit_adapter")
 )
 
-# What PaddleSeg reads at the top of a config.
+# What PaddleSeg, and `liteseg launch`, read at the top of a config.
 _KEYS = {
     *("batch_size", "iters", "to_static_training", "train_dataset", "val_dataset", "test_config"),
-    *("optimizer", "lr_scheduler", "loss", "distill_loss", "model"),
+    *("optimizer", "lr_scheduler", "loss", "distill_loss", "model", "total_batch_size"),
 }
 
 

@@ -7,6 +7,7 @@ functions of the plugin, which the plugin's own commands call without any replac
 from __future__ import annotations
 
 import copy
+import dataclasses
 import inspect
 import sys
 from collections.abc import Callable
@@ -33,6 +34,8 @@ from liteseg_plugin.integration import config, samples
 from liteseg_plugin.integration.entry import Entry, wrap, wrap_in_utils
 from liteseg_plugin.system.device import paddle_devices
 from liteseg_plugin.training import checkpoint, processes
+from liteseg_plugin.training.run import RunRecord, Start, logged
+from liteseg_plugin.training.settings import Settings
 from liteseg_plugin.training.validation import check_not_empty
 from liteseg_plugin.weights import load_matching_weights, load_trained, local_path
 
@@ -40,6 +43,7 @@ from liteseg_plugin.weights import load_matching_weights, load_trained, local_pa
 _loop = sys.modules["paddleseg.core.train"]
 _skip_downloads = False
 _raised_in_thread: LitesegError | None = None
+_config: Config | None = None  # that the script read last
 
 
 def skip_backbone_download() -> None:
@@ -70,9 +74,11 @@ def explain(error: BaseException) -> LitesegError | None:
 
 def _read_config(original: Any, self: Config, path: str, *args: Any, **kwargs: Any) -> None:
     path = str(config.find_config(path))
+    global _config
     with config.config_errors(path):
         config.check_keys(path, kwargs.get("opts"))
         original(self, path, *args, **kwargs)
+    _config = self
 
 
 def _find_component(original: Any, self: Builder, class_type: str) -> Any:
@@ -125,6 +131,28 @@ def _train(original: Any, *args: Any, **kwargs: Any) -> None:
     given.apply_defaults()
     processes.check_batch_is_filled(given.arguments["train_dataset"], given.arguments["batch_size"])
     original(*args, **kwargs)
+
+
+def _train_on_record(original: Any, *args: Any, **kwargs: Any) -> None:
+    bound = inspect.signature(original).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    if _config is None:
+        original(*args, **kwargs)
+        return
+    folder, resumed = Path(given["save_dir"]), given.get("resume_model")
+    flags = {f.name: given[f.name] for f in dataclasses.fields(Settings) if f.name in given}
+    record = RunRecord.of(
+        {**_config.dic, "iters": given["iters"], "batch_size": given["batch_size"]},
+        flags,
+        [given["train_dataset"], *filter(None, [given["val_dataset"]])],
+        Start.now(Path(resumed) if resumed else None, paddle.get_device()),
+    )
+    if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        record.write(folder, RunRecord.read(folder) if resumed else None)
+    with logged(folder):
+        original(*args, **kwargs)
 
 
 def _evaluate(original: Any, model: Any, eval_dataset: Any, *args: Any, **kwargs: Any) -> Any:
@@ -189,6 +217,11 @@ def _check_numbers_of_samples() -> None:
     for module in (_loop, core):
         wrap(module, "train", _train)
         wrap(module, "evaluate", _evaluate)
+
+
+def _keep_settings() -> None:
+    for module in (_loop, core):
+        wrap(module, "train", _train_on_record)
 
 
 def _load_without_running_code() -> None:
@@ -265,6 +298,13 @@ ENTRIES = (
         "fails obscurely",
         "both are errors before the first batch",
         _check_numbers_of_samples,
+    ),
+    _for_scripts(
+        "run-record",
+        "paddleseg.core.train, Config.__init__",
+        "the folder of a run does not say how it was trained",
+        "config.yml, run.json and train.log are written into it, as liteseg train does",
+        _keep_settings,
     ),
     _for_scripts(
         "weights-errors",

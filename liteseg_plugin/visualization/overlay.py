@@ -29,7 +29,9 @@ def indexed_image(label: np.ndarray, classes: Sequence[ClassInfo]) -> Image.Imag
     if highest > 255:
         raise DataError(f"class {highest} does not fit a label image, which is 8-bit: 0 to 255")
     indexed = Image.fromarray(label.astype(np.uint8))
-    indexed.putpalette([value for entry in classes for value in entry.color_rgb])
+    # Pillow writes as many bits as the palette needs: it must have a colour for every index.
+    palette = [value for entry in classes for value in entry.color_rgb]
+    indexed.putpalette([*palette, *bytes(max(0, 3 * (highest + 1) - len(palette)))])
     return indexed
 
 

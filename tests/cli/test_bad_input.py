@@ -297,6 +297,7 @@ def test_unreadable_image_in_inference(fails, exported, tmp_path):
 
 
 def test_inference_without_an_export(fails, tmp_path):
+    cv2.imwrite(str(tmp_path / "picture.png"), np.zeros((4, 4, 3), "uint8"))
     message = fails("infer", "--config", tmp_path, "--image_path", tmp_path)
     assert "is not an exported folder" in message
 

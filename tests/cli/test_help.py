@@ -38,7 +38,13 @@ def test_help_says_what_each_flag_is_and_its_default(parsers):
     for name, parser in parsers.items():
         assert parser.description, name
         shown = parser.format_help()
-        for wrong in ("default: None", "default: False", "default: []", "default: )"):
+        for wrong in (
+            "default: None",
+            "default: False",
+            "default: []",
+            "default: )",
+            "default: '')",
+        ):
             assert wrong not in shown, name
         for action in parser._actions:
             if not isinstance(action, argparse._SubParsersAction):
@@ -60,7 +66,7 @@ def test_help_writes_defaults_as_they_are_typed(parsers):
 @pytest.mark.parametrize(
     ("arguments", "usage", "message"),
     [
-        (["val", "--repot", "r"], "liteseg val", "--config"),
+        (["infer", "--repot", "r"], "liteseg infer", "--config"),
         (
             ["val", "--config", "c", "--model_path", "m", "--repot", "r"],
             "liteseg val",

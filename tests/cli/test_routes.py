@@ -140,13 +140,17 @@ def _indices(path: Path) -> np.ndarray:
 
 
 @pytest.mark.smoke
-def test_run_gives_an_unmodified_script_the_plugin(process, toy, tmp_path):
+def test_run_gives_an_unmodified_script_the_plugin(process, run, toy, tmp_path):
     result = process("liteseg", "run", SCRIPT, toy.config(tmp_path), tmp_path / "out")
     for line in BUILT:
         assert line in result.stdout
     assert len(losses(result.text)) == 2
     assert "mIoU" in result.text
     assert (tmp_path / "out" / "best_model" / "model.pdparams").is_file()
+    start = json.loads((tmp_path / "out" / "run.json").read_text())["starts"][0]
+    assert start["command"].startswith(str(SCRIPT))
+    assert len(losses((tmp_path / "out" / "train.log").read_text())) == 2
+    assert "mIoU" in run("val", "--run", tmp_path / "out").text
 
 
 @pytest.mark.slow

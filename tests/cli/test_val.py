@@ -293,7 +293,7 @@ def test_report_leaves_other_files_alone(fails, trained, tmp_path):
         (("--exported", "e", "--aug_eval"), "--aug_eval and --is_slide give the trained weights"),
         (("--exported", "e", "--auc_roc"), "--auc_roc does not work with"),
         (("--model_path", "m", "--runtime", "openvino"), "need --exported"),
-        (("--model_path", "m", "--worst", "-1"), "--worst must be a number of images, got -1"),
+        (("--model_path", "m", "--worst", "-1"), "--worst must be at least 0, got -1"),
     ],
 )
 def test_val_says_what_does_not_go_together(capsys, flags, message):

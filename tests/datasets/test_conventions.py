@@ -12,9 +12,10 @@ from PIL import Image
 
 from liteseg_plugin.datasets.check import check, from_folder
 from liteseg_plugin.datasets.check.conventions import foreground_fault, one_based_fault
+from liteseg_plugin.datasets.validation import Pair
 
 TEMPLATE = Path(__file__).parents[2] / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
-LABELS = ["mine/masks/a.png", "mine/masks/b.png"]
+PAIRS = [Pair(f"mine/images/{name}.jpg", f"mine/masks/{name}.png") for name in "ab"]
 COMMAND = "liteseg data relabel mine/masks mine/masks_relabelled --map"
 
 
@@ -85,9 +86,15 @@ def test_foreground_of_16_bits(labelled):
     assert {f.kind for f in found.warnings} == {"label-depth"}
 
 
+def test_command_leaves_images_beside_their_labels_alone():
+    pairs = [Pair(f"mine/{name}.jpg", f"mine/{name}_mask.png") for name in "ab"]
+    fault = foreground_fault({0, 255}, [*pairs, Pair("mine/test.jpg", None)], 2, 255)
+    assert fault.message.endswith("relabel mine mine_relabelled --map 255=1 --label_suffix _mask")
+
+
 @pytest.mark.parametrize("values", [{0}, {255}, {0, 1}, {0, 1, 255}, {1, 255}, {0, 128, 255}])
 def test_other_labels_are_not_masks_of_0_and_255(values):
-    assert foreground_fault(values, LABELS, 2, 255) is None
+    assert foreground_fault(values, PAIRS, 2, 255) is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +118,7 @@ def test_other_labels_are_not_masks_of_0_and_255(values):
     ],
 )
 def test_classes_that_are_counted_from_1(values, num_classes, certain, words):
-    fault, found = one_based_fault(values, LABELS, num_classes, 255)
+    fault, found = one_based_fault(values, PAIRS, num_classes, 255)
     assert fault.kind == "label-one-based" and found is certain
     for word in words:
         assert word in fault.message
@@ -122,7 +129,7 @@ def test_classes_that_are_counted_from_1(values, num_classes, certain, words):
     [({0, 1, 2}, 3, 255), ({3, 4}, 9, 255), ({255}, 3, 255), ({0, 9}, 3, 255), ({0, 1, 3}, 3, 0)],
 )
 def test_other_labels_are_not_counted_from_1(values, num_classes, ignore_index):
-    assert one_based_fault(values, LABELS, num_classes, ignore_index) is None
+    assert one_based_fault(values, PAIRS, num_classes, ignore_index) is None
 
 
 def test_finding_about_counting_takes_the_place_of_the_absent_class(labelled):

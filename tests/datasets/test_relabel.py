@@ -28,7 +28,9 @@ def test_relabel_changes_values_and_nothing_else(run, labels, tmp_path):
     before = {path: path.read_bytes() for path in labels.rglob("*.*")}
     dest = tmp_path / "new" / "dest"
     command = ("data", "relabel", labels, dest, "--map", "0=255", "1-3=0-2", "65535=7", "257-771=9")
-    made = json.loads(run(*command, "--json").stdout)
+    result = run(*command, "--json")
+    made = json.loads(result.stdout)
+    assert f"liteseg data split {dest.parent} --labels dest --overwrite" in result.stderr
     expected = np.array([[255, 0, 1], [2, 255, 255]])
     for name in ("a.png", "sub/b.png"):
         image = Image.open(dest / name)

@@ -130,7 +130,7 @@ def test_folders_that_cannot_be_split(folder, tmp_path):
 
 def test_each_list_gets_something_where_it_can(folder):
     made = split_folder(folder("abc"))
-    assert [made[split] for split in ("train", "val", "test")] == [1, 1, 1]
+    assert (made.train, made.val, made.test) == (1, 1, 1)
 
 
 def test_separator_in_a_name(folder):

@@ -193,7 +193,8 @@ def test_labels_of_any_depth_give_the_same_scores(tmp_path, pointwise):
 def test_tables_give_the_terminal_no_orders():
     numbers = evaluate(Evaluated(FakeDataset(2), first_pixels_wrong))
     classes = [ClassInfo(name, (0, 0, 0)) for name in ("a\x1b[2J", "b\nmIoU 100")]
-    header, *rows = dataclasses.replace(numbers, classes=classes).text().split("\n")
+    scores, empty, header, *rows = dataclasses.replace(numbers, classes=classes).text().split("\n")
+    assert (scores.split(",")[0], empty) == ("2 images", "")
     assert [row.split("  ")[0] for row in rows] == [r"a\x1b[2J", r"b\nmIoU 100"]
     assert len({len(line) for line in (header, *rows)}) == 1
 

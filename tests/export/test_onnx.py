@@ -11,7 +11,7 @@ import pytest
 import yaml
 from paddleseg.core.infer import aug_inference
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.onnx import convert
 from liteseg_plugin.export.writer import export_model
@@ -152,8 +152,8 @@ def test_missing_runtime_says_which_extra(monkeypatch, net, tmp_path, runtime, e
 
 
 def test_commands_offer_every_runtime():
-    assert set(_common.RUNTIMES) == set(RUNTIMES)
-    assert _common.PRECISIONS == PRECISIONS
+    assert set(_arguments.RUNTIMES) == set(RUNTIMES)
+    assert _arguments.PRECISIONS == PRECISIONS
 
 
 def test_unknown_runtime_lists_choices(net, tmp_path):

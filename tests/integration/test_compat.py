@@ -170,6 +170,21 @@ MESSAGES = {
         net = paddle.nn.Conv2D(3, 2, 1)
         says("no images to evaluate on", lambda: core.evaluate(net, ListDataset([])))
     """,
+    "run-record": """
+        with open("mine.yml", "w") as file:
+            data, loss = {"type": "Dataset", "num_classes": 2}, {"type": "CrossEntropyLoss"}
+            parts = {"iters": 2, "batch_size": 1, "train_dataset": data, "val_dataset": data}
+            parts.update(optimizer={"type": "SGD"}, lr_scheduler={"type": "ExponentialDecay"})
+            parts.update(loss={"types": [loss], "coef": [1]}, model={"type": "FCN"})
+            json.dump(parts, file)
+        read = Config("mine.yml")
+        given = dict(iters=3, batch_size=1, save_dir="run", val_dataset=None, optimizer=None)
+        raised(lambda: core.train(None, ListDataset([1]), **given))  # which is no network
+        with open("run/config.yml") as file:
+            assert "iters: 3" in file.read()
+        with open("run/train.log") as file:
+            assert file.read().splitlines()[-1].startswith("error: ")
+    """,
     "weights-errors": """
         with open("model.pdparams", "wb") as file:
             pickle.dump({"weight": fractions.Fraction(1)}, file)

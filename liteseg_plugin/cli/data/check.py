@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _common
+from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("data", metavar="DATA", nargs="?", help="a folder with lists")
+    parser.add_argument("data", metavar="DATA", nargs="?", help="folder of a data set with lists")
     parser.add_argument("--config", help="check the data sets of a config instead")
     parser.add_argument(
         "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch_size", type=int, help="of the training, for the suggested min_kept"
     )
     parser.add_argument(
-        "--html", metavar="FILE", type=_common.html_file, help="also write a page with overlays"
+        "--html", metavar="FILE", type=_arguments.html_file, help="also write a page with overlays"
     )
     parser.add_argument("--samples", type=int, default=24, help="number of overlays in the page")
     parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import check
 
     if args.config:
-        data = check.from_config(_common.build(args), args.config)
+        data = check.from_config(_steps.build(args), args.config)
     else:
         data = check.from_folder(
             args.data,

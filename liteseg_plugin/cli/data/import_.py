@@ -15,17 +15,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
     add("source", metavar="SOURCE", help="folder of the annotations; for coco and cvat also a file")
     add("dest", metavar="DEST", help="folder to create")
-    add("--images", type=Path, metavar="FOLDER", help="the images, if elsewhere than usual")
-    add("--labels", type=Path, metavar="FOLDER", help="the labels, if elsewhere than usual")
-    add("--table", type=Path, metavar="FILE", help="names and colours of label images, one a line")
-    add("--label_suffix", default="", help="_mask, if a.jpg has a_mask.png")
-    add("--classes", nargs="+", default=(), metavar="NAME", help="classes to keep, in index order")
-    unlabelled = "what pixels outside all shapes become: a class, or 255 (ignore) (default: "
-    unlabelled += "background for shapes, ignore for label images)"
+    add(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the images (default: as FORMAT has it)",
+    )
+    add(
+        "--labels",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the labels (default: as FORMAT has it)",
+    )
+    table = "the classes of label images: a line of name and colour for each"
+    add("--table", type=Path, metavar="FILE", help=table)
+    suffix = "suffix of the labels: _mask if a.jpg has a_mask.png"
+    add("--label_suffix", default="", help=suffix)
+    classes = "classes to keep, in the order of their indices (default: all)"
+    add("--classes", nargs="+", default=(), metavar="NAME", help=classes)
+    unlabelled = "pixels outside all shapes become the class background, or 255, which is ignored "
+    unlabelled += "(default: background for shapes, ignore for label images)"
     add("--unlabelled", choices=("background", "ignore"), help=unlabelled)
-    order = "file: later shapes cover earlier ones; area: small ones cover large ones"
+    order = "which shapes cover others: the later in the file, or those of smaller area"
     add("--order", default="file", choices=("file", "area"), help=order)
-    add("--line_width", type=int, default=10, help="pixels of lines; 10 in labelme")
+    add("--line_width", type=int, default=10, help="width in pixels of what is drawn as a line")
     ratio = "shares of train, val and test, or of train and val (default: the source's own split, "
     ratio += "else 0.8 0.1 0.1)"
     add("--ratio", nargs="+", type=float, metavar="SHARE", help=ratio)

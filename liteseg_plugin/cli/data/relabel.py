@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 
 from liteseg_plugin.errors import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("source", metavar="LABELS", help="folder of labels; it does not change")
+    parser.add_argument(
+        "source", metavar="LABELS", help="folder of the labels, which do not change"
+    )
     parser.add_argument("dest", metavar="DEST", help="folder to create")
     parser.add_argument(
         "--map",
         nargs="+",
         required=True,
         metavar="OLD=NEW",
-        help="new values: 255=1, or ranges: 0=255 1-19=0-18, 128-255=1; other values stay",
+        help="new values, such as 255=1, 1-19=0-18 or 128-255=1; other values stay",
     )
     parser.add_argument(
         "--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png"
@@ -39,7 +43,9 @@ def run(args: argparse.Namespace) -> dict:
     total = sum(made.pixels.values())
     values = ", ".join(f"{value} ({n / total:.1%})" for value, n in made.pixels.items())
     print(f"{made.labels} labels in {printable(made.folder)}, with values {values} of the pixels")
-    print(
-        "the lists must name this folder: liteseg data split --labels ... --overwrite writes them"
-    )
+    folder, name = os.path.split(made.folder)
+    words = ["liteseg", "data", "split", folder or ".", "--labels", name, "--overwrite"]
+    if args.label_suffix:
+        words += ["--images", "IMAGES", "--label_suffix", args.label_suffix]
+    print(f"for lists that name it: {printable(' '.join(map(shlex.quote, words)))}")
     return made.to_json()

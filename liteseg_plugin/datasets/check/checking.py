@@ -146,15 +146,15 @@ def _conventions(
     Returns:
         Errors, warnings, and the kind of that finding or None.
     """
-    labels = [pair.label for split in data.splits for pair in split.pairs if pair.label]
+    pairs = [pair for split in data.splits for pair in split.pairs]
     values = {value for seen in looks for value in seen.beyond}
     values |= set(np.flatnonzero(sum(seen.counts for seen in looks)).tolist())
-    masks = foreground_fault(values, labels, data.num_classes, data.ignore_index)
+    masks = foreground_fault(values, pairs, data.num_classes, data.ignore_index)
     if masks:
         told = {"label-empty", "label-single-class", "label-range"}
         errors, warnings = ([f for f in fs if f.kind not in told] for fs in (errors, warnings))
         return [_finding(masks), *errors], warnings, masks.kind
-    based = one_based_fault(values, labels, data.num_classes, data.ignore_index)
+    based = one_based_fault(values, pairs, data.num_classes, data.ignore_index)
     if based is None:
         return errors, warnings, None
     fault, certain = based

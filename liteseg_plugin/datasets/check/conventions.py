@@ -6,20 +6,20 @@ import os
 import shlex
 from collections.abc import Sequence, Set
 
-from liteseg_plugin.datasets.validation import Fault
+from liteseg_plugin.datasets.validation import Fault, Pair
 
 FOREGROUND = "label-foreground"
 ONE_BASED = "label-one-based"
 
 
 def foreground_fault(
-    values: Set[int], labels: Sequence[str], num_classes: int | None, ignore_index: int
+    values: Set[int], pairs: Sequence[Pair], num_classes: int | None, ignore_index: int
 ) -> Fault | None:
     """Find masks of 0 and one other value that is not a class, such as 255.
 
     Args:
         values: All values in all labels.
-        labels: Paths of the labels.
+        pairs: Images and their labels.
         num_classes: Number of classes, if known.
         ignore_index: Label of ignored pixels.
 
@@ -38,19 +38,19 @@ def foreground_fault(
         return None
     message = (
         f"the labels hold 0 and {value} only: {what}. If {value} is your foreground, convert it "
-        f"to class 1, and set num_classes to 2: {_command(labels, f'{value}=1')}"
+        f"to class 1, and set num_classes to 2: {_command(pairs, f'{value}=1')}"
     )
     return Fault(FOREGROUND, message)
 
 
 def one_based_fault(
-    values: Set[int], labels: Sequence[str], num_classes: int | None, ignore_index: int
+    values: Set[int], pairs: Sequence[Pair], num_classes: int | None, ignore_index: int
 ) -> tuple[Fault, bool] | None:
     """Find classes that are counted from 1, or that are one more than ``num_classes``.
 
     Args:
         values: All values in all labels.
-        labels: Paths of the labels.
+        pairs: Images and their labels.
         num_classes: Number of classes, if known.
         ignore_index: Label of ignored pixels.
 
@@ -68,24 +68,34 @@ def one_based_fault(
     if 0 not in used and (too_large or 1 in used):
         message = (
             f"the labels hold {min(used)} to {largest}, and never 0, but classes are counted from "
-            f"0. If yours are counted from 1, convert the labels: {_command(labels, shift)}"
+            f"0. If yours are counted from 1, convert the labels: {_command(pairs, shift)}"
         )
         return Fault(ONE_BASED, message), too_large
     if too_large:
         message = (
             f"the labels hold 0 to {largest}, but num_classes {num_classes} means 0 to "
-            f"{largest - 1}. If 0 means unlabelled: {_command(labels, f'0={ignore_index}', shift)}."
-            f" If {largest} does: {_command(labels, f'{largest}={ignore_index}')}. "
+            f"{largest - 1}. If 0 means unlabelled: {_command(pairs, f'0={ignore_index}', shift)}."
+            f" If {largest} does: {_command(pairs, f'{largest}={ignore_index}')}. "
             f"If both are classes, set num_classes to {largest + 1}"
         )
         return Fault(ONE_BASED, message), True
     return None
 
 
-def _command(labels: Sequence[str], *entries: str) -> str:
-    folders = {os.path.dirname(path) for path in labels}
+def _command(pairs: Sequence[Pair], *entries: str) -> str:
+    folders = {os.path.dirname(label) for _, label in pairs if label}
     if len({*map(os.path.isabs, folders)}) > 1:  # which have no common folder as they are
         folders = {*map(os.path.abspath, folders)}
     folder = os.path.commonpath(folders)
     words = [folder, f"{folder}_relabelled", "--map", *entries]
+    added = {_added_name(image, label) for image, label in pairs if label}
+    if len(added) == 1 and any(added):
+        words += ["--label_suffix", *added]
     return f"liteseg data relabel {' '.join(map(shlex.quote, words))}"
+
+
+def _added_name(image: str, label: str) -> str:
+    """Return what a label's name adds to that of its image in the same folder: ``_mask``."""
+    start, name = os.path.splitext(image)[0], os.path.splitext(label)[0]
+    beside = os.path.dirname(image) == os.path.dirname(label)
+    return name[len(start) :] if beside and name.startswith(start) else ""

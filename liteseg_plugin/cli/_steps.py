@@ -1,9 +1,8 @@
-"""Arguments and steps that several commands share."""
+"""Steps that several commands take, from their arguments to a network."""
 
 from __future__ import annotations
 
 import argparse
-import os
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.errors import LitesegError
@@ -13,24 +12,6 @@ if TYPE_CHECKING:
     from paddleseg.cvlibs import SegBuilder
 
     from liteseg_plugin.integration.config import ConfigBuilder
-
-# The keys of runtimes.catalog.RUNTIMES, which a test compares; importing it would load Paddle.
-RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
-# Those of runtimes.base.PRECISIONS, likewise.
-PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
-
-
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config``, ``--opts``, ``--model_path``, and ``--run`` in place of them."""
-    parser.add_argument(
-        "--run",
-        dest="run_folder",
-        metavar="FOLDER",
-        help="the --save_dir of a training: its config, and its best weights (else the newest)",
-    )
-    add_config(parser, required=False)
-    add_weights(parser, required=False)
 
 
 def choose_model(args: argparse.Namespace) -> None:
@@ -61,26 +42,6 @@ def choose_model(args: argparse.Namespace) -> None:
         logger.info(f"Run {args.run_folder}: {trained}")
 
 
-def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=required, help=CONFIG_HELP)
-    parser.add_argument(
-        "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
-    )
-    parser.add_argument(
-        "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
-    )
-
-
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``."""
-    parser.add_argument(
-        "--device",
-        default="auto",
-        help="cpu, gpu, gpu:N, xpu, npu, mlu, or auto, the best that is here",
-    )
-
-
 def use_device(asked: str) -> str:
     """Let Paddle compute on a device, and log which.
 
@@ -105,71 +66,8 @@ def use_device(asked: str) -> str:
     return chosen
 
 
-def add_weights(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Add ``--model_path``."""
-    parser.add_argument("--model_path", required=required, help="trained weights (model.pdparams)")
-
-
-def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """Add ``--runtime``."""
-    parser.add_argument(
-        "--runtime",
-        choices=RUNTIMES,
-        help="what runs an export (default: paddle, or an installed one with that --precision)",
-    )
-
-
-def add_precision(parser: argparse.ArgumentParser) -> None:
-    """Add ``--precision`` of a runtime."""
-    parser.add_argument(
-        "--precision",
-        default="fp32",
-        choices=PRECISIONS,
-        help="what the runtime computes in; int8 needs `liteseg quantize`",
-    )
-
-
-def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
-    """Add the flags of multi-scale, flipped and sliding-window inference.
-
-    Args:
-        parser: The command's parser.
-        switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
-    """
-    add = parser.add_argument
-    add(switch, action="store_true", help="use --scales and the flips, instead of the config's")
-    help_text = f"scales of the image, whose results are averaged; needs {switch}"
-    add("--scales", nargs="+", type=float, default=[1.0], help=help_text)
-    for flip in ("horizontal", "vertical"):
-        help_text = f"also use the image flipped in {flip} direction; needs {switch}"
-        add(f"--flip_{flip}", action="store_true", help=help_text)
-    add("--is_slide", action="store_true", help="infer by a sliding window")
-    for flag, what in (("--crop_size", "size"), ("--stride", "step")):
-        help_text = f"{what} of the window in pixels; needs --is_slide"
-        add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
-
-
-def hide_warnings_of_tracing() -> None:
-    """Let Paddle's C++ log errors only; call it before Paddle is imported.
-
-    Paddle 3 logs a warning about an `out` tensor that no operator of a traced network has.
-    """
-    os.environ.setdefault("GLOG_minloglevel", "2")
-
-
-def html_file(text: str) -> str:
-    """Check the name of a page to be written; the ``type`` of a flag."""
-    from liteseg_plugin.system.files import require_suffix
-
-    try:
-        require_suffix(text, ".html")
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:
-    """Return the config's test settings, overridden by the flags of :func:`add_augmentation`."""
+    """Return the config's test settings, overridden by the flags of ``add_augmentation``."""
     chosen = dict(test_config)
     if getattr(args, switch):
         chosen["aug_eval"] = True

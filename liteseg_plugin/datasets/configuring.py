@@ -1,0 +1,336 @@
+"""A config for a data set, made from what a check measured; each choice with its reason."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, CheckReport, DataSet
+from liteseg_plugin.errors import DataError, printable
+
+PASSES = 40
+"""Times that a training uses each image, if no budget is given."""
+
+_FEWEST_ITERATIONS = 500
+_CROP_SHARE = 2 / 3  # of each side: that of the recipe in docs/training.md
+_MOST_CROP_PIXELS = 1024 * 512  # the crop of the released Cityscapes recipes
+_MOST_BATCH_PIXELS = 4 * _MOST_CROP_PIXELS  # takes 2.4 GB of memory in float32
+_CROP_STEP = 16
+_BATCH = 8
+_VARIANTS = {"STDC1": "_t", "STDC2": "_b"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices of a config.
+
+    Attributes:
+        report: What was measured.
+        data: What was checked.
+        lists: Paths of the lists by split.
+        backbone: ``STDC1`` or ``STDC2``.
+        weights: File of weights to start from; None for random ones.
+        crop_wh: Width and height of a training crop in pixels.
+        scales: Smallest and largest factor of random scaling.
+        batch_size: Images of a batch.
+        iters: Optimiser steps.
+        budget: Why so many, in words.
+        separator: Separator of image and label in the lists.
+    """
+
+    report: CheckReport
+    data: DataSet
+    lists: dict[str, str]
+    backbone: str
+    weights: str | None
+    crop_wh: tuple[int, int]
+    scales: tuple[float, float]
+    batch_size: int
+    iters: int
+    budget: str
+    separator: str = " "
+
+    def within(self, minutes: float, seconds: float) -> Plan:
+        """Return the plan with as many iterations as a time allows.
+
+        Args:
+            minutes: The time.
+            seconds: That an iteration takes.
+
+        Raises:
+            ValueError: If not one iteration fits.
+        """
+        iters = int(minutes * 60 / seconds)
+        if iters < 1:
+            raise ValueError(f"--minutes {minutes:g}: one iteration takes {seconds:.1f} s")
+        passes = iters * self.batch_size / self.report.splits["train"]
+        budget = f"{minutes:g} minutes at {seconds:.2f} s each here; {passes:.1f} passes"
+        return replace(self, iters=iters, budget=budget)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the choices as JSON writes them."""
+        return {
+            "backbone": self.backbone,
+            "weights": self.weights,
+            "num_classes": self.report.num_classes,
+            "crop_wh": [*self.crop_wh],
+            "scales": [*self.scales],
+            "batch_size": self.batch_size,
+            "iters": self.iters,
+            "budget": self.budget,
+        }
+
+    def summary(self) -> str:
+        """Return the choices in a line."""
+        return (
+            "{num_classes} classes, crop {crop_wh[0]}x{crop_wh[1]}, scales {scales[0]:g} to "
+            "{scales[1]:g}, batch {batch_size}, {iters} iterations ({budget})"
+        ).format(**self.to_json())
+
+    def text(self) -> str:
+        """Return the config as YAML, with comments."""
+        sections = (_head, _schedule, _train_dataset, _val_dataset, _model, _optimizer, _loss)
+        return "\n".join(section(self) for section in sections)
+
+
+def plan(
+    report: CheckReport,
+    data: DataSet,
+    *,
+    backbone: str = "STDC1",
+    weights: str | None = None,
+    crop_wh: tuple[int, int] | None = None,
+    batch_size: int | None = None,
+    iters: int | None = None,
+    separator: str = " ",
+) -> Plan:
+    """Choose a config for a data set.
+
+    Args:
+        report: Of its check.
+        data: Of ``check.from_folder``.
+        backbone: ``STDC1`` (PP-LiteSeg-T) or ``STDC2`` (B).
+        weights: File of weights of PP-LiteSeg to start from; by default random ones.
+        crop_wh: Width and height of a crop; by default two thirds of the usual image.
+        batch_size: Images of a batch; by default 8, fewer if they are large or few.
+        iters: Optimiser steps; by default those of ``PASSES`` passes over the images.
+        separator: Separator of image and label in the lists.
+
+    Raises:
+        DataError: If the check found errors, or ``train`` or ``val`` has no images.
+        ValueError: If a size or number is not positive.
+    """
+    for name, value in (("--batch_size", batch_size), ("--iters", iters), ("--crop", crop_wh)):
+        if value is not None and (min(value) if isinstance(value, tuple) else value) < 1:
+            raise ValueError(f"{name} must be positive, got {value}")
+    if report.errors:
+        raise DataError(
+            f"{data.root} has {len(report.errors)} errors, the first: {report.errors[0].message}; "
+            f"correct them: liteseg data check {data.root}"
+        )
+    for split in ("train", "val"):
+        if not report.splits.get(split):
+            raise DataError(
+                f"{data.root} has no {split} list with images; `liteseg data split` writes lists"
+            )
+    if weights is not None and not os.path.isfile(weights):
+        raise DataError(f"weights not found: {weights}")
+    size = report.sizes[0]
+    crop_wh = crop_wh or _crop(size.width, size.height)
+    batch = batch_size or _batch(crop_wh, report.splits["train"])
+    return Plan(
+        report,
+        data,
+        {name: path for name in SPLIT_NAMES if (path := _list(data.root, name))},
+        backbone,
+        weights,
+        crop_wh,
+        _scales(crop_wh, (size.width, size.height)),
+        batch,
+        iters or max(_FEWEST_ITERATIONS, math.ceil(PASSES * report.splits["train"] / batch)),
+        "as asked for"
+        if iters
+        else f"{PASSES} passes over {report.splits['train']} images, at least {_FEWEST_ITERATIONS}",
+        separator,
+    )
+
+
+def _crop(width: int, height: int) -> tuple[int, int]:
+    share = min(_CROP_SHARE, math.sqrt(_MOST_CROP_PIXELS / (width * height)))
+    steps = (max(1, round(side * share / _CROP_STEP)) for side in (width, height))
+    crop_width, crop_height = (_CROP_STEP * step for step in steps)
+    return crop_width, crop_height
+
+
+def _scales(crop_wh: tuple[int, int], size_wh: tuple[int, int]) -> tuple[float, float]:
+    """Return factors in steps of a quarter: the smallest at which the crop fits, and 1 more."""
+    fits = max(crop / size for crop, size in zip(crop_wh, size_wh))
+    smallest = min(1.0, max(0.25, math.ceil(fits * 4 - 1e-6) / 4))
+    return smallest, smallest + 1
+
+
+def _batch(crop_wh: tuple[int, int], images: int) -> int:
+    return max(1, min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), images))
+
+
+def _list(root: str, name: str) -> str | None:
+    paths = (os.path.join(root, f"{name}{suffix}") for suffix in (".txt", ".list"))
+    return next((path for path in paths if os.path.isfile(path)), None)
+
+
+# --- sections
+
+
+def _head(plan: Plan) -> str:
+    report = plan.report
+    counts = ", ".join(f"{count} {name}" for name, count in report.splits.items())
+    sizes = ", ".join(f"{s.width}x{s.height} ({s.images})" for s in report.sizes[:4])
+    return f"""\
+# Written by `liteseg data config`, from what `liteseg data check` measured in
+# {printable(plan.data.root)}: {counts} images; sizes {sizes}.
+#
+#   liteseg train --config THIS_FILE --do_eval
+"""
+
+
+def _schedule(plan: Plan) -> str:
+    return f"""\
+batch_size: {plan.batch_size}  # of each process; 8, or less where crops are large or images few
+iters: {plan.iters}  # {printable(plan.budget)}
+"""
+
+
+def _dataset(plan: Plan, split: str) -> str:
+    if plan.data.kind == "Cityscapes":
+        return f"  type: Cityscapes\n  dataset_root: {_quoted(plan.data.root)}\n"
+    lines = f"""\
+  type: Dataset
+  dataset_root: {_quoted(plan.data.root)}
+  {split}_path: {_quoted(plan.lists[split])}
+  num_classes: {plan.report.num_classes}
+"""
+    if plan.report.ignore_index != IGNORE_INDEX:
+        lines += f"  ignore_index: {plan.report.ignore_index}\n"
+    if plan.separator != " ":
+        lines += f"  separator: {_quoted(plan.separator)}\n"
+    return lines
+
+
+def _train_dataset(plan: Plan) -> str:
+    names = ", ".join(f"{c.index} {printable(c.info.name)}" for c in plan.report.classes)
+    size = plan.report.sizes[0]
+    smallest, largest = plan.scales
+    strength, of = 0.3, "recipe of docs/training.md"
+    if plan.weights:
+        strength, of = 0.5, "released recipes"
+    return f"""\
+# Classes: {names}
+train_dataset:
+{_dataset(plan, "train")}  mode: train
+  transforms:
+    # The usual image, {size.width}x{size.height}, still holds the crop at {smallest:g} of its size.
+    - type: ResizeStepScaling
+      min_scale_factor: {smallest}
+      max_scale_factor: {largest}
+      scale_step_size: 0.25
+    # Two thirds of the usual image, at most 1024x512 pixels: context at a moderate cost.
+    - type: RandomPaddingCrop
+      crop_size: [{plan.crop_wh[0]}, {plan.crop_wh[1]}]
+      label_padding_value: {plan.report.ignore_index}
+    - type: RandomHorizontalFlip  # remove it if left and right differ, as in text
+    - type: RandomDistort  # as strong as in the {of}
+      brightness_range: {strength}
+      contrast_range: {strength}
+      saturation_range: {strength}
+    - type: Normalize
+"""
+
+
+def _val_dataset(plan: Plan) -> str:
+    return f"""\
+val_dataset:
+{_dataset(plan, "val")}  mode: val
+  transforms:  # whole images, at their own size
+    - type: Normalize
+"""
+
+
+def _model(plan: Plan) -> str:
+    widths = """\
+  arm_out_chs: [32, 64, 128]
+  seg_head_inter_chs: [32, 64, 64]
+"""
+    start = f"""\
+  backbone:
+    type: {plan.backbone}
+    pretrained: null
+  pretrained: {_quoted(plan.weights or "")}  # heads of other classes start from random weights
+"""
+    if plan.weights is None:
+        start = f"""\
+  backbone_init: kaiming  # random weights; with PaddleSeg's own, of 0.001, it learns far less
+  backbone:
+    type: {plan.backbone}
+    pretrained: null
+"""
+    return f"""\
+model:
+  type: PPLiteSeg
+  num_classes: {plan.report.num_classes}
+{start}{widths if plan.backbone == "STDC1" else ""}"""
+
+
+def _optimizer(plan: Plan) -> str:
+    if plan.weights:
+        optimizer = "type: SGD  # as the released weights were trained\n  momentum: 0.9"
+        decay, rate = 0.0005, 0.01
+    else:
+        optimizer = "type: AdamW  # better than SGD from random weights: docs/training.md"
+        decay, rate = 0.01, 0.003
+    return f"""\
+optimizer:
+  {optimizer}
+  weight_decay: {decay}
+
+lr_scheduler:
+  type: PolynomialDecay
+  learning_rate: {rate}
+  end_lr: 0
+  power: 0.9
+  warmup_iters: {min(200 if plan.weights else 50, plan.iters // 12)}
+  warmup_start_lr: 0.00001
+"""
+
+
+def _loss(plan: Plan) -> str:
+    if plan.weights:
+        kept = plan.batch_size * plan.crop_wh[0] * plan.crop_wh[1] // PIXELS_PER_KEPT
+        return f"""\
+loss:
+  types:
+    - type: OhemCrossEntropyLoss
+      min_kept: {kept}  # a sixteenth of the pixels of a batch, as in the released recipes
+      ignore_index: {plan.report.ignore_index}
+  coef: [1, 1, 1]
+"""
+    rare = min(plan.report.classes, key=lambda entry: entry.share or 1)
+    weights = ", ".join(f"{entry.weight:g}" for entry in plan.report.classes)
+    return f"""\
+loss:
+  types:
+    # ENet's class weights, 1 / ln(1.02 + share), with a mean of 1 over the pixels. From random
+    # weights they kept rare classes that OHEM lost (docs/training.md). The rarest here:
+    # {printable(rare.info.name)}, {rare.share:.2%} of the pixels.
+    - type: CrossEntropyLoss
+      weight: [{weights}]
+      ignore_index: {plan.report.ignore_index}
+  coef: [1, 0.4, 0.4]  # the auxiliary heads count less
+"""
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
