@@ -70,10 +70,10 @@ def _check(args: argparse.Namespace) -> dict:
 
     summary = summarize(find_weights(args.weights))
     if args.config:
-        from liteseg_plugin.cli import _common
+        from liteseg_plugin.cli import _steps
 
         args.opts, args.model_path = None, args.weights
-        _common.load_network(_common.build(args), args.weights)
+        _steps.load_network(_steps.build(args), args.weights)
     return _printed(summary.to_json())
 
 
