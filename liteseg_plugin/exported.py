@@ -21,7 +21,7 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import ConfigError, ExportError
 from liteseg_plugin.system.checksums import file_sha256
-from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 DEPLOY_FILE = "deploy.yaml"
@@ -219,7 +219,8 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
     ``deploy.yaml`` names files and their checksums, so a file must not change under a name that it
     has there. The new files first get names of their own, and ``deploy.yaml`` changes to these, in
     one step. Then nothing uses the usual names: they are replaced, and ``deploy.yaml`` changes to
-    them. A process killed in between leaves a folder that works, and that the next call cleans.
+    them. A process killed in between, or a power failure, leaves a folder that works, and that the
+    next call cleans.
 
     At last, the export's own files go that the new ``deploy.yaml`` does not name: an ONNX or INT8
     model of an earlier export is another model. Files of others stay.
@@ -241,9 +242,11 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
         staged = {name: _staged_name(name, tag) for name in files if name in _named(deploy)}
         for name, target in staged.items():
             shutil.copyfile(complete / name, complete / target)
+            to_disk(complete / target)
             os.replace(complete / target, folder / target)
         _write(folder, _renamed(deploy, staged))
     for name in files:
+        to_disk(complete / name)
         os.replace(complete / name, folder / name)
     _write(folder, deploy)
     named = _named(deploy)
@@ -314,4 +317,7 @@ def _staged_name(name: str, tag: str) -> str:
 
 
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
+    """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
+    to_disk(folder)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
+    to_disk(folder)

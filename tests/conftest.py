@@ -43,8 +43,12 @@ os.environ["LITESEG_AUTOLOAD"] = "0"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def active():
-    """Let every test see PaddleSeg as the commands do: repaired, without patches for scripts."""
+def active(tmp_path_factory):
+    """Let every test see PaddleSeg as the commands do: repaired, without patches for scripts.
+
+    Nothing is cached in the user's own folder.
+    """
+    os.environ["LITESEG_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     registry.repair()
 
 

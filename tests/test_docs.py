@@ -70,7 +70,7 @@ def test_commands_and_flags_exist(flags):
     lines = [line for page in PAGES for line in _commands(page.read_text(encoding="utf-8"))]
     assert len(lines) > 20
     for name, *words in lines:
-        command = (name, words[0]) if name in ("data", "autoload", "config") else (name,)
+        command = (name, words[0]) if name in ("data", "weights", "autoload", "config") else (name,)
         if name != "run":
             known = flags(*command)
             if name == "launch":

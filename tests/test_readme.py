@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("weights", RELEASED, ids=lambda w: w.config)
+@pytest.mark.parametrize("weights", RELEASED, ids=lambda w: w.name)
 def test_readme_row_is_the_record(weights):
     ms = "-" if weights.miou_ms_flip is None else f"{weights.miou_ms_flip:.2f}"
     cells = (
@@ -25,7 +25,7 @@ def test_readme_row_is_the_record(weights):
         f"{weights.miou:.2f}",
         f"{weights.miou_flip:.2f}",
         ms,
-        f"[{weights.config}]({weights.url})",
+        f"[{weights.name}]({weights.url})",
     )
     assert "|" + "|".join(map(str, cells)) + "|" in README.splitlines()
 

@@ -30,6 +30,7 @@ _COMMANDS = {
     "run": "run an unmodified PaddleSeg script with the plugin's components",
     "autoload": "let PaddleSeg's unmodified scripts use the plugin in this environment",
     "config": "list, show or copy the configs that come with the plugin",
+    "weights": "list, download, check or convert weights",
     "data": "create, convert, check or split data sets",
     "doctor": "show what works here, and why the rest does not",
 }

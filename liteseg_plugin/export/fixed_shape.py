@@ -21,7 +21,7 @@ from liteseg_plugin.errors import ExportError, telling_line
 from liteseg_plugin.export.static_program import drop_feed_and_fetch, load, static_mode
 from liteseg_plugin.exported import DEPLOY_FILE, ModelFiles
 from liteseg_plugin.runtimes.base import paddle_files
-from liteseg_plugin.system.files import scratch_folder
+from liteseg_plugin.system.files import scratch_folder, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 
@@ -68,6 +68,8 @@ def fix_shape(
             )
         # deploy.yaml last: what it names is then there.
         for file in sorted(complete.iterdir(), key=lambda file: file.name == DEPLOY_FILE):
+            to_disk(file)
+            to_disk(save_dir)  # in this order on the disk, too
             os.replace(file, save_dir / file.name)
     return ModelFiles(save_dir / model.name, save_dir / params.name)
 

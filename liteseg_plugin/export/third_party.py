@@ -22,7 +22,7 @@ from liteseg_plugin.exported import ModelFiles
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import paddle_files
 from liteseg_plugin.runtimes.paddle import PaddleInference
-from liteseg_plugin.system.files import scratch_folder
+from liteseg_plugin.system.files import scratch_folder, to_disk
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label that Paddle Inference gives them."""
@@ -136,6 +136,7 @@ def convert_and_compare(
                     "PaddleSeg's pooling is converted correctly if 128 divides height and width; "
                     "`liteseg export` is exact at every size"
                 )
+        to_disk(Path(target))
         os.replace(target, save_file)
     return compared
 

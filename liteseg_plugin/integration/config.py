@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import paddle
 import yaml
@@ -29,7 +28,7 @@ from liteseg_plugin.errors import ConfigError, LitesegError
 from liteseg_plugin.integration.config_files import config_files, find_config
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.system.text import read_text, read_yaml
-from liteseg_plugin.weights import load_matching_weights, local_path, read_state_dict
+from liteseg_plugin.weights import load_matching_weights, local_path, needs_network, read_state_dict
 
 # These adapt their position embeddings to the image size while they load weights.
 _LOAD_BY_THEMSELVES = tuple(
@@ -253,7 +252,7 @@ def build_component(
     weights = cfg.get("pretrained")
     if not isinstance(weights, str) or not _is_network(cfg.get("type")):
         return _build(build, builder, cfg)
-    if urlparse(weights).netloc and not downloads:
+    if needs_network(weights) and not downloads:
         logger.info(f"Skipping the download of {weights}: full weights are given")
         return _build(build, builder, {**cfg, "pretrained": None})
     path = local_path(weights)

@@ -37,7 +37,7 @@ from liteseg_plugin.training import checkpoint, processes
 from liteseg_plugin.training.run import RunRecord, Start, logged
 from liteseg_plugin.training.settings import Settings
 from liteseg_plugin.training.validation import check_not_empty
-from liteseg_plugin.weights import download_errors, load_matching_weights, load_trained
+from liteseg_plugin.weights import load_matching_weights, load_trained, local_path
 
 # paddleseg.core.train is the function; its module has the functions that it calls.
 _loop = sys.modules["paddleseg.core.train"]
@@ -161,8 +161,7 @@ def _evaluate(original: Any, model: Any, eval_dataset: Any, *args: Any, **kwargs
 
 
 def _download(original: Any, url: str) -> str:
-    with download_errors(url):
-        return original(url)
+    return local_path(url)
 
 
 def _load_partly(original: Any, model: paddle.nn.Layer, pretrained_model: str | None) -> None:
@@ -325,8 +324,8 @@ ENTRIES = (
     _for_scripts(
         "download-errors",
         "download_pretrained_model",
-        "a failed download gives a traceback",
-        "the error says how to work offline",
+        "a failed download gives a traceback, and a truncated one is kept",
+        "the plugin downloads: it resumes, checks and says how to work offline",
         lambda: wrap_in_utils("download_pretrained_model", _download),
     ),
     _for_scripts(

@@ -51,7 +51,7 @@ def check_sum(path: Path) -> None:
         WeightsError: If the file is another one.
         OSError: If a file cannot be read.
     """
-    known = _listed(path.parent).get(path.name)
+    known = read_sums(path.parent).get(path.name)
     if known and file_sha256(path) not in known:
         raise WeightsError(
             f"{path} is damaged or was replaced: its SHA-256 is not the one in {SUMS} beside it. "
@@ -59,7 +59,8 @@ def check_sum(path: Path) -> None:
         )
 
 
-def _listed(folder: Path) -> dict[str, set[str]]:
+def read_sums(folder: Path) -> dict[str, set[str]]:
+    """Return what the ``SHA256SUMS`` of a folder lists by name; nothing without one."""
     try:
         with open(folder / SUMS, "rb") as file:
             text = file.read(_MOST_BYTES).decode("utf-8", "replace")

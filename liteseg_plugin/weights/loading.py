@@ -1,13 +1,11 @@
-"""Records of released weights, and strict loading that runs no code."""
+"""Strict loading of weights that runs no code."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlparse
+from typing import Any
 
 import numpy as np
 import paddle
@@ -16,83 +14,14 @@ from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.system.array_pickle import load_arrays
 from liteseg_plugin.system.checksums import check_sum
 from liteseg_plugin.system.files import is_lfs_pointer
+from liteseg_plugin.weights.fetching import local_path
+from liteseg_plugin.weights.records import similar
 
 _CUT = "UnpackBigParamInfor@@"  # Paddle's table of arrays that it cut
 
 
-class ReleasedWeights(NamedTuple):
-    """Weights that PaddleSeg's authors released, and their metrics.
-
-    Attributes:
-        config: Name of the configuration, without ``.yml``.
-        model: ``PP-LiteSeg-T`` or ``PP-LiteSeg-B``.
-        backbone: ``STDC1`` or ``STDC2``.
-        dataset: What was trained on.
-        iterations: Length of training.
-        train_wh: Crop of training, width and height in pixels.
-        test_wh: Size at which the network runs in evaluation.
-        miou: mIoU in percent: on Cityscapes' val set, on CamVid's test set.
-        miou_flip: The same, averaged with the flipped image.
-        miou_ms_flip: The same, at scales 0.75, 1.0 and 1.25 and flipped; None if not measured.
-    """
-
-    config: str
-    model: str
-    backbone: str
-    dataset: str
-    iterations: int
-    train_wh: tuple[int, int]
-    test_wh: tuple[int, int]
-    miou: float
-    miou_flip: float
-    miou_ms_flip: float | None
-
-    @property
-    def url(self) -> str:
-        """URL of the weights."""
-        dataset = self.dataset.lower()
-        return f"https://paddleseg.bj.bcebos.com/dygraph/{dataset}/{self.config}/model.pdparams"
-
-
-def _cityscapes(
-    model: str,
-    backbone: str,
-    scale: str,
-    test_wh: tuple[int, int],
-    miou: float,
-    flip: float,
-    ms_flip: float | None = None,
-) -> ReleasedWeights:
-    config = f"pp_liteseg_{backbone.lower()}_cityscapes_1024x512_scale{scale}_160k"
-    train_wh = (1024, 512)
-    return ReleasedWeights(
-        config, model, backbone, "Cityscapes", 160_000, train_wh, test_wh, miou, flip, ms_flip
-    )
-
-
-def _camvid(model: str, backbone: str, miou: float, flip: float, ms_flip: float) -> ReleasedWeights:
-    config = f"pp_liteseg_{backbone.lower()}_camvid_960x720_10k"
-    size_wh = (960, 720)
-    return ReleasedWeights(
-        config, model, backbone, "CamVid", 10_000, size_wh, size_wh, miou, flip, ms_flip
-    )
-
-
-RELEASED = (
-    _cityscapes("PP-LiteSeg-T", "STDC1", "0.5", (1024, 512), 73.10, 73.89),
-    _cityscapes("PP-LiteSeg-T", "STDC1", "0.75", (1536, 768), 76.03, 76.74),
-    _cityscapes("PP-LiteSeg-T", "STDC1", "1.0", (2048, 1024), 77.04, 77.73, 77.46),
-    _cityscapes("PP-LiteSeg-B", "STDC2", "0.5", (1024, 512), 75.25, 75.65),
-    _cityscapes("PP-LiteSeg-B", "STDC2", "0.75", (1536, 768), 78.75, 79.23),
-    _cityscapes("PP-LiteSeg-B", "STDC2", "1.0", (2048, 1024), 79.04, 79.52, 79.85),
-    _camvid("PP-LiteSeg-T", "STDC1", 73.30, 73.89, 73.66),
-    _camvid("PP-LiteSeg-B", "STDC2", 75.10, 75.85, 75.48),
-)
-"""The eight released models, from PaddleSeg's own tables."""
-
-
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the arrays of a ``.pdparams`` file without running code in it.
+    """Read the arrays of a ``.pdparams`` or ``.safetensors`` file without running code in it.
 
     Args:
         path: The file.
@@ -103,6 +32,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         WeightsError: As :func:`read_arrays`, or if the file has no named arrays.
     """
+    if Path(path).suffix == ".safetensors":
+        return _read_safetensors(Path(path))
     content = read_arrays(path)
     arrays = {}
     for name, value in content.items() if isinstance(content, Mapping) else ():
@@ -113,6 +44,21 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if not arrays:
         raise WeightsError(f"{path} has no named arrays: it is not the .pdparams file of a network")
     return arrays
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Read a format that holds no code, and whose library checks its bounds."""
+    if not path.is_file():
+        raise WeightsError(f"weights not found: {path}")
+    check_sum(path)
+    try:
+        from safetensors.numpy import load_file
+    except ImportError:
+        raise WeightsError("safetensors is not installed: pip install safetensors") from None
+    try:
+        return load_file(path)
+    except Exception as error:  # of the library, which has its own types
+        raise WeightsError(f"{path} is not a safetensors file, or is truncated: {error}") from error
 
 
 def read_arrays(path: str | os.PathLike) -> Any:
@@ -141,7 +87,7 @@ def read_arrays(path: str | os.PathLike) -> Any:
         with path.open("rb") as file:
             return _joined(load_arrays(file))
     except FileNotFoundError:
-        raise WeightsError(f"weights not found: {path}") from None
+        raise WeightsError(f"weights not found: {path}{similar(path.name)}") from None
     except WeightsError as error:
         raise WeightsError(f"refused to load {path}: {error}") from None
     except Exception as error:
@@ -160,50 +106,13 @@ def _joined(content: Any) -> Any:
     return content
 
 
-def local_path(path_or_url: str) -> str:
-    """Return the path of weights; those given by URL are downloaded into PaddleSeg's cache.
-
-    Args:
-        path_or_url: A file, or the URL of one.
-
-    Raises:
-        WeightsError: If the download fails.
-    """
-    if not urlparse(path_or_url).netloc:
-        return path_or_url
-    from paddleseg.utils import utils
-
-    with download_errors(path_or_url):
-        return utils.download_pretrained_model(path_or_url)
-
-
-@contextlib.contextmanager
-def download_errors(url: str) -> Iterator[None]:
-    """Turn errors of a download into one that says how to work offline.
-
-    Raises:
-        WeightsError: If the block raises a network or file error.
-    """
-    import requests
-
-    try:
-        yield
-    except (requests.RequestException, OSError) as error:
-        raise WeightsError(
-            f"cannot download {url} ({type(error).__name__}). To work offline, download it "
-            "elsewhere and name the local file: --model_path PATH for full weights, --opts "
-            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
-            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
-        ) from error
-
-
 def load_trained(model: paddle.nn.Layer, path_or_url: str) -> None:
     """Load the weights that a network was trained to: its own strictly, PaddleSeg's what fits.
 
     Args:
         model: The network. Every array of a :class:`PPLiteSeg` must be in the file; PaddleSeg's
             own networks may lack some, which is logged.
-        path_or_url: A ``.pdparams`` file, or the URL of one.
+        path_or_url: A ``.pdparams`` file, the URL of one, or the name of released weights.
 
     Raises:
         WeightsError: As :func:`load_weights` or :func:`load_matching_weights`.
@@ -221,7 +130,7 @@ def load_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> None
 
     Args:
         model: The network.
-        path_or_url: A ``.pdparams`` file, or the URL of one.
+        path_or_url: A ``.pdparams`` file, the URL of one, or the name of released weights.
 
     Raises:
         WeightsError: If the file cannot be read, names and shapes are not the network's, or a
@@ -233,7 +142,7 @@ def load_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> None
     for name, tensor in target.items():
         if name.endswith("._scale") and name not in arrays:
             arrays[name] = np.ones(tensor.shape, "float32")
-    arrays = {name: _as_float32(array) for name, array in arrays.items()}
+    arrays = {name: as_float32(array) for name, array in arrays.items()}
     problems = [
         _listing("missing", [name for name in target if name not in arrays]),
         _listing("not of this network", [name for name in arrays if name not in target]),
@@ -271,7 +180,7 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
 
     Args:
         model: The network.
-        path_or_url: A ``.pdparams`` file, or the URL of one.
+        path_or_url: A ``.pdparams`` file, the URL of one, or the name of released weights.
 
     Returns:
         How many arrays were loaded.
@@ -286,7 +195,7 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
     arrays = read_state_dict(path)
     target = model.state_dict()
     fitting: dict[str, Any] = {
-        name: _as_float32(arrays[name])
+        name: as_float32(arrays[name])
         for name, tensor in target.items()
         if name in arrays and list(arrays[name].shape) == list(tensor.shape)
     }
@@ -315,7 +224,7 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
     return len(fitting)
 
 
-def _as_float32(array: np.ndarray) -> np.ndarray:
+def as_float32(array: np.ndarray) -> np.ndarray:
     """Return weights in the type of the network: some tools store halves or doubles.
 
     Paddle stores bfloat16 as uint16, and no network here has integers of 16 bits.

@@ -17,7 +17,7 @@ from liteseg_plugin.weights import (
     read_state_dict,
 )
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "pp_liteseg"
+CONFIGS = Path(__file__).parents[2] / "configs" / "pp_liteseg"
 
 
 @pytest.fixture
@@ -223,18 +223,18 @@ def test_load_matching_weights_of_another_network(net, tmp_path):
 def test_released_are_eight_of_their_own():
     assert len(RELEASED) == 8
     assert len({record.url for record in RELEASED}) == 8
-    assert len({record.config for record in RELEASED}) == 8
+    assert len({record.name for record in RELEASED}) == 8
 
 
-@pytest.mark.parametrize("record", RELEASED, ids=lambda record: record.config)
+@pytest.mark.parametrize("record", RELEASED, ids=lambda record: record.name)
 def test_released_record_has_its_config(record):
-    assert (CONFIGS / f"{record.config}.yml").is_file()
+    assert (CONFIGS / f"{record.name}.yml").is_file()
     assert record.url == (
-        f"https://paddleseg.bj.bcebos.com/dygraph/{record.dataset.lower()}/{record.config}"
+        f"https://paddleseg.bj.bcebos.com/dygraph/{record.dataset.lower()}/{record.name}"
         "/model.pdparams"
     )
     assert {"PP-LiteSeg-T": "STDC1", "PP-LiteSeg-B": "STDC2"}[record.model] == record.backbone
-    assert record.backbone.lower() in record.config
+    assert record.backbone.lower() in record.name
     assert 70 < record.miou < record.miou_flip < 80
 
 
