@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, ClassInfo
+from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
-    Pair,
     about,
     label_faults,
     read_image,

@@ -19,7 +19,7 @@ from paddleseg.transforms import (
     functional,
 )
 
-from liteseg_plugin.datasets import cityscapes, validation
+from liteseg_plugin.datasets import cityscapes, lists, validation
 from liteseg_plugin.datasets.fast_transforms import FastCompose
 from liteseg_plugin.datasets.frames import FrameCache
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError
@@ -67,7 +67,7 @@ class _CheckedSamples:
         Raises:
             DataError: If image or label cannot be used.
         """
-        pair = validation.Pair(*self.file_list[index])
+        pair = lists.Pair(*self.file_list[index])
         compose = self.transforms
         if isinstance(compose, FastCompose):
             (image, label), transform = compose.read(*pair), compose.transform
@@ -152,15 +152,15 @@ class Dataset(_CheckedSamples, datasets.Dataset):
             given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
         listing = given.get(f"{mode}_path")
         if not os.path.isdir(root):
-            raise validation.not_found("dataset_root", root)
+            raise lists.not_found("dataset_root", root)
         if listing is None:
-            raise validation.no_list(f"{mode}.txt", root)
+            raise lists.no_list(f"{mode}.txt", root)
         if not os.path.isfile(listing):
-            raise validation.not_found(f"{mode}_path", listing)
+            raise lists.not_found(f"{mode}_path", listing)
         try:
             super()._open(*values.args, **values.kwargs)
         except ValueError:
-            _, wrong = validation.read_list(
+            _, wrong = lists.read_list(
                 listing, root, separator=given["separator"], labelled=mode != "test"
             )
             for fault in wrong:
@@ -181,6 +181,6 @@ class Cityscapes(_CheckedSamples, datasets.Cityscapes):
     def _open(self, *args: Any, **kwargs: Any) -> None:
         given = inspect.signature(datasets.Cityscapes).bind(*args, **kwargs).arguments
         if not os.path.isdir(given["dataset_root"]):
-            raise validation.not_found("dataset_root", given["dataset_root"])
+            raise lists.not_found("dataset_root", given["dataset_root"])
         super()._open(*args, **kwargs)
         cityscapes.check_pairs(self.dataset_root, self.mode, self.file_list)

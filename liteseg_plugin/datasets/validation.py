@@ -1,4 +1,4 @@
-"""Validation of lists, images and labels, with the messages that every command prints.
+"""Validation of images and labels, with the messages that every command prints.
 
 Training, evaluation and prediction raise these as :class:`DataError` when they meet them;
 ``liteseg data check`` collects them.
@@ -11,7 +11,6 @@ import mmap
 import os
 import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import cv2
@@ -289,80 +288,3 @@ def check_label(
 def about(image: str | os.PathLike, label: str | os.PathLike | None, what: object) -> str:
     """Add the names of the files to a message."""
     return f"{image}: {what}" if label is None else f"{label} of image {image}: {what}"
-
-
-# --- lists ---------------------------------------------------------------------------------------
-
-
-class Pair(NamedTuple):
-    """Paths of an image and of its label; None where a list names only images."""
-
-    image: str
-    label: str | None
-
-
-def no_list(name: str, root: str | os.PathLike) -> DataError:
-    """Return the error of a data set's folder without lists.
-
-    Args:
-        name: Which lists are missing.
-        root: The folder.
-    """
-    return DataError(
-        f"no list {name} in {root}; `liteseg data split {root}` creates the lists for folders of "
-        "images and labels"
-    )
-
-
-def not_found(what: str, path: str | os.PathLike) -> DataError:
-    """Return the error of a path of a config that does not exist; it says relative to what.
-
-    Args:
-        what: The key of the config.
-        path: The path.
-    """
-    relative = "" if os.path.isabs(path) else f" (relative to the working folder {os.getcwd()})"
-    return DataError(f"{what} not found: {path}{relative}")
-
-
-def read_list(
-    path: str | os.PathLike,
-    root: str | os.PathLike,
-    *,
-    separator: str = " ",
-    labelled: bool = True,
-) -> tuple[list[Pair], list[Fault]]:
-    """Read a list of images and labels, as PaddleSeg's ``Dataset`` does.
-
-    Args:
-        path: The list; each line names an image and its label, relative to ``root``.
-        root: The data set's folder.
-        separator: Separator of the two.
-        labelled: Whether every line needs a label; those of a test list do not.
-
-    Returns:
-        The pairs, and the faults of other lines.
-
-    Raises:
-        DataError: If the list cannot be read.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read list {path}: {error}") from error
-    pairs, faults = [], []
-    for number, line in enumerate(lines, start=1):
-        names = line.strip().split(separator)
-        if len(names) == 2:
-            pairs.append(Pair(*(os.path.join(root, name) for name in names)))
-        elif labelled or not line.strip():
-            faults.append(
-                Fault(
-                    "list",
-                    f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
-                    f"separated by {separator!r}",
-                )
-            )
-        else:
-            pairs.append(Pair(os.path.join(root, names[0]), None))
-    return pairs, faults

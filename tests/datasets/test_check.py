@@ -21,7 +21,7 @@ from liteseg_plugin.datasets.check import (
     check,
     from_folder,
 )
-from liteseg_plugin.datasets.validation import Pair
+from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.errors import DataError
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets.check import check, from_folder
 from liteseg_plugin.datasets.check.conventions import foreground_fault, one_based_fault
-from liteseg_plugin.datasets.validation import Pair
+from liteseg_plugin.datasets.lists import Pair
 
 TEMPLATE = Path(__file__).parents[2] / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
 PAIRS = [Pair(f"mine/images/{name}.jpg", f"mine/masks/{name}.png") for name in "ab"]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liteseg_plugin.datasets import validation
+from liteseg_plugin.datasets import lists, validation
 from liteseg_plugin.errors import DataError
 
 
@@ -205,16 +205,16 @@ def test_many_wrong_values_are_counted():
 def test_list_names_the_line(tmp_path):
     path = tmp_path / "train.txt"
     path.write_text("a.png b.png\nmy street.png c.png\n\nd.png\n", encoding="utf-8")
-    pairs, wrong = validation.read_list(path, "root")
+    pairs, wrong = lists.read_list(path, "root")
     assert pairs == [("root/a.png", "root/b.png")]
     assert [f.message.split(" is ")[0] for f in wrong] == [
         f"line {n} of list {path}" for n in (2, 3, 4)
     ]
-    pairs, wrong = validation.read_list(path, "root", labelled=False)
+    pairs, wrong = lists.read_list(path, "root", labelled=False)
     assert pairs[-1] == ("root/d.png", None) and len(wrong) == 1
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"cannot read list .*train\.txt"):
-        validation.read_list(path, "root")
+        lists.read_list(path, "root")
 
 
 def test_import_brings_no_paddle():

@@ -26,7 +26,8 @@ from liteseg_plugin.datasets.check.report import (
 )
 from liteseg_plugin.datasets.check.source import DataSet
 from liteseg_plugin.datasets.classes import describe_classes, numbered_classes, read_names
-from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, Fault, Pair
+from liteseg_plugin.datasets.lists import Pair
+from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, Fault
 from liteseg_plugin.system.parallel import process
 
 _LEAST_PADDING = 0.01  # a share of the pixels of training crops

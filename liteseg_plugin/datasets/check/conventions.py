@@ -6,7 +6,8 @@ import os
 import shlex
 from collections.abc import Sequence, Set
 
-from liteseg_plugin.datasets.validation import Fault, Pair
+from liteseg_plugin.datasets.lists import Pair
+from liteseg_plugin.datasets.validation import Fault
 
 FOREGROUND = "label-foreground"
 ONE_BASED = "label-one-based"

@@ -9,9 +9,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.validation import (
     Fault,
-    Pair,
     about,
     check_image_file,
     label_faults,

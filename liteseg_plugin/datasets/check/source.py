@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.classes import read_names
-from liteseg_plugin.datasets.validation import Fault, Pair, no_list, read_list
+from liteseg_plugin.datasets.lists import Pair, no_list, read_list
+from liteseg_plugin.datasets.validation import Fault
 from liteseg_plugin.errors import DataError
 
 if TYPE_CHECKING:

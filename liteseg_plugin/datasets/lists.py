@@ -1,0 +1,84 @@
+"""Lists of images and labels, as PaddleSeg's ``Dataset`` reads them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from liteseg_plugin.datasets.validation import Fault
+from liteseg_plugin.errors import DataError
+
+
+class Pair(NamedTuple):
+    """Paths of an image and of its label; None where a list names only images."""
+
+    image: str
+    label: str | None
+
+
+def no_list(name: str, root: str | os.PathLike) -> DataError:
+    """Return the error of a data set's folder without lists.
+
+    Args:
+        name: Which lists are missing.
+        root: The folder.
+    """
+    return DataError(
+        f"no list {name} in {root}; `liteseg data split {root}` creates the lists for folders of "
+        "images and labels"
+    )
+
+
+def not_found(what: str, path: str | os.PathLike) -> DataError:
+    """Return the error of a path of a config that does not exist; it says relative to what.
+
+    Args:
+        what: The key of the config.
+        path: The path.
+    """
+    relative = "" if os.path.isabs(path) else f" (relative to the working folder {os.getcwd()})"
+    return DataError(f"{what} not found: {path}{relative}")
+
+
+def read_list(
+    path: str | os.PathLike,
+    root: str | os.PathLike,
+    *,
+    separator: str = " ",
+    labelled: bool = True,
+) -> tuple[list[Pair], list[Fault]]:
+    """Read a list of images and labels, as PaddleSeg's ``Dataset`` does.
+
+    Args:
+        path: The list; each line names an image and its label, relative to ``root``.
+        root: The data set's folder.
+        separator: Separator of the two.
+        labelled: Whether every line needs a label; those of a test list do not.
+
+    Returns:
+        The pairs, and the faults of other lines.
+
+    Raises:
+        DataError: If the list cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read list {path}: {error}") from error
+    pairs, faults = [], []
+    for number, line in enumerate(lines, start=1):
+        names = line.strip().split(separator)
+        if len(names) == 2:
+            pairs.append(Pair(*(os.path.join(root, name) for name in names)))
+        elif labelled or not line.strip():
+            faults.append(
+                Fault(
+                    "list",
+                    f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
+                    f"separated by {separator!r}",
+                )
+            )
+        else:
+            pairs.append(Pair(os.path.join(root, names[0]), None))
+    return pairs, faults
