@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
@@ -24,7 +25,7 @@ from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 DEPLOY_FILE = "deploy.yaml"
-OUTPUT_OPS = ("argmax", "softmax", "none")
+OUTPUT_OPS = ("argmax", "confidence", "softmax", "none")
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
@@ -61,6 +62,10 @@ class ModelFiles:
     onnx_int8: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
+
+    def labels_of(self, output: np.ndarray) -> np.ndarray:
+        """Return the class indices (N, H, W) of the model's output: labels or scores."""
+        return output.argmax(axis=1).astype("int32") if output.ndim == 4 else output
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,12 @@ class ExportedModel(ModelFiles):
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the exported file; export again")
         return exported
+
+    def labels_of(self, output: np.ndarray) -> np.ndarray:
+        """Return the class indices (N, H, W) of the graph's output, by ``output_op``."""
+        if self.output_op == "confidence":
+            return output[:, 0].astype("int32")
+        return super().labels_of(output)
 
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""

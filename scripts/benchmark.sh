@@ -6,4 +6,4 @@
 set -euo pipefail
 . scripts/_model.sh
 need_model "$0" "$@"
-liteseg benchmark --config "$config" "${@:2}"
+exec liteseg benchmark --config "$config" "${@:2}"

@@ -19,5 +19,5 @@ while [[ ${1:-} == --* && $1 != --help ]]; do
   shift
 done
 need_model "$0" "$@"
-liteseg launch "${launch[@]}" train --config "$config" --save_dir "$run" --save_interval 1000 \
+exec liteseg launch "${launch[@]}" train --config "$config" --save_dir "$run" --save_interval 1000 \
   --num_workers 3 --do_eval --use_vdl "${@:2}"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from paddleseg.cvlibs import Config
 
 REPOSITORY = Path(__file__).parents[1]
@@ -100,18 +106,108 @@ def test_scripts_describe_themselves(command_line, script):
 
 
 def test_shell_scripts_stop_at_errors():
-    for script in SCRIPTS:
+    for script in (*SCRIPTS, "cluster/slurm_train.sh"):
         text = (REPOSITORY / "scripts" / script).read_text(encoding="utf-8")
         assert "\nset -euo pipefail\n" in text, script
 
 
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
 def test_shell_scripts_pass_shellcheck():
-    paths = [f"scripts/{script}" for script in SCRIPTS]
+    paths = [f"scripts/{script}" for script in (*SCRIPTS, "cluster/slurm_train.sh")]
     result = subprocess.run(
         ["shellcheck", "-x", *paths], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert result.returncode == 0, result.stdout
+
+
+def test_manifest_of_kubernetes_meets_its_schema():
+    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="an extra of dev")
+    text = (REPOSITORY / "scripts/cluster/kubernetes_train.yaml").read_text(encoding="utf-8")
+    service, job = yaml.safe_load_all(text)
+    for document in (service, job):
+        kubernetes_validate.validate(document, "1.31", strict=True)
+
+
+def test_pods_of_kubernetes_find_each_other():
+    text = (REPOSITORY / "scripts/cluster/kubernetes_train.yaml").read_text(encoding="utf-8")
+    service, job = yaml.safe_load_all(text)
+    name, spec = job["metadata"]["name"], job["spec"]
+    assert service["spec"]["selector"] == {"job-name": name}
+    assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"]
+    [container] = spec["template"]["spec"]["containers"]
+    words = shlex.split(container["command"][2])[3:]  # exec liteseg launch
+    launch, train = words[: words.index("train")], words[words.index("train") + 1 :]
+    flags = dict(zip(launch[::2], launch[1::2]))
+    assert int(flags["--nnodes"]) == spec["completions"] == spec["parallelism"]
+    port = service["spec"]["ports"][0]["port"]
+    assert flags["--master"] == f"{name}-0.{service['metadata']['name']}:{port}"
+    assert flags["--rank"] == "$JOB_COMPLETION_INDEX"
+    parser = argparse.ArgumentParser()
+    import_module("liteseg_plugin.cli.train").add_arguments(parser)
+    assert parser.parse_args(train).resume_model == "auto"
+
+
+SRUN = """
+for node in 0 1; do SLURM_NODEID=$node "${@:2}" & pids="${pids:-} $!"; done
+trap 'kill -TERM $pids' TERM
+for pid in $pids; do wait $pid || wait $pid; done"""
+
+
+@pytest.fixture
+def slurm(command_line, tmp_path):
+    """Start the batch script as SLURM does, with stand-ins for srun, scontrol and liteseg."""
+    programs, calls = tmp_path / "slurm", tmp_path / "calls"
+    programs.mkdir()
+
+    def start(liteseg):
+        stubs = {
+            "liteseg": f'echo $SLURM_NODEID liteseg "$@" >>{calls}\n{liteseg}',
+            "srun": f"echo srun $1 >>{calls}{SRUN}",
+            "scontrol": f"[ $1 = requeue ] && echo $* >>{calls} || printf 'node7\\nnode9\\n'",
+        }
+        for name, text in stubs.items():
+            (programs / name).write_text(f"#!/usr/bin/env bash\n{text}\n")
+            (programs / name).chmod(0o755)
+        return subprocess.Popen(
+            ["bash", "scripts/cluster/slurm_train.sh", "--max_restarts", "1", MODEL, "--seed", "3"],
+            cwd=REPOSITORY,
+            env={
+                **os.environ,
+                "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+                **{"SLURM_JOB_ID": "40017", "SLURM_JOB_NODELIST": "node[7,9]"},
+                "SLURM_JOB_NUM_NODES": "2",
+            },
+        )
+
+    start.calls = calls
+    return start
+
+
+def test_slurm_starts_a_launcher_on_each_node(slurm):
+    assert slurm("").wait(60) == 0
+    srun, *launchers = sorted(slurm.calls.read_text().splitlines(), reverse=True)
+    assert srun == "srun --kill-on-bad-exit=1"
+    for node, line in enumerate(reversed(launchers)):
+        where = f"--nnodes 2 --master node7:20017 --rank {node} --max_restarts 1"
+        assert line.startswith(f"{node} liteseg launch {where} train --config configs/pp_liteseg/")
+        assert line.endswith("--seed 3 --resume_model auto")
+    assert len(launchers) == 2
+
+
+def test_slurm_fails_as_training_does(slurm):
+    assert slurm("exit 4").wait(60) == 4
+    assert "requeue" not in slurm.calls.read_text()
+
+
+def test_slurm_queues_again_after_a_checkpoint(slurm):
+    calls = slurm.calls
+    saves = f"trap 'sleep 0.2; echo saved >>{calls}; exit 130' TERM; touch {calls}.$SLURM_NODEID"
+    job = slurm(f"{saves}; while true; do sleep 0.05; done")
+    while not all(Path(f"{calls}.{node}").exists() for node in (0, 1)):
+        time.sleep(0.01)
+    job.send_signal(signal.SIGUSR1)
+    assert job.wait(60) == 0
+    assert calls.read_text().splitlines()[-3:] == ["saved", "saved", "requeue 40017"]
 
 
 def test_reproduction_goes_on_after_an_interruption_and_ends_with_the_tables(

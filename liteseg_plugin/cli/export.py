@@ -33,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_op",
         default="argmax",
-        choices=("argmax", "softmax", "none"),
-        help="what the model gives: labels, probabilities or logits",
+        choices=("argmax", "confidence", "softmax", "none"),
+        help="what the model gives: labels, labels and their probabilities, probabilities of all "
+        "classes, or logits",
     )
 
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save_confidence",
         action="store_true",
         help="also write the probability of each label, as a grey image; needs an export with "
-        "--output_op softmax",
+        "--output_op confidence",
     )
     parser.add_argument(
         "--min_confidence",

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     """Launch, and wait for the end."""
     import shlex
 
-    from liteseg_plugin.training.launch import Launch, resolved_master
+    from liteseg_plugin.training.launch import Launch
     from liteseg_plugin.training.supervise import supervise
 
     parser = Parser(prog=f"liteseg {args.program}")
@@ -45,10 +45,11 @@ def run(args: argparse.Namespace) -> None:
     import_module(f"liteseg_plugin.cli.{args.program}").add_arguments(parser)
     theirs = parser.parse_args(args.arguments)
     launch = Launch(
-        nproc_per_node=args.nproc_per_node or _visible_gpus(args.devices),
+        nproc_per_node=args.nproc_per_node
+        or (1 if theirs.device == "cpu" else _visible_gpus(args.devices)),
         log_dir=_log_dir(args, getattr(theirs, "save_dir", None)),
         nnodes=args.nnodes,
-        master=resolved_master(args.master) if args.master and args.nnodes > 1 else args.master,
+        master=args.master,
         rank=args.rank,
         devices=args.devices,
         host=args.host,

@@ -208,8 +208,7 @@ def benchmark(
         engines[name], notes[name] = _engine(
             runtime, export, of.device, of.threads, precisions[name], images
         )
-        output = engines[name].run(images)
-        labels[name] = output.argmax(axis=1) if output.ndim == 4 else output
+        labels[name] = export.labels_of(engines[name].run(images))
     with tempfile.TemporaryDirectory() as folder:
         path = _picture(folder, *of.input_shape[2:])
         for name, engine in engines.items():

@@ -280,8 +280,7 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
             _require_finite(logits.numpy(), "the trained network")
             output = predictor.run(noise)
             _require_finite(output, f"the export in {exported.model.parent}, in {name},")
-            guess = output if exported.output_op == "argmax" else output.argmax(axis=1)
-            equal.append(label_agreement(guess, labels.numpy()[:, 0]))
+            equal.append(label_agreement(exported.labels_of(output), labels.numpy()[:, 0]))
         agreement[name] = min(equal)
         if agreement[name] < REQUIRED_AGREEMENT:
             raise ExportError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import paddle
 from paddle import nn
 
@@ -37,7 +39,7 @@ class ExportedNetwork(nn.Layer):
         self._scale = scale
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Map normalised images (N, 3, H, W) to labels (N, H, W), or scores (N, C, H, W)."""
+        """Map normalised images (N, 3, H, W) to what ``output_op`` says."""
         sizes = [spatial_size(x)]
         if self._scale != 1:
             sizes.insert(0, _scaled_size(sizes[0], self._scale))
@@ -50,23 +52,43 @@ class ExportedNetwork(nn.Layer):
         if sizes:
             # One product to the image's size, past those between.
             rows, columns = bilinear_matrices(spatial_size(logit), *sizes)
-            if self._output_op == "argmax":
-                return _labels_in_strips(rows, logit, columns, sizes[-1])
+            if self._output_op in _SMALL_OUTPUTS:
+                finish, axis = _SMALL_OUTPUTS[self._output_op]
+                return _in_strips(rows, logit, columns, sizes[-1], finish, axis)
             logit = apply_matrices(rows, logit, columns)
-        if self._output_op == "argmax":
-            return paddle.argmax(logit, axis=1, dtype="int32")
+        if self._output_op in _SMALL_OUTPUTS:
+            return _SMALL_OUTPUTS[self._output_op][0](logit)
         return nn.functional.softmax(logit, axis=1) if self._output_op == "softmax" else logit
 
 
-def _labels_in_strips(
+def _labels(logit: paddle.Tensor) -> paddle.Tensor:
+    return paddle.argmax(logit, axis=1, dtype="int32")
+
+
+def _labels_and_confidence(logit: paddle.Tensor) -> paddle.Tensor:
+    """Return labels and their probabilities, (N, 2, H, W), of logits (N, C, H, W)."""
+    labels = _labels(logit).astype(logit.dtype).unsqueeze(1)
+    best = paddle.max(logit, axis=1, keepdim=True)
+    sums = paddle.sum(paddle.exp(logit - best), axis=1, keepdim=True)
+    # Not a division, which paddle2onnx cannot convert.
+    return paddle.concat([labels, paddle.reciprocal(sums)], axis=1)
+
+
+# Output ops that need few channels: what they make of logits, and the axis of their rows.
+_SMALL_OUTPUTS = {"argmax": (_labels, 1), "confidence": (_labels_and_confidence, 2)}
+
+
+def _in_strips(
     rows: paddle.Tensor,
     logit: paddle.Tensor,
     columns: paddle.Tensor,
     size_hw: tuple[Extent, Extent],
+    finish: Callable[[paddle.Tensor], paddle.Tensor],
+    axis: int,
 ) -> paddle.Tensor:
-    """Resize logits (N, C, h, w) by (H, h) rows and (W, w) columns, and give labels (N, H, W).
+    """Resize logits (N, C, h, w) by (H, h) rows and (W, w) columns, and finish them.
 
-    A few rows of labels at a time: their scores stay in the cache, and need only some rows of the
+    A few rows at a time: their scores stay in the cache, and need only some rows of the
     logits. All at once, the scores are the largest tensor of the network by far.
 
     The scores are one column wider than the labels: at a width like 1024, those of one pixel would
@@ -81,15 +103,16 @@ def _labels_in_strips(
     if not whole:
         # Strips of one height, none of them empty, which Paddle 2.6 cannot multiply.
         rows = paddle.concat([rows, paddle.expand(rows[-1:], [STRIPS - 1, source])])
-    labels = []
+    finished = []
     for strip in range(STRIPS):
         top, bottom = strip_height * strip, strip_height * (strip + 1)
         first = _clip(top * source // height - STRIP_MARGIN, 0, source - 1)
         last = _clip(bottom * source // height + STRIP_MARGIN + 1, 1, source)
         weights = paddle.slice(rows, [0, 1], [top, first], [bottom, last])
         scores = paddle.matmul(weights, paddle.slice(logit, [2], [first], [last]))
-        labels.append(paddle.argmax(scores, axis=1, dtype="int32"))
-    return paddle.slice(paddle.concat(labels, axis=1), [1, 2], [0, 0], [height, width])
+        finished.append(finish(scores))
+    joined = paddle.concat(finished, axis=axis)
+    return paddle.slice(joined, [axis, axis + 1], [0, 0], [height, width])
 
 
 def _clip(value: Extent, low: int, high: Extent) -> Extent:

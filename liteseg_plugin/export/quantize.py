@@ -16,7 +16,13 @@ import numpy as np
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
-from liteseg_plugin.exported import DEPLOY_FILE, INT8_FILE, INT8_REPORT_FILE, replace_files
+from liteseg_plugin.exported import (
+    DEPLOY_FILE,
+    INT8_FILE,
+    INT8_REPORT_FILE,
+    ModelFiles,
+    replace_files,
+)
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import onnx_file
@@ -85,9 +91,9 @@ def quantize(
         names = [layer.name for layer in layers]
         every = len(images) // min(measured_images, len(images))
         probe = [read(image) for image in images[::every][:measured_images]]
-        wanted = list(_labels(source, probe))
+        wanted = list(_labels(source, probe, exported))
         changes = {
-            name: 1 - _agreement(_quantized(source, ranges, [name]), probe, wanted)
+            name: 1 - _agreement(_quantized(source, ranges, [name]), probe, wanted, exported)
             for name in progress(names)
         }
         kept = [name for name in names if changes[name] <= tolerance]
@@ -96,9 +102,9 @@ def quantize(
                 f"every layer changes more than {tolerance:.2%} of the labels in INT8: nothing is "
                 "left to quantise; are the calibration images typical ones?"
             )
-        agreement_all = _agreement(_quantized(source, ranges, names), probe, wanted)
+        agreement_all = _agreement(_quantized(source, ranges, names), probe, wanted, exported)
         result = _quantized(source, ranges, kept)
-        agreement = _agreement(result, probe, wanted)
+        agreement = _agreement(result, probe, wanted, exported)
 
     report = QuantizationReport(
         images=len(images),
@@ -192,18 +198,23 @@ def _quantized(
     return quantizer.model.model
 
 
-def _labels(model: onnx.ModelProto, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _labels(
+    model: onnx.ModelProto, batches: Iterable[np.ndarray], exported: ModelFiles
+) -> Iterator[np.ndarray]:
     session = create_session(model)
     name = session.get_inputs()[0].name
     for batch in batches:
         [output] = session.run(None, {name: batch})
-        yield output if output.ndim == 3 else output.argmax(axis=1)
+        yield exported.labels_of(output)
 
 
 def _agreement(
-    model: onnx.ModelProto, batches: Sequence[np.ndarray], wanted: Sequence[np.ndarray]
+    model: onnx.ModelProto,
+    batches: Sequence[np.ndarray],
+    wanted: Sequence[np.ndarray],
+    exported: ModelFiles,
 ) -> float:
-    pairs = zip(_labels(model, batches), wanted)
+    pairs = zip(_labels(model, batches, exported), wanted)
     return float(np.mean([label_agreement(labels, others) for labels, others in pairs]))
 
 

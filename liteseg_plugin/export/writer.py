@@ -50,7 +50,8 @@ def export_model(
         network: The trained network.
         save_dir: Folder to write to; created if missing.
         transforms: The transforms of the images, as in the config's ``val_dataset``.
-        output_op: ``argmax`` for labels, ``softmax`` for probabilities, ``none`` for logits.
+        output_op: ``argmax`` for labels, ``confidence`` for labels and their probabilities,
+            ``softmax`` for the probabilities of all classes, ``none`` for logits.
         input_shape: (N, 3, H, W) of the graph's input; None (of all, or of one) leaves it open.
         scale: Evaluation scale; see :class:`ExportedNetwork`.
         classes: Names and colours, in index order.

@@ -119,8 +119,8 @@ class Predictor:
     def predict(self, image: AnyImage) -> Segmentation:
         """Segment one image; return labels, confidence, and what follows from them.
 
-        Exports with ``output_op`` ``softmax`` or ``none`` have a confidence; those with
-        ``argmax``, the default, hold labels only.
+        Exports with ``output_op`` ``confidence``, ``softmax`` or ``none`` have a confidence; those
+        with ``argmax``, the default, hold labels only.
 
         Takes and raises what calling the predictor does.
         """
@@ -186,7 +186,10 @@ class Predictor:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if self.exported.output_op == "argmax":
             return self.postprocess(output, size_hw), None
-        labels, confidence = most_likely(output[0], logits=self.exported.output_op == "none")
+        if self.exported.output_op == "confidence":
+            labels, confidence = output[0, 0].astype("int32"), output[0, 1]
+        else:
+            labels, confidence = most_likely(output[0], logits=self.exported.output_op == "none")
         return _resized(labels, size_hw), _resized(confidence, size_hw)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
@@ -225,6 +228,9 @@ class Predictor:
         if exported.output_op == "argmax":
             wanted = "labels (N, H, W) of integers"
             fits = output.ndim == 3 and output.dtype.kind in "iu"
+        elif exported.output_op == "confidence":
+            wanted = "labels and probabilities (N, 2, H, W) of floats"
+            fits = output.ndim == 4 and output.shape[1] == 2 and output.dtype.kind == "f"
         else:
             wanted = "scores (N, C, H, W) of floats"
             fits = output.ndim == 4 and output.dtype.kind == "f"
@@ -235,7 +241,7 @@ class Predictor:
                 "again, or correct output_op"
             )
         classes = len(exported.classes)
-        if output.ndim == 4 and classes not in (0, output.shape[1]):
+        if exported.output_op in ("softmax", "none") and classes not in (0, output.shape[1]):
             raise ExportError(
                 f"deploy.yaml names {classes} classes, the model in {exported.model.parent} gives "
                 f"scores of {output.shape[1]}; export again, or correct the classes"
@@ -262,10 +268,7 @@ class Predictor:
             output: The graph's output, (1, h, w) or (1, C, h, w).
             size_hw: Height and width of the image.
         """
-        label = output[0]
-        if self.exported.output_op != "argmax":
-            label = label.argmax(axis=0).astype("int32")
-        return _resized(label, size_hw)
+        return _resized(self.exported.labels_of(output)[0], size_hw)
 
 
 def _resized(values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

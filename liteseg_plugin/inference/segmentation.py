@@ -21,7 +21,7 @@ from liteseg_plugin.visualization.overlay import indexed_image, overlay, write_i
 
 WITHOUT_CONFIDENCE = (
     "the export gives labels only (output_op argmax), without confidence; export the model with "
-    "--output_op softmax"
+    "--output_op confidence"
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sys
+import time
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from liteseg_plugin.errors import ConfigError, LitesegError
 
 _MAIN = Path(liteseg_plugin.__file__).with_name("__main__.py")
 _CONNECT_SECONDS = 3
+_RETRY_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def share_batch(total: int, largest: int, processes: int) -> Batch:
     return Batch(images // passes, passes, processes, recipe=total)
 
 
-def resolved_master(master: str) -> str:
+def resolved_master(master: str, timeout: float = 0) -> str:
     """Return ``IP:PORT`` of a master, and check that no other program listens there.
 
     Paddle's launcher takes only the number of its host's address for itself, and would wait
@@ -162,6 +164,8 @@ def resolved_master(master: str) -> str:
 
     Args:
         master: ``HOST:PORT``.
+        timeout: Seconds in which its name must be known; in a cluster it may be that of a
+            container that is not there yet.
 
     Raises:
         LitesegError: If it is not such an address, has no IP, or its port is taken.
@@ -169,10 +173,17 @@ def resolved_master(master: str) -> str:
     name, _, port = master.rpartition(":")
     if not name or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise LitesegError(f"--master must be HOST:PORT, such as 10.0.0.1:6070, got {master!r}")
-    try:
-        address = f"{socket.gethostbyname(name)}:{port}"
-    except OSError as error:
-        raise LitesegError(f"--master {master}: host {name} is unknown here ({error})") from None
+    end = time.monotonic() + timeout
+    while True:
+        try:
+            address = f"{socket.gethostbyname(name)}:{port}"
+            break
+        except OSError as error:
+            if time.monotonic() >= end:
+                raise LitesegError(
+                    f"--master {master}: host {name} is unknown here ({error})"
+                ) from None
+            time.sleep(_RETRY_SECONDS)
     try:
         socket.create_connection((address.rpartition(":")[0], int(port)), _CONNECT_SECONDS).close()
     except OSError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import signal
 import socket
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from liteseg_plugin.errors import TrainingError, printable, telling_line
-from liteseg_plugin.training.launch import Launch
+from liteseg_plugin.training.launch import Launch, resolved_master
 
 LAUNCHER_LOG = "launcher.log"
 _POLL_SECONDS = 0.2
@@ -69,11 +70,15 @@ def supervise(
 
     Raises:
         TrainingError: If the processes failed, or the hosts did not meet.
-        KeyboardInterrupt: After SIGINT or SIGTERM, which the processes get too.
+        LitesegError: If the master's name is unknown, or its port is taken.
+        KeyboardInterrupt: After SIGINT, SIGTERM or SIGHUP, which the processes get too.
     """
     launch.log_dir.mkdir(parents=True, exist_ok=True)
     for restart in range(max_restarts + 1):
-        failure = _run(launch, [*arguments, *(resume if restart else ())], timeout)
+        found = launch
+        if launch.nnodes > 1 and launch.master is not None:  # it may move between two starts
+            found = dataclasses.replace(launch, master=resolved_master(launch.master, timeout))
+        failure = _run(found, [*arguments, *(resume if restart else ())], timeout)
         if failure is None:
             return
         if failure.is_final or restart == max_restarts:
@@ -86,7 +91,10 @@ def _run(launch: Launch, arguments: Sequence[str], timeout: float) -> Failure | 
     before = {path: path.stat().st_size if path.is_file() else 0 for path in logs}
     with (launch.log_dir / LAUNCHER_LOG).open("ab") as said:
         before[Path(said.name)] = said.tell()
-        process = subprocess.Popen(launch.command(arguments), stdout=said, stderr=said)
+        # In a session of its own, Ctrl-C reaches it once: twice, it gives its workers less time.
+        process = subprocess.Popen(
+            launch.command(arguments), stdout=said, stderr=said, start_new_session=True
+        )
     with _shown(logs[0], before[logs[0]]), _signals_to(process) as received:
         failure = _wait_for_hosts(process, launch, before, timeout) if launch.nnodes > 1 else None
         code = process.wait()
@@ -210,21 +218,25 @@ def _shown(path: Path, position: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the launcher, which ends its workers; yield those received."""
+    """Pass signals on to the launcher, which ends its workers; yield those received."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
         received.append(number)
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+            process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    kept = {number: signal.signal(number, handle) for number in numbers}
+    # A terminal that closes sends SIGHUP, which nohup ignores.
+    numbers = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+    kept = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in kept.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, handle)
     try:
         yield received
     finally:
         for number, handler in kept.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         if process.poll() is None:
             _stop(process)
 

@@ -295,6 +295,7 @@ def test_resume_runs_no_code_of_a_checkpoint(run, trained, tmp_path):
     checkpoint = tmp_path / "iter_2"
     shutil.copytree(trained.folder / "iter_2", checkpoint)
     (checkpoint / "model.pdopt").write_bytes(pickle.dumps(Payload()))
+    (checkpoint / "SHA256SUMS").unlink()  # as whoever replaces a file would do
     result = run(
         *("train", "--config", trained.config, "--device", "cpu", "--iters", 3),
         *("--resume_model", checkpoint, "--save_dir", tmp_path / "out"),

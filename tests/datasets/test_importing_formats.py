@@ -237,6 +237,14 @@ def test_cvat_draws_by_z_order_and_names_what_has_no_area(source, imported):
     assert found == ["not-points", "run-lengths", "shape-type", "unreadable"]
 
 
+def test_cvat_refuses_masks_that_would_take_all_memory(source, imported):
+    source("images/a.png")
+    mask = '<mask label="cat" rle="9000000000" left="0" top="0" width="90000" height="100000"/>'
+    source("annotations.xml", CVAT.format(mask))
+    with pytest.raises(DataError, match="a <mask> is too large: 90000 x 100000 pixels"):
+        imported("cvat")
+
+
 def test_cvat_refuses_entities(source, imported):
     source("images/a.png")
     secret = source("secret.txt", "secret")

@@ -20,6 +20,7 @@ from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference.segmentation import Segmentation, most_likely, to_coco
+from liteseg_plugin.models.resize import resize
 
 WITH_ONNX = find_spec("paddle2onnx") is not None
 RUNTIMES = ("paddle", "onnxruntime", "openvino") if WITH_ONNX else ("paddle",)
@@ -29,7 +30,17 @@ NAMES = ("sky", "road", "car", "tree", "pole")
 @pytest.fixture(scope="module")
 def exports(pointwise, tmp_path_factory):
     """The network, and a function that exports it with an output op, once."""
-    network, folder = pointwise(), tmp_path_factory.mktemp("exports")
+
+    class Coarse(pointwise):
+        """Its logits have a quarter of the size, as those of PP-LiteSeg, which are resized."""
+
+        def coarse_logits(self, x):
+            return [paddle.nn.functional.avg_pool2d(self.conv(x), 4, ceil_mode=True)]
+
+        def forward(self, x):
+            return [resize(logit, x.shape[2:]) for logit in self.coarse_logits(x)]
+
+    network, folder = Coarse(), tmp_path_factory.mktemp("exports")
     network.conv.weight.set_value(network.conv.weight * 4)  # sure of some pixels, not of others
     classes = [ClassInfo(name, entry.color_rgb) for name, entry in zip(NAMES, numbered_classes(5))]
 
@@ -52,7 +63,7 @@ def image():
     """A picture with regions of a few colours, and some noise."""
     rng = np.random.default_rng(3)
     coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
-    large = cv2.resize(coarse, (64, 48), interpolation=cv2.INTER_NEAREST)
+    large = cv2.resize(coarse, (67, 49), interpolation=cv2.INTER_NEAREST)
     return np.clip(large + rng.normal(0, 3, large.shape), 0, 255).astype(np.uint8)
 
 
@@ -61,7 +72,7 @@ def probabilities(network, predictor, image):
     return paddle.nn.functional.softmax(logits, axis=1).numpy()[0]
 
 
-@pytest.mark.parametrize("output_op", ["softmax", "none"])
+@pytest.mark.parametrize("output_op", ["confidence", "softmax", "none"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_confidence_is_the_networks_softmax(runtime, output_op, exports, image):
     network, export = exports
@@ -88,7 +99,7 @@ def test_export_of_labels_has_no_confidence_and_says_the_way_out(exports, image)
     predictor = Predictor(exports[1]("argmax"))
     segmentation = predictor.predict(image)
     assert segmentation.confidence is None and (segmentation.labels == predictor(image)).all()
-    with pytest.raises(ExportError, match="export the model with --output_op softmax"):
+    with pytest.raises(ExportError, match="export the model with --output_op confidence"):
         segmentation.confident(0.5)
     with pytest.raises(ExportError, match=r"argmax: the export gives labels only"):
         predictor.require_confidence()
@@ -178,9 +189,9 @@ def test_infer_writes_confidence_and_polygons_and_ignores_the_unsure(
     command = ("infer", "--image_path", tmp_path / "in", "--device", "cpu", "--config")
     extras = ("--save_confidence", "--min_confidence", 0.6, "--save_polygons")
     out = tmp_path / "out"
-    result = run(*command, exports[1]("softmax"), "--save_dir", out, *extras, "--json")
+    result = run(*command, exports[1]("confidence"), "--save_dir", out, *extras, "--json")
     [files] = json.loads(result.stdout)["images"]
-    predicted = Predictor(exports[1]("softmax")).predict(image)
+    predicted = Predictor(exports[1]("confidence")).predict(image)
     unsure = predicted.confidence < 0.6
     assert 0 < unsure.sum() < unsure.size
     assert (read_label(files["label"]) == np.where(unsure, 255, predicted.labels)).all()
@@ -199,6 +210,6 @@ def test_infer_writes_confidence_and_polygons_and_ignores_the_unsure(
     assert report.images == 1 and not report.notes
     assert (tmp_path / "data/annot/x/a.png").is_file()
     message = fails(*command, exports[1]("argmax"), "--save_dir", out, "--min_confidence", 0.6)
-    assert "--output_op softmax" in message
-    message = fails(*command, exports[1]("softmax"), "--min_confidence", 60)
+    assert "--output_op confidence" in message
+    message = fails(*command, exports[1]("confidence"), "--min_confidence", 60)
     assert "--min_confidence must be 0 to 1, got 60" in message

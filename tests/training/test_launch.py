@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from liteseg_plugin.errors import ConfigError, LitesegError, TrainingError
+from liteseg_plugin.training import launch as launch_module
 from liteseg_plugin.training import supervise
 from liteseg_plugin.training.launch import Batch, Launch, resolved_master, share_batch
 
@@ -113,12 +114,26 @@ def test_master_is_an_address_at_which_nobody_else_listens():
             resolved_master(master)
     with pytest.raises(LitesegError, match=r"host no-such-host\.invalid is unknown here"):
         resolved_master("no-such-host.invalid:6070")
+
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         threading.Thread(target=lambda: [other.accept()[0].close() for _ in "12"]).start()
         with pytest.raises(LitesegError, match=f"port {port} is taken by another program"):
             resolved_master(f"localhost:{port}")
     assert resolved_master(f"localhost:{port}") == f"127.0.0.1:{port}"
+
+
+def test_name_of_the_master_may_become_known_later(monkeypatch):
+    answers = [socket.gaierror("unknown"), socket.gaierror("unknown"), "127.0.0.9"]
+
+    def look_up(name):
+        if isinstance(answer := answers.pop(0), Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(launch_module, "_RETRY_SECONDS", 0)
+    monkeypatch.setattr(socket, "gethostbyname", look_up)
+    assert resolved_master("pod-0.train:9", timeout=60) == "127.0.0.9:9"
 
 
 def test_master_may_be_the_launcher_of_another_host():
@@ -228,17 +243,19 @@ def test_log_of_the_first_process_is_shown_without_stack(launcher, tmp_path, cap
 @pytest.mark.parametrize(
     ("says", "seen"), [("Waiting peer", "some did not come"), ("master not ready", "nothing ans")]
 )
-def test_wait_for_other_hosts_ends(launcher, tmp_path, says, seen):
-    launcher(f"print({says!r}, file=sys.stderr, flush=True); time.sleep(100)")
+def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, says, seen):
+    command = ["sh", "-c", f"echo {says} >&2; exec sleep 100"]
+    monkeypatch.setattr(Launch, "command", lambda self, words: command)
     start = time.monotonic()
-    launch = Launch(1, tmp_path, nnodes=2, master="10.0.0.1:6070", rank=1)
-    message = rf"--rank 1\) waited 0.3 s for 2 hosts at --master 10.0.0.1:6070, and {seen}"
+    launch = Launch(1, tmp_path, nnodes=2, master="127.0.0.1:9", rank=1)
+    message = rf"--rank 1\) waited 0.5 s for 2 hosts at --master 127.0.0.1:9, and {seen}"
     with pytest.raises(TrainingError, match=message):
-        supervise.supervise(launch, [], max_restarts=3, timeout=0.3)
+        supervise.supervise(launch, [], max_restarts=3, timeout=0.5)
     assert time.monotonic() - start < 10
 
 
-def test_signals_reach_the_launcher(launcher, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_launcher(launcher, tmp_path, number):
     launcher(
         "signal.signal(signal.SIGTERM, lambda *_: (calls.with_name('ended').touch(), sys.exit(15)))"
         "\ncalls.with_name('ready').touch(); time.sleep(100)"
@@ -247,13 +264,13 @@ def test_signals_reach_the_launcher(launcher, tmp_path):
     def terminate():
         while not (tmp_path / "ready").exists():
             time.sleep(0.01)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        signal.pthread_kill(threading.main_thread().ident, number)
 
     threading.Thread(target=terminate).start()
     with pytest.raises(KeyboardInterrupt):
         supervise.supervise(Launch(1, tmp_path), [], max_restarts=3)
     assert (tmp_path / "ended").exists()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == signal.SIG_DFL
 
 
 @pytest.mark.slow

@@ -90,7 +90,7 @@ def tree(folder: Path) -> set[str]:
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
-        if path.is_file() and path.suffix not in (".json", ".pdstates", ".csv")
+        if path.is_file() and path.suffix in (".pdparams", ".pdopt")
     }
 
 

@@ -12,7 +12,7 @@ from liteseg_plugin.cli import _arguments, _steps
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     add = parser.add_argument
-    add("data", metavar="FOLDER", help="a folder with lists")
+    add("data", metavar="FOLDER", help="folder of a data set with lists")
     add("--save", metavar="FILE", required=True, help="the config to write (.yml)")
     add("--overwrite", action="store_true", help="replace an existing file")
     budget = parser.add_mutually_exclusive_group()
@@ -20,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--iters", type=int, help="number of iterations (default: 40 passes over the images)"
     )
     budget.add_argument(
-        "--minutes", type=float, help="length of the training here, measured by a few iterations"
+        "--minutes", type=float, help="as many iterations as take X minutes here, by timing a few"
     )
-    add("--backbone", default="STDC1", choices=("STDC1", "STDC2"), help="of PP-LiteSeg-T or -B")
+    backbone = "STDC1 for PP-LiteSeg-T, STDC2 for -B"
+    add("--backbone", default="STDC1", choices=("STDC1", "STDC2"), help=backbone)
     add("--weights", metavar="FILE", help="weights of PP-LiteSeg to start from (default: random)")
-    add("--crop", nargs=2, type=int, metavar=("W", "H"), help="default: 2/3 of the usual image")
+    crop = "size of the crops in pixels (default: 2/3 of the usual image)"
+    add("--crop", nargs=2, type=int, metavar=("W", "H"), help=crop)
     add("--batch_size", type=int, help="images of a batch (default: 8, or fewer if they are large)")
     add("--separator", default=" ", help="what separates image and label in a list")
     add("--num_classes", type=int, help="number of classes (default: the lines of labels.txt)")

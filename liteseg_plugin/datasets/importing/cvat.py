@@ -14,6 +14,7 @@ from liteseg_plugin.datasets.importing.drawing import BadShape, Draw, draw_shape
 from liteseg_plugin.datasets.importing.files import Images, find_files, read_xml
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system.pixels import check_pixels
 
 _SHAPES = ("polygon", "box", "ellipse", "polyline", "mask", "points", "cuboid", "skeleton")
 _ELLIPSE_CORNERS = 72
@@ -111,6 +112,7 @@ def _mask(shape: ET.Element) -> np.ndarray:
     """Return a mask of run lengths, row by row, that start with the pixels outside."""
     width, height = (int(n) for n in _numbers(shape, "width", "height"))
     runs = np.array([int(n) for n in shape.get("rle", "").split(",") if n.strip()], np.int64)
+    check_pixels("a <mask>", width, height)
     if width < 1 or height < 1 or (runs < 0).any() or runs.sum() != width * height:
         raise BadShape("run-lengths", "its run lengths do not fill its width and height")
     values = np.arange(len(runs), dtype=np.uint8) % 2
