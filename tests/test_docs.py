@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [
-    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(
+        REPOSITORY / name
+        for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")
+    ),
     *sorted((REPOSITORY / "docs").glob("*.md")),
 ]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -85,3 +89,16 @@ def test_readme_lists_every_command(run):
     table = re.search(r"## Commands\n(.*?)```", PAGES[0].read_text(encoding="utf-8"), re.DOTALL)
     assert len(listed) > 15
     assert set(listed) <= set(re.findall(r"\w+", " ".join(re.findall(r"`.*?`", table.group(1)))))
+
+
+def test_every_dependency_has_a_reason():
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    extras = dict(setup["options.extras_require"])
+    extras.pop("dev")
+    lines = "\n".join([setup["options"]["install_requires"], *extras.values()]).split("\n")
+    needed = {re.match(r"[\w-]+", line)[0] for line in lines if line.strip()}
+    page = (REPOSITORY / "docs" / "security.md").read_text(encoding="utf-8")
+    section = page[page.index("## Dependencies") : page.index("## Fuzzing")]
+    names = re.findall(r"^\| ([a-z][\w, -]+) \|", section, flags=re.MULTILINE)
+    assert {name for row in names for name in row.split(", ")} == needed

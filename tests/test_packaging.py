@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDERS = ("liteseg_plugin", "configs", "docs", "scripts", "tests")
-FILES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in")
+FILES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in")
 BUILD_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
 
 pytestmark = pytest.mark.slow

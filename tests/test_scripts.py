@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pickle
 import shlex
 import shutil
 import signal
@@ -14,6 +15,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from paddleseg.cvlibs import Config
@@ -286,3 +288,17 @@ def test_records_of_recipes_say_what_docs_and_configs_say():
         assert kept["loss"][-1][0] == kept["config"]["iters"]
         ious = kept["evaluation"]["class_iou"]
         assert kept["evaluation"]["miou"] == pytest.approx(sum(ious) / len(ious))
+
+
+def test_payloads_are_tried_one_by_one(process, tmp_path):
+    """A table with what was refused, and a failure where a file is read."""
+    (tmp_path / "bad.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    (tmp_path / "text").write_text("no pickle")
+    script = ("python", REPOSITORY / "scripts" / "try_payloads.py", tmp_path)
+    said = process(*script).stdout
+    assert "/bad.pkl` | it asks for os.system, which is not an array |" in said
+    assert said.endswith("2 of 2 files are refused, and nothing was run.\n")
+    (tmp_path / "good").write_bytes(pickle.dumps({"w": np.ones(2)}, protocol=4))
+    result = process(*script, check=False)
+    assert result.returncode == 1
+    assert "/good` | **read**" in result.stdout
