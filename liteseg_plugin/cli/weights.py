@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg_plugin.cli._parser import add_common
+from liteseg_plugin.cli._parser import add_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("check", _check, "read weights, and print what they hold", f"a file, a URL, or {known}"),
         ("convert", _convert, "write weights as safetensors or .pdparams", f"a file, or {known}"),
     ):
-        sub = actions.add_parser(name, help=help_text)
+        sub = add_command(actions, name, help_text)
         if argument:
             sub.add_argument("weights", metavar="WEIGHTS", help=argument)
         if name == "fetch":
@@ -31,7 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("--report", help="folder of val --report, for the model card")
         sub.add_argument("--json", action="store_true", help="print the result as JSON")
         sub.set_defaults(act=act)
-        add_common(sub)
 
 
 def run(args: argparse.Namespace) -> dict | None:
