@@ -24,13 +24,12 @@ def table(dataset: str, output: Path) -> str:
     """
     rows = []
     for released in (entry for entry in RELEASED if entry.dataset == dataset):
-        results = (output / released.config / f"{name}.json" for name in _EVALUATIONS)
-        sizes = ("x".join(map(str, wh)) for wh in (released.train_wh, released.test_wh))
+        results = (output / released.name / f"{name}.json" for name in _EVALUATIONS)
+        sizes = ("x".join(map(str, wh)) for wh in (released.train_wh, released.test_wh) if wh)
         cells = [released.model, released.backbone, str(released.iterations), *sizes]
         cells += [_miou(path) for path in results]
-        rows.append(
-            "|" + "|".join([*cells, f"[config](configs/pp_liteseg/{released.config}.yml)|"])
-        )
+        cells.append(f"[config](configs/pp_liteseg/{released.name}.yml)")
+        rows.append(f"|{'|'.join(cells)}|")
     return "\n".join([f"### {dataset}\n", _HEAD, *rows, ""])
 
 
