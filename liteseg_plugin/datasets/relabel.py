@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, read_label
+from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, grey_channel, read_label
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write, scratch_folder
 from liteseg_plugin.system.parallel import process
@@ -159,6 +159,9 @@ def _targets(source: Path, suffix: str) -> dict[str, Path]:
 def _read(path: Path) -> np.ndarray:
     label = read_label(path)
     if label.ndim != 2:
+        grey = grey_channel(label)
+        if grey is not None and label.shape[-1] in (3, 4):
+            return grey
         raise DataError(
             f"{path} has {label.shape[-1]} channels, so it is not a label; move images to another "
             "folder, or tell labels from them by --label_suffix"

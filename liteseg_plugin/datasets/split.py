@@ -89,6 +89,11 @@ def split_folder(
     for flag, folder in (("--images", images), ("--labels", labels)):
         if not (root / folder).is_dir():
             raise DataError(f"folder not found: {root / folder}{_folder_hint(root, flag)}")
+    if not label_suffix and (root / images).resolve() == (root / labels).resolve():
+        raise DataError(
+            f"--images and --labels are both {root / images}, so that each image would be its own "
+            "label; give the folder of the labels, or --label_suffix if they lie beside the images"
+        )
     images_of = _by_name(root, images, "")
     labels_of = _by_name(root, labels, label_suffix)
     paired = sorted(images_of.keys() & labels_of.keys())

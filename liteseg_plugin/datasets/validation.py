@@ -224,6 +224,17 @@ def orientation_faults(orientation: int) -> Iterator[Fault]:
         )
 
 
+def grey_channel(label: np.ndarray) -> np.ndarray | None:
+    """Return the channel (H, W) of a grey image that is stored as colours, else None.
+
+    Args:
+        label: (H, W, C); a fourth channel, transparency, does not count.
+    """
+    if label.ndim == 3 and (label[..., :3] == label[..., :1]).all():
+        return label[..., 0]
+    return None
+
+
 def label_faults(
     label: np.ndarray, image_hw: tuple[int, ...], num_classes: int, ignore_index: int
 ) -> Iterator[Fault]:
@@ -239,10 +250,17 @@ def label_faults(
         Faults, without the names of the files; :func:`about` adds them.
     """
     if label.ndim != 2:
+        if grey_channel(label) is None:
+            way_out = " (a colour image?); `liteseg data import colors` converts colours to classes"
+        else:
+            way_out = (
+                " of equal values; `liteseg data relabel` writes one channel, with --map 255=1 for "
+                "masks of 0 and 255"
+            )
         yield Fault(
             "label-channels",
-            f"the label has {label.shape[-1]} channels (a colour image?); labels hold one class "
-            "index for each pixel",
+            f"the label has {label.shape[-1]} channels{way_out}: labels hold one class index for "
+            "each pixel",
         )
         return
     if label.shape != tuple(image_hw):

@@ -11,7 +11,11 @@ import pytest
 from PIL import Image
 
 from liteseg_plugin.datasets.check import check, from_folder
-from liteseg_plugin.datasets.check.conventions import foreground_fault, one_based_fault
+from liteseg_plugin.datasets.check.conventions import (
+    foreground_fault,
+    grey_mask_fault,
+    one_based_fault,
+)
 from liteseg_plugin.datasets.lists import Pair
 
 TEMPLATE = Path(__file__).parents[2] / "configs/pp_liteseg/pp_liteseg_stdc1_custom.yml"
@@ -84,6 +88,52 @@ def test_foreground_of_16_bits(labelled):
     (error,) = found.errors
     assert "65535 is not a class" in error.message and error.message.endswith("--map 65535=1")
     assert {f.kind for f in found.warnings} == {"label-depth"}
+
+
+@pytest.mark.parametrize("num_classes", [None, 2])
+def test_masks_with_grey_values_are_one_finding_that_the_command_mends(run, labelled, num_classes):
+    root = labelled(*[0] * 60, 3, 130, 254, *[255] * 33)
+    known = () if num_classes is None else ("--num_classes", num_classes)
+    result = json.loads(run("data", "check", root, *known, "--json", check=False).stdout)
+    (error,) = result["errors"]
+    assert error["kind"] == "label-foreground" and result["warnings"] == []
+    assert error["message"].startswith("the labels hold 0, 255 and 3 grey values between, as JPEG")
+    run(*error["message"].partition(": liteseg ")[2].split())
+    label = np.asarray(Image.open(root / "masks_relabelled/0.png"))
+    np.testing.assert_array_equal(np.bincount(label.ravel()), [61, 35])
+
+
+@pytest.mark.parametrize(
+    ("counts", "num_classes"),
+    [
+        ({0: 50, 7: 40, 255: 5}, None),  # classes, and ignored pixels
+        ({0: 50, 90: 20, 140: 20, 255: 5}, None),  # many classes
+        ({0: 50, 200: 1, 255: 5}, 201),
+        ({7: 50, 200: 1, 255: 5}, None),
+    ],
+)
+def test_other_labels_are_not_masks_with_grey_values(counts, num_classes):
+    pixels = np.zeros(256, np.int64)
+    pixels[[*counts]] = [*counts.values()]
+    assert grey_mask_fault(pixels, PAIRS, num_classes) is None
+
+
+def test_grey_masks_in_colour_become_one_channel(run, labelled):
+    root = labelled(0, 255)
+    for path in (root / "masks").iterdir():
+        Image.open(path).convert("RGBA" if path.name == "0.png" else "RGB").save(path)
+    found = report(root, num_classes=2)
+    assert {f.kind for f in found.errors} == {"label-channels"}
+    assert "of equal values; `liteseg data relabel` writes one channel" in found.errors[0].message
+    run("data", "relabel", root / "masks", root / "classes", "--map", "255=1")
+    for path in (root / "classes").iterdir():
+        np.testing.assert_array_equal(np.unique(np.asarray(Image.open(path))), [0, 1])
+
+
+def test_classes_that_no_label_holds_are_counted(labelled):
+    text = report(labelled(0, 1, 99), num_classes=None).text()
+    assert "    99 99 " in text and "    39 39 " in text and "    40 40 " not in text
+    assert "   ... 59 more classes, which no label holds" in text
 
 
 def test_command_leaves_images_beside_their_labels_alone():

@@ -45,7 +45,7 @@ def test_relabel_changes_values_and_nothing_else(run, labels, tmp_path):
 
 def test_labels_beside_their_images_are_found_by_the_suffix(labels, tmp_path):
     (labels / "c.tif").unlink()
-    Image.fromarray(np.dstack([LABEL] * 3)).save(labels / "photo.png")
+    Image.fromarray(np.dstack([LABEL, LABEL, LABEL + 1])).save(labels / "photo.png")
     Image.fromarray(LABEL).save(labels / "photo_mask.png")
     with pytest.raises(DataError, match=r"photo\.png has 3 channels.* --label_suffix"):
         relabel(labels, tmp_path / "dest", {0: 1})

@@ -129,6 +129,8 @@ def test_folders_that_cannot_be_split(folder, tmp_path):
         DataError, match=r"no image .* has a label .* e\.g\. images/a\.jpg; --label_suffix '' "
     ):
         split_folder(root, label_suffix="_mask")
+    with pytest.raises(DataError, match="each image would be its own label"):
+        split_folder(root, images="annot")
     (root / "images" / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match="two files with one name"):
         split_folder(root)

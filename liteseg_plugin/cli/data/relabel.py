@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="OLD=NEW",
-        help="new values, such as 255=1, 1-19=0-18 or 128-255=1; other values stay",
+        help="new values, such as 255=1, 1-19=0-18 or 1-127=0 128-255=1; other values stay",
     )
     parser.add_argument(
         "--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png"

@@ -13,6 +13,7 @@ from liteseg_plugin.datasets.check.conventions import (
     FOREGROUND,
     ONE_BASED,
     foreground_fault,
+    grey_mask_fault,
     one_based_fault,
 )
 from liteseg_plugin.datasets.check.looking import Look, look
@@ -92,6 +93,8 @@ def check(
             "the number of classes is unknown; from the largest value in the labels it is "
             f"{num_classes}. Give --num_classes, or names in {data.root}/labels.txt"
         )
+        if odd == FOREGROUND:
+            num_classes = min(num_classes, 2)
         if odd is None:
             warnings.append(_finding(Fault("num-classes", message)))
     named = names_fault is None
@@ -149,10 +152,13 @@ def _conventions(
     """
     pairs = [pair for split in data.splits for pair in split.pairs]
     values = {value for seen in looks for value in seen.beyond}
-    values |= set(np.flatnonzero(sum(seen.counts for seen in looks)).tolist())
-    masks = foreground_fault(values, pairs, data.num_classes, data.ignore_index)
+    counts = sum((seen.counts for seen in looks), np.zeros(256, np.int64))
+    values |= set(np.flatnonzero(counts).tolist())
+    masks = foreground_fault(values, pairs, data.num_classes, data.ignore_index) or grey_mask_fault(
+        counts, pairs, data.num_classes
+    )
     if masks:
-        told = {"label-empty", "label-single-class", "label-range"}
+        told = {"label-empty", "label-single-class", "label-range", "label-lossy"}
         errors, warnings = ([f for f in fs if f.kind not in told] for fs in (errors, warnings))
         return [_finding(masks), *errors], warnings, masks.kind
     based = one_based_fault(values, pairs, data.num_classes, data.ignore_index)

@@ -6,11 +6,16 @@ import os
 import shlex
 from collections.abc import Sequence, Set
 
+import numpy as np
+
 from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.validation import Fault
 
 FOREGROUND = "label-foreground"
 ONE_BASED = "label-one-based"
+
+_LEAST_EXTREME = 0.9
+"""Share of the pixels of a mask that are almost 0 or almost 255."""
 
 
 def foreground_fault(
@@ -40,6 +45,33 @@ def foreground_fault(
     message = (
         f"the labels hold 0 and {value} only: {what}. If {value} is your foreground, convert it "
         f"to class 1, and set num_classes to 2: {_command(pairs, f'{value}=1')}"
+    )
+    return Fault(FOREGROUND, message)
+
+
+def grey_mask_fault(
+    counts: np.ndarray, pairs: Sequence[Pair], num_classes: int | None
+) -> Fault | None:
+    """Find masks of 0 and 255 with grey values between, as JPEG or smooth resizing leaves them.
+
+    Args:
+        counts: Pixels of all labels by value, (256,).
+        pairs: Images and their labels.
+        num_classes: Number of classes, if known.
+
+    Returns:
+        What is wrong, with the command that converts the labels; None if nothing is.
+    """
+    extremes = counts[:16].sum() + counts[240:].sum()
+    grey = int(np.count_nonzero(counts[1:255]))
+    if num_classes not in (None, 2) or extremes < _LEAST_EXTREME * counts.sum():
+        return None
+    if not (counts[0] and counts[240:].any() and counts[128:255].any()):
+        return None
+    message = (
+        f"the labels hold 0, 255 and {grey} grey values between, as JPEG or smooth resizing leaves "
+        "them. If they are masks of 0 and 255, convert them to classes 0 and 1, and set "
+        f"num_classes to 2: {_command(pairs, '1-127=0', '128-255=1')}"
     )
     return Fault(FOREGROUND, message)
 

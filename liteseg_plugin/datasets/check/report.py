@@ -16,6 +16,9 @@ WEIGHT_FORMULA = (
     "over the labelled pixels, so that the loss keeps its size"
 )
 
+_ALWAYS_SHOWN = 40
+"""Classes beyond these have a line only if a label holds them."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -173,7 +176,11 @@ class CheckReport:
             f"{entry.index:6} {printable(entry.info.name)[:16]:16}{entry.share:9.3%}"
             f"{sum(entry.images.values()):8}{entry.weight:8.2f}"
             for entry in self.classes
+            if entry.index < _ALWAYS_SHOWN or any(entry.images.values())
         ]
+        if len(lines) - 3 < len(self.classes):
+            absent = len(self.classes) - len(lines) + 3
+            lines.append(f"   ... {absent} more classes, which no label holds")
         lines.append(f"ignored ({self.ignore_index}): {self.ignored_share:.1%} of the pixels")
         lines.append(f"weights: {WEIGHT_FORMULA}")
         if self.min_kept:
