@@ -69,8 +69,11 @@ def check_keys(path: str, opts: Sequence[str] | None) -> None:
         opts: ``KEY=VALUE``.
 
     Raises:
-        ConfigError: If a key is unknown; the message names the nearest.
+        ConfigError: If a key is unknown; the message names the nearest. Or without a value.
     """
+    for entry in opts or ():
+        if "=" not in entry:
+            raise ConfigError(f"--opts {entry}: give KEY=VALUE, without spaces around the =")
     heads = [entry.partition("=")[0].partition(".")[0] for entry in opts or ()]
     if {*heads} <= _KEYS:
         return

@@ -96,19 +96,25 @@ def launch(model: Model, folder: Path, host: str, port: int | None) -> tuple[gra
     page = _build_page(gradio, model, folder)
     # Not mount_gradio_app(): without launch(), Gradio 6.31 takes any path of this machine for an
     # upload.
-    _, url, _ = page.launch(
-        server_name=host,
-        server_port=port,
-        share=False,
-        quiet=True,
-        show_error=True,
-        max_file_size=MAX_FILE_SIZE,
-        ssr_mode=False,
-        run_history=False,
-        footer_links=[],
-        prevent_thread_lock=True,
-        app_kwargs={"middleware": [Middleware(WithPolicy), Middleware(Gate, folder)]},
-    )
+    try:
+        _, url, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            show_error=True,
+            max_file_size=MAX_FILE_SIZE,
+            ssr_mode=False,
+            run_history=False,
+            footer_links=[],
+            prevent_thread_lock=True,
+            app_kwargs={"middleware": [Middleware(WithPolicy), Middleware(Gate, folder)]},
+        )
+    except OSError as error:
+        if "empty port" not in str(error):
+            raise
+        taken = f"port {port}" if port else "each port from 7860 on"
+        raise LitesegError(f"{taken} of {host} is in use; give another by --server_port") from None
     return page, url
 
 

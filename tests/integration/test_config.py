@@ -76,3 +76,9 @@ def test_data_set_of_paddlesegs_checks_its_samples(builder, tmp_path, monkeypatc
         samples[1]
     with pytest.raises(DataError, match=r"image\.png: it is a Git LFS pointer, .*git lfs pull"):
         samples[2]
+
+
+@pytest.mark.parametrize("entry", ["iters:", "iters", "3"])
+def test_opts_without_a_value_are_refused(toy, tmp_path, entry):
+    with pytest.raises(ConfigError, match=f"^--opts {entry}: give KEY=VALUE, without spaces"):
+        config.check_keys(str(toy.config(tmp_path)), ["batch_size=2", entry])

@@ -159,7 +159,7 @@ def test_page_in_a_browser(page, scheme, width, tmp_path):
 
 def test_port_that_is_taken(page, fails, exported):
     message = fails("demo", exported.folder, "--server_port", page.port)
-    assert str(page.port) in message
+    assert f"port {page.port} of 127.0.0.1 is in use; give another by --server_port" in message
 
 
 def test_demo_without_gradio(fails, exported, monkeypatch):
