@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import re
+import shlex
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ class ExportedModel(ModelFiles):
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is not an exported folder: {error.filename} is missing; "
-                "liteseg export writes one"
+                f"{_way_out(path.parent)}"
             ) from None
         except ConfigError as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
@@ -151,6 +152,14 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _way_out(folder: Path) -> str:
+    """Return what makes an export, for a user who named another folder."""
+    if any((folder / name).is_file() for name in ("run.json", "metrics.csv")):
+        name = shlex.quote(str(folder))
+        return f"it is of a training: liteseg export --run {name} --save_dir EXPORTED writes one"
+    return "liteseg export writes one"
 
 
 def _deploy_file(path: Path) -> Path:

@@ -301,7 +301,7 @@ lr_scheduler:
   learning_rate: {rate}
   end_lr: 0
   power: 0.9
-  warmup_iters: {min(200 if plan.weights else 50, plan.iters // 12)}
+  warmup_iters: {max(1, min(200 if plan.weights else 50, plan.iters // 12))}
   warmup_start_lr: 0.00001
 """
 

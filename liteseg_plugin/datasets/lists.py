@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ def no_list(name: str, root: str | os.PathLike) -> DataError:
         root: The folder.
     """
     return DataError(
-        f"no list {name} in {root}; `liteseg data split {root}` creates the lists for folders of "
-        "images and labels"
+        f"no list {name} in {root}; `liteseg data split {shlex.quote(str(root))}` creates the "
+        "lists for folders of images and labels"
     )
 
 
@@ -76,9 +77,18 @@ def read_list(
                 Fault(
                     "list",
                     f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
-                    f"separated by {separator!r}",
+                    f"separated by {separator!r}{_separator_hint(line, separator)}",
                 )
             )
         else:
             pairs.append(Pair(os.path.join(root, names[0]), None))
     return pairs, faults
+
+
+def _separator_hint(line: str, given: str) -> str:
+    """Name the separator that divides a line into two names with suffixes."""
+    for separator in ("\t", ",", ";", "|", " "):
+        names = line.strip().split(separator)
+        if separator != given and len(names) == 2 and all(Path(n).suffix for n in names):
+            return f"; {separator!r} separates them: --separator, or separator in a config"
+    return ""

@@ -86,6 +86,9 @@ def split_folder(
     if there and not overwrite:
         raise DataError(f"{', '.join(there)} already exist; --overwrite replaces them")
 
+    for flag, folder in (("--images", images), ("--labels", labels)):
+        if not (root / folder).is_dir():
+            raise DataError(f"folder not found: {root / folder}{_folder_hint(root, flag)}")
     images_of = _by_name(root, images, "")
     labels_of = _by_name(root, labels, label_suffix)
     paired = sorted(images_of.keys() & labels_of.keys())
@@ -157,8 +160,6 @@ def sequence_of(name: str) -> str:
 
 def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
     """Return paths of images relative to `root`, by their path in `folder` without extension."""
-    if not (root / folder).is_dir():
-        raise DataError(f"folder not found: {root / folder}")
     found: dict[str, str] = {}
     for path in sorted((root / folder).rglob("*")):
         name = path.relative_to(root / folder).with_suffix("").as_posix()
@@ -169,6 +170,15 @@ def _by_name(root: Path, folder: str, suffix: str) -> dict[str, str]:
             raise DataError(f"two files with one name: {root / found[name]} and {path}")
         found[name] = path.relative_to(root).as_posix()
     return found
+
+
+def _folder_hint(root: Path, flag: str) -> str:
+    """Name the folders in a data set, of which a flag takes one."""
+    if not root.is_dir():
+        return f"; there is no {root}"
+    folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+    named = ", ".join(map(shlex.quote, folders)) or "no folders"
+    return f"; {root} has {named}: {flag} takes the name of one"
 
 
 def _suffix_hint(images: Set[str], labels: Set[str], given: str) -> str:

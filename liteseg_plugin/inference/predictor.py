@@ -151,6 +151,8 @@ class Predictor:
         Raises:
             DataError: If one is not such an image, or has a size that the export rejects.
         """
+        if isinstance(images, (np.ndarray, str, os.PathLike, Image.Image)):
+            raise DataError(f"batch takes a list of images, got one {type(images).__name__}")
         return [label for label, _ in self._segment(images, self.postprocess)]
 
     def _segment(
@@ -199,7 +201,9 @@ class Predictor:
             DataError: If the array is not an image.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise DataError(f"{_TAKEN}, got an array {image.shape} of {image.dtype}")
+            raise DataError(
+                f"{_TAKEN}, got an array {image.shape} of {image.dtype}{_conversion(image)}"
+            )
         data = self.exported.transforms({"img": image.astype("float32")})
         return np.ascontiguousarray(data["img"][np.newaxis])
 
@@ -276,6 +280,17 @@ def _resized(values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     if values.shape == size_hw:
         return values
     return cv2.resize(values, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
+
+
+def _conversion(image: np.ndarray) -> str:
+    """Say what makes an image of an array that is not one."""
+    if image.dtype != np.uint8:
+        return "; convert it to values from 0 to 255 of uint8"
+    if image.ndim == 2 or image.shape[2:] == (1,):
+        return "; cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) converts it"
+    if image.shape[2:] == (4,):
+        return "; cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) converts it"
+    return ""
 
 
 def as_array(image: AnyImage) -> np.ndarray:

@@ -123,6 +123,8 @@ def config_errors(path: str) -> Iterator[None]:
         ConfigError: As :func:`load`.
     """
     if not Path(path).is_file():
+        if Path(path).is_dir():
+            raise ConfigError(f"{path} is a folder; --config takes a .yml file in it, or a name")
         neighbours = [str(p) for p in Path(path).parent.glob("*.y*ml")]
         suggestion = _suggestion(str(path), neighbours, "; ") or _suggestion(
             Path(path).stem, [*config_files()], "; `liteseg config list` prints the names; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,10 +106,11 @@ def _check(before: RunRecord, now: RunRecord, where: Path, *, allowed: bool) -> 
     changes = compare(before, now)
     breaking = [change for change in changes if change.breaks]
     if breaking and not allowed:
+        config = shlex.quote(str(where / CONFIG))
         raise TrainingError(
             f"resuming {where} with other settings would not continue the same training:\n"
             + "".join(f"  {change}\n" for change in breaking)
-            + f"Give the settings that it was trained with (--config {where}/{CONFIG}), or "
+            + f"Give the settings that it was trained with (--config {config}), or "
             "--allow_changes to go on with the new ones"
         )
     for change in changes:

@@ -41,10 +41,16 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
     Its folder is created if missing. The file is complete or absent.
 
     Raises:
+        DataError: If no image format has the suffix.
         OSError: If it cannot be written.
     """
     # Not cv2.imwrite, which silently leaves half a file on a full disk.
-    encoded, content = cv2.imencode(Path(path).suffix, image)
+    try:
+        encoded, content = cv2.imencode(Path(path).suffix, image)
+    except cv2.error:
+        raise DataError(
+            f"{printable(path)}: no image format is {Path(path).suffix!r}; use .png or .jpg"
+        ) from None
     if not encoded:
         raise OSError(f"cannot write {printable(path)}")
     atomic_write(path, content.tobytes(), durable=False)

@@ -34,6 +34,7 @@ def test_missing_config_suggests_its_neighbours(fails, street):
     path = street()
     message = fails.train(path.with_name("confg.yml"))
     assert "config not found" in message
+    assert f"{path.parent} is a folder; --config takes a .yml file" in fails.train(path.parent)
     assert f"did you mean {path}" in message
 
 

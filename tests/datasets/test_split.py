@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from liteseg_plugin.datasets import toy_street
+from liteseg_plugin.datasets.lists import read_list
 from liteseg_plugin.datasets.split import split_folder
 from liteseg_plugin.errors import DataError
 
@@ -117,6 +118,11 @@ def test_folders_that_cannot_be_split(folder, tmp_path):
     with pytest.raises(DataError, match=r"folder not found: .*images"):
         split_folder(tmp_path)
     root = folder("ab")
+    for flag in ("images", "labels"):
+        with pytest.raises(DataError, match=f"; .* has annot, images: --{flag} takes the name"):
+            split_folder(root, **{flag: "masks"})
+    with pytest.raises(DataError, match=r"folder not found: .*gone/images; there is no .*gone"):
+        split_folder(tmp_path / "gone")
     with pytest.raises(DataError, match=r"2 pairs are too few for a test list of 0\.1"):
         split_folder(root)
     with pytest.raises(
@@ -139,6 +145,10 @@ def test_separator_in_a_name(folder):
         split_folder(root)
     split_folder(root, separator=",")
     assert "images/my street.jpg,annot/my street.png" in str(lists(root))
+    assert read_list(root / "val.txt", root, separator=",")[1] == []
+    for separator in " ;":
+        faults = read_list(root / "val.txt", root, separator=separator)[1]
+        assert "; ',' separates them: --separator, or separator in a config" in faults[0].message
 
 
 def test_template_trains_after_two_changed_lines(run, tmp_path):

@@ -59,8 +59,10 @@ TAKEN = "an image must be (H, W, 3) of uint8 in BGR, the path of an image, or a 
     [
         (cv2.imread("missing.jpg"), "the image is None, which cv2.imread returns for a file that"),
         ("missing.jpg", "image not found: missing.jpg"),
-        (np.zeros((4, 5), np.uint8), f"{TAKEN} an array (4, 5) of uint8"),
-        (np.zeros((4, 5, 3)), f"{TAKEN} an array (4, 5, 3) of float64"),
+        (np.zeros((4, 5), np.uint8), f"{TAKEN} an array (4, 5) of uint8; cv2.cvtColor(image, "),
+        (np.zeros((4, 5, 1), np.uint8), "(4, 5, 1) of uint8; cv2.cvtColor(image, cv2.COLOR_GRAY2"),
+        (np.zeros((4, 5, 4), np.uint8), "(4, 5, 4) of uint8; cv2.cvtColor(image, cv2.COLOR_BGRA2"),
+        (np.zeros((4, 5, 3)), f"{TAKEN} an array (4, 5, 3) of float64; convert it to values from"),
         ([[1, 2]], f"{TAKEN} list"),
         (Image.new("F", (3, 3)), "a PIL image of mode F has no 8-bit colours"),
     ],
@@ -68,6 +70,21 @@ TAKEN = "an image must be (H, W, 3) of uint8 in BGR, the path of an image, or a 
 def test_predictor_says_what_it_takes(predictor, given, message):
     with pytest.raises(DataError, match=re.escape(message)):
         predictor(given)
+
+
+def test_batch_takes_a_list(predictor, picture):
+    for one in (str(picture), np.zeros((4, 5, 3), np.uint8)):
+        with pytest.raises(DataError, match="batch takes a list of images, got one"):
+            predictor.batch(one)
+
+
+def test_folder_of_a_training_is_not_an_export(tmp_path):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "run.json").touch()
+    message = rf"liteseg export --run '{re.escape(str(run))}' --save_dir EXPORTED writes one"
+    with pytest.raises(ExportError, match=message):
+        Predictor(run)
 
 
 def test_predictor_takes_the_files_of_an_export(folder, predictor, picture):

@@ -176,6 +176,8 @@ def test_save_writes_what_the_suffix_says(ring, tmp_path):
     assert (np.unique(grey) == [102, 230]).all()
     with pytest.raises(DataError, match="needs image_name"):
         ring.save(tmp_path / "a.json")
+    with pytest.raises(DataError, match=r"a\.txt: no image format is '\.txt'; use \.png or \.jpg"):
+        ring.save(tmp_path / "a.txt")
     many = Segmentation(ring.image, ring.labels, numbered_classes(256), ring.confidence)
     with pytest.raises(DataError, match="class 255 exists"):
         many.confident(0.5)

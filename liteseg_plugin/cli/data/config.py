@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def run(args: argparse.Namespace) -> dict:
     for finding in report.warnings[:5]:
         print(f"warning: {printable(finding.message)}")
     print(plan.summary())
-    print(f"{printable(path)}: liteseg train --config {printable(path)} --do_eval")
+    command = f"liteseg train --config {shlex.quote(str(path))} --do_eval"
+    print(f"{printable(path)}: {printable(command)}")
     return {"config": str(path), **plan.to_json()}
 
 

@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> dict:
     folder, name = os.path.split(made.folder)
     words = ["liteseg", "data", "split", folder or ".", "--labels", name, "--overwrite"]
     if args.label_suffix:
-        words += ["--images", "IMAGES", "--label_suffix", args.label_suffix]
-    print(f"for lists that name it: {printable(' '.join(map(shlex.quote, words)))}")
+        words += ["--label_suffix", args.label_suffix]
+    command = printable(" ".join(map(shlex.quote, words)))
+    print(f"lists that name it (add --images and --separator as for the first lists): {command}")
     return made.to_json()
