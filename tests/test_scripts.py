@@ -202,8 +202,8 @@ def test_slurm_fails_as_training_does(slurm):
 def test_slurm_queues_again_after_a_checkpoint(slurm):
     calls = slurm.calls
     saves = f"trap 'sleep 0.2; echo saved >>{calls}; exit 130' TERM; touch {calls}.$SLURM_NODEID"
-    job = slurm(f"{saves}; while true; do sleep 0.05; done")
-    while not all(Path(f"{calls}.{node}").exists() for node in (0, 1)):
+    job = slurm(f"{saves}; for _ in {{1..600}}; do sleep 0.05; done")
+    while job.poll() is None and not all(Path(f"{calls}.{node}").exists() for node in (0, 1)):
         time.sleep(0.01)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(60) == 0

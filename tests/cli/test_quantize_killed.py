@@ -82,6 +82,7 @@ def labels(folder, images, precision):
     return [predictor(cv2.imread(str(path))).tolist() for path in sorted(images.iterdir())]
 
 
+@pytest.mark.slow
 def test_killed_quantize_leaves_the_float_model(folder, images, quantize, quantize_killed):
     before, in_float = files(folder), labels(folder, images, "fp32")
     quantize_killed("rename", f"{folder}/[!.]*", 2)
@@ -110,6 +111,7 @@ def test_killed_quantize_leaves_the_int8_model_there_was(folder, images, quantiz
     assert files(folder) == complete
 
 
+@pytest.mark.slow
 def test_quantize_killed_while_it_measures_layers_changes_nothing(folder, quantize_killed):
     before = files(folder)
     quantize_killed("model", "", 2)  # the first is the float model

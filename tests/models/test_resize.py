@@ -243,6 +243,7 @@ print(peak_mb(20) - before)
 """
 
 
+@pytest.mark.slow
 def test_max_over_channels_frees_its_input_without_a_backward(process):
     """In a process of its own, whose peak no other test has raised."""
     grown = process("python", "-c", PEAK_OF_MANY_CALLS).stdout.split()[-1]

@@ -200,6 +200,7 @@ def engine(export, precision="fp32"):
     return door.TensorRt(export, "gpu", 1, precision)
 
 
+@pytest.mark.slow
 def test_predictor_gives_the_labels_of_the_network(library, exported):
     image = np.random.default_rng(1).integers(0, 256, (96, 128, 3), np.uint8)
     expected = Predictor(exported, runtime="onnxruntime")(image)
