@@ -130,7 +130,7 @@ class ExportedModel(ModelFiles):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
         except FileNotFoundError as error:
             raise ExportError(
-                f"{path.parent} is not an exported folder: {error.filename} is missing; "
+                f"{path.parent} is not an exported folder: {error.filename} is missing"
                 f"{_way_out(path.parent)}"
             ) from None
         except ConfigError as error:
@@ -158,8 +158,8 @@ def _way_out(folder: Path) -> str:
     """Return what makes an export, for a user who named another folder."""
     if any((folder / name).is_file() for name in ("run.json", "metrics.csv")):
         name = shlex.quote(str(folder))
-        return f"it is of a training: liteseg export --run {name} --save_dir EXPORTED writes one"
-    return "liteseg export writes one"
+        return f". It is a training's: liteseg export --run {name} --save_dir EXPORTED exports it"
+    return "; liteseg export writes one"
 
 
 def _deploy_file(path: Path) -> Path:

@@ -45,6 +45,13 @@ class Fault(NamedTuple):
 # --- files ---------------------------------------------------------------------------------------
 
 
+def _absent(kind: str, path: str | os.PathLike) -> DataError:
+    """Return the error of a path that is not of a file."""
+    if os.path.isdir(path):
+        return DataError(f"{kind} {path} is a folder, not a file")
+    return DataError(f"{kind} not found: {path}")
+
+
 def check_image_file(path: str | os.PathLike) -> int:
     """Find what OpenCV decodes silently: truncated images and decompression bombs.
 
@@ -59,7 +66,7 @@ def check_image_file(path: str | os.PathLike) -> int:
             :mod:`liteseg_plugin.system.pixels` allows.
     """
     if not os.path.isfile(path):
-        raise DataError(f"image not found: {path}")
+        raise _absent("image", path)
     try:
         with open(path, "rb") as file, Image.open(file) as image:
             check_pixels(path, *image.size)
@@ -160,7 +167,7 @@ def read_label_and_depth(path: str | os.PathLike) -> tuple[np.ndarray, str | Non
         DataError: As :func:`read_label`.
     """
     if not os.path.isfile(path):
-        raise DataError(f"label not found: {path}")
+        raise _absent("label", path)
     try:
         with Image.open(path) as image:
             check_pixels(path, *image.size)

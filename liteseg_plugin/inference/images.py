@@ -45,7 +45,8 @@ def find_images(image_path: str) -> list[InputImage]:
 
     Args:
         image_path: An image; a folder, which is searched with its subfolders, but for hidden
-            files; or a list with lines ``image [label]``, relative to the list's folder.
+            files and the results of an earlier run; or a list with lines ``image [label]``,
+            relative to the list's folder.
 
     Returns:
         The images; those of a folder are sorted, those of a list keep its order.
@@ -136,8 +137,12 @@ def _is_image(path: str) -> bool:
 def _search(folder: str) -> list[str]:
     paths = []
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name != ".ipynb_checkpoints")
-        names = sorted(name for name in files if _is_image(name) and not name.startswith("."))
+        skipped = {".ipynb_checkpoints"}
+        if {OVERLAYS, LABEL_MAPS} <= {*folders}:  # results, of a --save_dir among the images
+            skipped |= {OVERLAYS, LABEL_MAPS, LEGEND}
+        folders[:] = sorted({*folders} - skipped)
+        kept = {*files} - skipped
+        names = sorted(name for name in kept if _is_image(name) and not name.startswith("."))
         paths += [os.path.join(parent, name) for name in names]
     return paths
 

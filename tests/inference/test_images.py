@@ -41,6 +41,12 @@ def names(image_path):
     return [image.name for image in find_images(str(image_path))]
 
 
+def test_results_of_an_earlier_run_are_not_images(tmp_path):
+    results = [f"{name}/a.png" for name in ("added_prediction", "pseudo_color_prediction")]
+    folder = pictures(tmp_path, "a.png", *results, "legend.png", "sub/added_prediction/b.png")
+    assert names(folder) == ["a.png", "sub/added_prediction/b.png"]
+
+
 def test_folder_gives_images_of_every_suffix_in_order(tmp_path):
     wanted = ["A.Png", "b.webp", "c.TIF", "d.tiff", "e.bmp", "f.jpeg", "g.JPG", "sub/h.png"]
     folder = pictures(tmp_path, *wanted, ".hidden.png", ".ipynb_checkpoints/a.png", "text.txt")

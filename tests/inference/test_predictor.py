@@ -59,6 +59,7 @@ TAKEN = "an image must be (H, W, 3) of uint8 in BGR, the path of an image, or a 
     [
         (cv2.imread("missing.jpg"), "the image is None, which cv2.imread returns for a file that"),
         ("missing.jpg", "image not found: missing.jpg"),
+        (".", "image . is a folder, not a file"),
         (np.zeros((4, 5), np.uint8), f"{TAKEN} an array (4, 5) of uint8; cv2.cvtColor(image, "),
         (np.zeros((4, 5, 1), np.uint8), "(4, 5, 1) of uint8; cv2.cvtColor(image, cv2.COLOR_GRAY2"),
         (np.zeros((4, 5, 4), np.uint8), "(4, 5, 4) of uint8; cv2.cvtColor(image, cv2.COLOR_BGRA2"),
@@ -82,7 +83,7 @@ def test_folder_of_a_training_is_not_an_export(tmp_path):
     run = tmp_path / "my run"
     run.mkdir()
     (run / "run.json").touch()
-    message = rf"liteseg export --run '{re.escape(str(run))}' --save_dir EXPORTED writes one"
+    message = rf"liteseg export --run '{re.escape(str(run))}' --save_dir EXPORTED exports it"
     with pytest.raises(ExportError, match=message):
         Predictor(run)
 
