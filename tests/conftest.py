@@ -135,9 +135,10 @@ def run(tmp_path_factory):
                 traceback.print_exc()
                 code = 1
             finally:
-                # Paddle's loader leaves a handler there. It would run on an alternative stack that
-                # is gone, so that the end of any later child process would end this one.
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                # Handlers that a process would end with. Paddle's loader leaves one that runs on an
+                # alternative stack, which is gone: the end of a later child would end this process.
+                for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
         stdout, stderr = (path.read_text(encoding="utf-8", errors="replace") for path in paths)
         return _checked(subprocess.CompletedProcess(argv, code, stdout, stderr), check)
 

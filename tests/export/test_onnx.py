@@ -1,4 +1,4 @@
-"""One ONNX file forevery size, in ONNX Runtime and OpenVINO, against the network in eager mode."""
+"""One ONNX file for every size, in ONNX Runtime and OpenVINO, against the network in eager mode."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ def net(build_network, randomized):
 
 
 @pytest.fixture(scope="module")
-def exported(net, tmp_path_factory):
+def exported(net, made_once):
     """Return the folder of one export of logits, of any size, with an ONNX file."""
-    folder = tmp_path_factory.mktemp("onnx")
-    export_model(net, folder, transforms=TRANSFORMS, output_op="none", onnx_opset=13)
-    return folder
+    settings = {"transforms": TRANSFORMS, "output_op": "none", "onnx_opset": 13}
+    return made_once("one ONNX file", lambda folder: export_model(net, folder, **settings))
 
 
 def batch(size_hw, number=1):
@@ -131,16 +130,16 @@ def test_truncated_file_is_refused(exported, tmp_path, runtime):
         Predictor(tmp_path, runtime=runtime)
 
 
-def test_missing_converter_says_which_extra(monkeypatch, net, tmp_path):
+def test_missing_converter_says_which_extra(monkeypatch, pointwise, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ExportError, match=r"pip install 'liteseg_plugin\[onnx\]'"):
-        export_model(net, tmp_path, transforms=TRANSFORMS, onnx_opset=13)
+        export_model(pointwise(), tmp_path, transforms=TRANSFORMS, onnx_opset=13)
     assert not list(tmp_path.iterdir())  # nothing half exported
 
 
 @pytest.mark.parametrize(("runtime", "extra"), [("onnxruntime", "onnx"), ("openvino", "openvino")])
-def test_missing_runtime_says_which_extra(monkeypatch, net, tmp_path, runtime, extra):
-    export_model(net, tmp_path, transforms=TRANSFORMS)
+def test_missing_runtime_says_which_extra(monkeypatch, pointwise, tmp_path, runtime, extra):
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
     with pytest.raises(ExportError, match="export with --format onnx"):
         Predictor(tmp_path, runtime=runtime)
     description = yaml.safe_load((tmp_path / "deploy.yaml").read_text())
@@ -156,7 +155,7 @@ def test_commands_offer_every_runtime():
     assert _arguments.PRECISIONS == PRECISIONS
 
 
-def test_unknown_runtime_lists_choices(net, tmp_path):
-    export_model(net, tmp_path, transforms=TRANSFORMS)
+def test_unknown_runtime_lists_choices(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
     with pytest.raises(ValueError, match=r"choose one of .*'onnxruntime', 'openvino'"):
         Predictor(tmp_path, runtime="ncnn")

@@ -42,20 +42,20 @@ def write_images(folder, number, size_hw=(64, 96)):
 
 
 @pytest.fixture(scope="module")
-def exported(build_network, randomized, tmp_path_factory):
-    """Return the folder of an export of any size, with an ONNX file."""
-    folder = tmp_path_factory.mktemp("exported")
-    net = randomized(build_network("T"), seed=1)
-    export_model(net, folder, transforms=TRANSFORMS, onnx_opset=13)
-    return folder
+def quantized(build_network, randomized, made_once):
+    """Return a folder with both models, of any size, the report, and the calibration images."""
 
+    def make(folder):
+        net = randomized(build_network("T"), seed=1)
+        export_model(net, folder / "model", transforms=TRANSFORMS, onnx_opset=13)
+        (folder / "images").mkdir()
+        images = write_images(folder / "images", 3)
+        quantize(folder / "model", images, tolerance=0.2, measured_images=1)
 
-@pytest.fixture(scope="module")
-def quantized(exported, tmp_path_factory):
-    """Return a folder with both models, the report, and the calibration images."""
-    images = write_images(tmp_path_factory.mktemp("images"), 3)
-    report = quantize(exported, images, tolerance=0.2, measured_images=1)
-    return exported, report, images
+    folder = made_once("quantized", make)
+    document = json.loads((folder / "model" / INT8_REPORT_FILE).read_text())
+    images = sorted((folder / "images").iterdir())
+    return folder / "model", QuantizationReport.from_json(document), images
 
 
 def copy_of(folder, target):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -80,22 +81,24 @@ def export_small(folder, old_format):
         capture_output=True,
     )
     script.unlink()
-    return next(name for name in ("model.json", "model.pdmodel") if (folder / name).is_file())
 
 
 @pytest.fixture(scope="module", params=["this Paddle's format", "Paddle 2's format"])
-def small(request, tmp_path_factory):
+def small(request, made_once, tmp_path_factory):
     """Return the files of a small model of any size, in either format."""
-    folder = tmp_path_factory.mktemp("small")
-    name = export_small(folder, request.param == "Paddle 2's format")
+    old_format = request.param == "Paddle 2's format"
+    made = made_once(request.param, lambda folder: export_small(folder, old_format))
+    folder = shutil.copytree(made, tmp_path_factory.mktemp("small") / "model")
+    name = next(path.name for path in folder.iterdir() if path.suffix in (".json", ".pdmodel"))
     return third_party.model_files(folder, name, "model.pdiparams")
 
 
 @pytest.fixture(scope="module")
-def current(tmp_path_factory):
+def current(made_once):
     """Return the files of the same model, in this Paddle's format."""
-    folder = tmp_path_factory.mktemp("current")
-    return third_party.model_files(folder, export_small(folder, False), "model.pdiparams")
+    folder = made_once("this Paddle's format", lambda folder: export_small(folder, False))
+    name = next(path.name for path in folder.iterdir() if path.suffix in (".json", ".pdmodel"))
+    return third_party.model_files(folder, name, "model.pdiparams")
 
 
 def labels(files, images):
