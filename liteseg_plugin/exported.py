@@ -102,8 +102,8 @@ class ExportedModel(ModelFiles):
             if isinstance(content, dict) and "Deploy" not in content and _TRAINING & {*content}:
                 raise ExportError(
                     f"{path} is a config of training, not an export; export its weights with "
-                    f"liteseg export --config {path} --model_path WEIGHTS, or segment images with "
-                    "them by liteseg predict"
+                    f"liteseg export --config {shlex.quote(str(path))} --model_path WEIGHTS, or "
+                    "segment images with them by liteseg predict"
                 )
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             transforms = [dict(t) for t in deploy["transforms"]]
@@ -180,7 +180,8 @@ def _deploy_file(path: Path) -> Path:
     if path.suffix == ".pdparams":
         raise ExportError(
             f"{path} holds trained weights, not an export; export them with liteseg export "
-            f"--config CONFIG --model_path {path}, or segment images with them by liteseg predict"
+            f"--config CONFIG --model_path {shlex.quote(str(path))}, or segment images with them "
+            "by liteseg predict"
         )
     if not deploy.is_file():
         raise ExportError(
