@@ -50,10 +50,11 @@ def quantized(build_network, randomized, made_once):
         export_model(net, folder / "model", transforms=TRANSFORMS, onnx_opset=13)
         (folder / "images").mkdir()
         images = write_images(folder / "images", 3)
-        quantize(folder / "model", images, tolerance=0.2, measured_images=1)
+        report = quantize(folder / "model", images, tolerance=0.2, measured_images=1)
+        (folder / "returned.json").write_text(json.dumps(report.to_json()))
 
     folder = made_once("quantized", make)
-    document = json.loads((folder / "model" / INT8_REPORT_FILE).read_text())
+    document = json.loads((folder / "returned.json").read_text())
     images = sorted((folder / "images").iterdir())
     return folder / "model", QuantizationReport.from_json(document), images
 
