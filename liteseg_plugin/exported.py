@@ -246,6 +246,7 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
         The usual names of files of an earlier export that were removed.
     """
     files = sorted(path.name for path in complete.iterdir())
+    was_export = (folder / DEPLOY_FILE).exists()
     deploy = _renamed(deploy, {})
     if not set(files).isdisjoint(_named(_current(folder))):
         tag = _tag(complete, files)
@@ -264,7 +265,7 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
         if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
     own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE)
-    stale = [name for name in own if name not in named]
+    stale = [name for name in own if name not in named] if was_export else []
     if INT8_FILE in stale:
         stale.append(INT8_REPORT_FILE)
     removed = [name for name in stale if (folder / name).is_file()]

@@ -23,8 +23,9 @@ make_environment() {
     echo "error: $PYTHON cannot create a virtual environment; on Debian, install python3-venv" >&2
     exit 1
   }
-  "$VENV/bin/python" -m pip install -qq --upgrade pip
+  # Where a caller tests the status of this function, `set -e` has no effect in it.
+  "$VENV/bin/python" -m pip install -qq --upgrade pip || return
   # Python compiles what it imports anyway; compiling all of it here would double the time.
-  "$VENV/bin/python" -m pip install -qq --no-compile -e ".[$1]"
+  "$VENV/bin/python" -m pip install -qq --no-compile -e ".[$1]" || return
   echo "$wanted" >"$VENV/.liteseg"
 }

@@ -21,7 +21,7 @@ if [ "$device" = gpu ] && ! "$VENV/bin/python" -c 'import zlib, paddle
 paddle.set_device("gpu"); (paddle.ones([2, 2]) @ paddle.ones([2, 2])).numpy()' >/dev/null 2>&1; then
   say "Paddle's GPU wheel from the index does not run on this GPU; continuing on the CPU"
   device=cpu
-  "$VENV/bin/python" -m pip uninstall -qq --yes paddlepaddle-gpu
+  "$VENV/bin/python" -m pip uninstall -qq --yes paddlepaddle-gpu paddlepaddle # they share files
   make_environment cpu
 fi
 

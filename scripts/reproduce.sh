@@ -13,6 +13,10 @@ models=()
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) need_model "$0" --help ;;
+    --dry-run)
+      echo "error: reproduce.sh has no --dry-run; train.sh has: bash scripts/train.sh --dry-run MODEL" >&2
+      exit 2
+      ;;
     --*=*) launch+=("$1") && shift ;;
     --*) launch+=("$1" "${2:?the value of $1}") && shift 2 ;;
     *) models+=("$1") && shift ;;

@@ -14,7 +14,7 @@ _SMALLEST = {
         *("crop_size", "stride"),
     ),
     0: (
-        *("num_workers", "keep_checkpoint_max", "device_id", "warmup", "worst", "samples"),
+        *("num_workers", "max_restarts", "timeout", "device_id", "warmup", "worst", "samples"),
         *("seed", "train", "val", "test", "tolerance"),
     ),
 }

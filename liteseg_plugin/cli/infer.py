@@ -117,12 +117,12 @@ def run(args: argparse.Namespace) -> dict:
         print(summary.text())
         count, document = len(summary.done), summary.to_json()
     rate = per_second(count, perf_counter() - started)
-    first, *others = predictor.engine_ms or [float("nan")]
-    latency = median(others or [first])
-    print(
-        f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second; {runtime} alone, "
-        f"{args.precision}, median: {latency:.1f} ms"
+    times = [*predictor.engine_ms]
+    latency = median(times[1:] or times) if times else None
+    engine = (
+        "" if latency is None else f"; {runtime} alone, {args.precision}, median: {latency:.1f} ms"
     )
+    print(f"{count} {unit} in {printable(args.save_dir)}, {rate:.1f} a second{engine}")
     return {
         **document,
         f"{unit}_per_second": rate,

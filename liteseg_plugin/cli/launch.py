@@ -9,7 +9,9 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from liteseg_plugin.cli._numbers import check_numbers
 from liteseg_plugin.cli._parser import Parser, add_common
+from liteseg_plugin.errors import LitesegError
 
 _PROGRAMS = ("train", "val", "predict")
 
@@ -44,6 +46,7 @@ def run(args: argparse.Namespace) -> None:
     add_common(parser)
     import_module(f"liteseg_plugin.cli.{args.program}").add_arguments(parser)
     theirs = parser.parse_args(args.arguments)
+    check_numbers(theirs)
     launch = Launch(
         nproc_per_node=args.nproc_per_node
         or (1 if theirs.device == "cpu" else _visible_gpus(args.devices)),
@@ -54,7 +57,17 @@ def run(args: argparse.Namespace) -> None:
         devices=args.devices,
         host=args.host,
     )
+    chosen = getattr(theirs, "resume_model", None)
+    if args.max_restarts and chosen not in (None, "auto"):
+        raise LitesegError(
+            f"--max_restarts restarts from the newest checkpoint in --save_dir, not from {chosen}; "
+            "give --resume_model auto, or remove --max_restarts"
+        )
     arguments = [args.program, *args.arguments]
+    if args.max_pixels is not None:
+        arguments += ["--max_pixels", str(args.max_pixels)]
+    if args.debug:
+        arguments.append("--debug")
     if args.program == "train":
         arguments += _batch_flags(theirs, launch.processes)
     if args.dry_run:

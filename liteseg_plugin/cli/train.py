@@ -30,7 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--learning_rate", type=float, help="learning rate (default: the config's)")
     add("--save_interval", type=int, default=1000, help="iterations between checkpoints")
     add("--log_iters", type=int, default=10, help="iterations between log lines")
-    add("--keep_checkpoint_max", type=int, default=5, help="number of checkpoints to keep")
+    add(
+        "--keep_checkpoint_max",
+        type=int,
+        default=5,
+        help="number of checkpoints to keep; 0 keeps all",
+    )
     add("--early_stop_intervals", type=int, help="stop after N saves without a better mIoU")
     add("--seed", type=int, help="seed of random numbers (default: another in each run)")
     add(
@@ -107,8 +112,11 @@ def _train(args: argparse.Namespace) -> None:
     try:
         train(*parts, config.test_config, names)
     except Interrupted as interruption:
-        given = [*sys.argv[1:], "--resume_model", str(interruption.checkpoint)]
-        logger.info(f"Interrupted; resume with: liteseg {shlex.join(given)}")
+        resume = ["--resume_model", str(interruption.checkpoint)]
+        command = f"liteseg {shlex.join([*sys.argv[1:], *resume])}"
+        if processes.count() > 1:
+            command = f"the same launch and {shlex.join(resume)}"
+        logger.info(f"Interrupted; resume with: {command}")
         raise
     if processes.is_main():
         logger.info(TrainedRun.read(args.save_dir).next_step())

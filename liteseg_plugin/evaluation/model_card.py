@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from liteseg_plugin.errors import WeightsError, printable
 from liteseg_plugin.evaluation.result import Evaluation
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.visualization.html import percent
@@ -55,6 +56,8 @@ def write_card(
     path = weights.with_name("README.md")
     if path.exists():
         path = weights.with_suffix(".md")
+    if path.exists():
+        raise WeightsError(f"{printable(path)} already exists; rename or delete it")
     atomic_write(path, f"---\n{head}---\n\n{chr(10).join(parts)}".encode())
     return path
 

@@ -151,6 +151,8 @@ def segment_in_bulk(
         OSError: If a result cannot be written.
     """
     extras = extras or Extras()
+    if extras.needs_confidence:
+        predictor.require_confidence()
     planned = {result.image: result for result in plan_results(images, save_dir, extras)}
     mine = shard.of(images)
     complete = {image.path for image in mine if resume and _is_complete(planned[image.path])}

@@ -14,6 +14,8 @@ OVERLAYS = "added_prediction"
 """Folder of overlays in ``--save_dir``, by the name that PaddleSeg's ``predict`` gives it."""
 LABEL_MAPS = "pseudo_color_prediction"
 """Folder of label maps (class indices with a palette), likewise."""
+CONFIDENCE = "confidence"
+"""Folder of confidences, likewise."""
 LEGEND = "legend.png"
 
 _HEAD_BYTES = 1 << 16
@@ -139,7 +141,7 @@ def _search(folder: str) -> list[str]:
     for parent, folders, files in os.walk(folder):
         skipped = {".ipynb_checkpoints"}
         if {OVERLAYS, LABEL_MAPS} <= {*folders}:  # results, of a --save_dir among the images
-            skipped |= {OVERLAYS, LABEL_MAPS, LEGEND}
+            skipped |= {OVERLAYS, LABEL_MAPS, CONFIDENCE, LEGEND}
         folders[:] = sorted({*folders} - skipped)
         kept = {*files} - skipped
         names = sorted(name for name in kept if _is_image(name) and not name.startswith("."))

@@ -17,6 +17,7 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
+    CONFIDENCE,
     LEGEND,
     InputImage,
     Result,
@@ -33,10 +34,8 @@ if TYPE_CHECKING:
 ADDED_WEIGHT = 0.4
 """Share of the colours in overlays; that of PaddleSeg's."""
 
-CONFIDENCE = "confidence"
-"""Folder of confidences in ``--save_dir``."""
 POLYGONS = "polygons"
-"""Folder of outlines, likewise."""
+"""Folder of outlines in ``--save_dir``."""
 
 _LEGEND_WIDTH = 480
 _Segmented = TypeVar("_Segmented")

@@ -129,8 +129,11 @@ def config_errors(path: str) -> Iterator[None]:
         if Path(path).is_dir():
             raise ConfigError(f"{path} is a folder; --config takes a .yml file in it, or a name")
         neighbours = [str(p) for p in Path(path).parent.glob("*.y*ml")]
-        suggestion = _suggestion(str(path), neighbours, "; ") or _suggestion(
-            Path(path).stem, [*config_files()], "; `liteseg config list` prints the names; "
+        names = "; `liteseg config list` prints the names"
+        suggestion = (
+            _suggestion(str(path), neighbours, "; ")
+            or _suggestion(Path(path).stem, [*config_files()], f"{names}; ")
+            or names
         )
         raise ConfigError(f"config not found: {path}{suggestion}")
     _check_file(Path(path))

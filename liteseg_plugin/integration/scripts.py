@@ -43,7 +43,7 @@ from liteseg_plugin.weights import load_matching_weights, load_trained, local_pa
 _loop = sys.modules["paddleseg.core.train"]
 _skip_downloads = False
 _raised_in_thread: LitesegError | None = None
-_config: Config | None = None  # that the script read last
+_config: dict[str, Any] | None = None  # that the script read last
 
 
 def skip_backbone_download() -> None:
@@ -78,7 +78,7 @@ def _read_config(original: Any, self: Config, path: str, *args: Any, **kwargs: A
     with config.config_errors(path):
         config.check_keys(path, kwargs.get("opts"))
         original(self, path, *args, **kwargs)
-    _config = self
+    _config = copy.deepcopy(self.dic)  # as it was read; PaddleSeg changes it
 
 
 def _find_component(original: Any, self: Builder, class_type: str) -> Any:
@@ -143,7 +143,7 @@ def _train_on_record(original: Any, *args: Any, **kwargs: Any) -> None:
     folder, resumed = Path(given["save_dir"]), given.get("resume_model")
     flags = {f.name: given[f.name] for f in dataclasses.fields(Settings) if f.name in given}
     record = RunRecord.of(
-        {**_config.dic, "iters": given["iters"], "batch_size": given["batch_size"]},
+        {**_config, "iters": given["iters"], "batch_size": given["batch_size"]},
         flags,
         [given["train_dataset"], *filter(None, [given["val_dataset"]])],
         Start.now(Path(resumed) if resumed else None, paddle.get_device()),

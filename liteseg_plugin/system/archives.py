@@ -173,13 +173,24 @@ def _of_zip(archive: Path) -> Iterator[_Member]:
             yield _Member(info.filename, kind, lambda info=info: file.open(info))
 
 
+class _Header(tarfile.TarInfo):
+    """A header whose damage is an error; tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> tarfile.TarInfo:  # type: ignore[override]
+        try:
+            return super().fromtarfile(archive)
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:  # type: ignore[attr-defined]
+            raise tarfile.ReadError(str(error)) from None
+
+
 def _of_tar(archive: Path, most_bytes: int) -> Iterator[_Member]:
     with archive.open("rb") as raw:
         head = raw.read(8)
         raw.seek(0)
         opener = next((o for magic, o in _OPENERS.items() if head.startswith(magic)), None)
         stream = _Bounded(opener(raw) if opener else raw, most_bytes)  # type: ignore[operator]
-        with tarfile.open(fileobj=stream, mode="r:") as file:
+        with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as file:
             while (info := file.next()) is not None:
                 kind = "a link or a device"
                 if info.isreg() or info.isdir():

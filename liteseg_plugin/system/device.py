@@ -73,7 +73,9 @@ def paddle_devices() -> Devices:
     found = [f"gpu:{number}" for number in range(gpus)]
     if paddle.is_compiled_with_xpu():
         found.append("xpu:0")
-    found += [f"{kind}:0" for kind in paddle.device.get_all_custom_device_type() or ()]
+    # A device that is alone has no number.
+    others = paddle.device.get_available_custom_device() or ()
+    found += [name if ":" in name else f"{name}:0" for name in others]
     missing = ""
     if not cuda:
         missing = "it is built without CUDA; for a GPU install paddlepaddle-gpu instead"

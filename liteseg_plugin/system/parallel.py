@@ -40,7 +40,7 @@ def process(
         The results, in the order of the items.
     """
     results: list[Any] = [None] * len(items)
-    pool = ThreadPoolExecutor(max_workers=workers or os.cpu_count())
+    pool = ThreadPoolExecutor(max_workers=workers or usable_cpus())
     try:
         places = {pool.submit(function, item): place for place, item in enumerate(items)}
         bar = progress_bar(total=len(items), desc=description, unit="file", disable=not progress)

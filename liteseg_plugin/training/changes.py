@@ -64,7 +64,7 @@ def compare(before: RunRecord, now: RunRecord) -> list[Change]:
         if name not in _FIRST_WEIGHTS and not name.endswith(_LOADING)
     ]
     changes += [
-        Change(f"--{name}", old, new, name in _FLAGS)
+        Change(f"--{name}", old, new, name in _FLAGS or (name == "num_workers" and 0 in (old, new)))
         for name, old, new in _differences(before.settings, now.settings)
         if _UNSET not in (old, new)  # a flag of another version
     ]

@@ -149,7 +149,7 @@ def share_batch(total: int, largest: int, processes: int) -> Batch:
         fitting = [str(n) for n in range(1, total + 1) if total % n == 0]
         raise ConfigError(
             f"the recipe's {total} images a step cannot be shared by {processes} processes: start "
-            f"{', '.join(fitting[:-1])} or {fitting[-1]}, or give liteseg train a --batch_size, "
+            f"{' or '.join(fitting)}, or give liteseg train a --batch_size, "
             "which changes the recipe"
         )
     passes = next(n for n in range(1, images + 1) if images % n == 0 and images // n <= largest)

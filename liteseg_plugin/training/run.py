@@ -26,7 +26,6 @@ from paddleseg.utils.utils import NoAliasDumper
 from liteseg_plugin import __version__
 from liteseg_plugin.errors import ConfigError, TrainingError, WeightsError, printable_lines
 from liteseg_plugin.system.files import atomic_write
-from liteseg_plugin.system.text import read_yaml
 from liteseg_plugin.system.versions import installed_versions
 from liteseg_plugin.training import checkpoint, processes
 
@@ -150,17 +149,16 @@ class RunRecord:
         """Return the record in a run's folder; None if it has none.
 
         Raises:
-            ConfigError: If the config cannot be read.
             WeightsError: If the record cannot be read.
         """
         path = folder / RECORD
-        if not path.is_file() or not (folder / CONFIG).is_file():
+        if not path.is_file():
             return None
         content = checkpoint.read_json(path)
         try:
             val_list = content["val_list"]
             return cls(
-                config=read_yaml(folder / CONFIG),
+                config=content["config"],
                 settings=content["settings"],
                 processes=content["processes"],
                 train_list=DataList(**content["train_list"]),
@@ -173,10 +171,8 @@ class RunRecord:
             ) from error
 
     def to_json(self) -> dict[str, Any]:
-        """Return the content of ``run.json``, which leaves the config to ``config.yml``."""
-        content = asdict(self)
-        del content["config"]
-        return content
+        """Return the content of ``run.json``. ``config.yml`` is a copy, which people may edit."""
+        return asdict(self)
 
     def write(self, folder: Path, before: RunRecord | None = None) -> None:
         """Write the record and the config into a run's folder.
@@ -191,7 +187,7 @@ class RunRecord:
             logger.warning(f"{path} was not written by liteseg train: renamed to {other.name}")
             os.replace(path, other)
         starts = (*(before.starts if before else ()), *self.starts)
-        document = json.dumps(replace(self, starts=starts).to_json(), indent=1)
+        document = json.dumps(replace(self, starts=starts).to_json(), indent=1, default=str)
         atomic_write(folder / RECORD, f"{document}\n".encode())
         text = yaml.dump(
             dict(self.config), Dumper=NoAliasDumper, sort_keys=False, allow_unicode=True
@@ -257,6 +253,8 @@ class TrainedRun:
 
     def __str__(self) -> str:
         """Return which weights are used."""
+        if self.iteration < 0:  # PaddleSeg's loop records neither
+            return f"{self.weights} (mIoU and iteration unknown)"
         of = "not evaluated" if self.miou is None else f"best mIoU {self.miou:.4f}"
         return f"{self.weights} ({of}, iteration {self.iteration})"
 

@@ -68,7 +68,8 @@ def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -
     """
     record = find_record(weights)
     url = record.url if record else weights
-    earlier = _of_paddleseg(url)
+    # Of any URL, that cache keeps the last two parts: best_model/model.pdparams is of many runs.
+    earlier = _of_paddleseg(url) if record else None
     if earlier is not None:
         return earlier
     folder = _folder(record, url)

@@ -48,6 +48,11 @@ def test_unknown_config_names_those_alike(given, tmp_path, monkeypatch):
         config.load(given)
 
 
+def test_config_unlike_any_other_names_the_list():
+    with pytest.raises(ConfigError, match="not found: pp_lite; `liteseg config list` prints the n"):
+        config.load("pp_lite")
+
+
 @pytest.mark.parametrize("name", ["pp_liteseg_stdc2_cityscapes_1024x512_scale1.0_160k", NAME])
 def test_copy_is_one_file_that_paddleseg_reads_alike(name, run, tmp_path):
     copy = tmp_path / "new" / "mine.yml"

@@ -26,7 +26,7 @@ CONFIG = {
     "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 0.01, "warmup_iters": 10},
     "model": {"type": "PPLiteSeg", "backbone": {"type": "STDC1", "pretrained": "a.pdparams"}},
 }
-FLAGS = {"save_interval": 10, "precision": "fp32", "num_workers": 0, "save_dir": "out"}
+FLAGS = {"save_interval": 10, "precision": "fp32", "num_workers": 2, "save_dir": "out"}
 
 
 class Data:
@@ -58,7 +58,7 @@ def test_record_is_read_as_written(record, tmp_path):
     record.write(tmp_path)
     assert RunRecord.read(tmp_path) == record
     document = json.loads((tmp_path / "run.json").read_text())
-    assert document["settings"] == {"save_interval": 10, "precision": "fp32", "num_workers": 0}
+    assert document["settings"] == {"save_interval": 10, "precision": "fp32", "num_workers": 2}
     assert document["starts"][0]["versions"]["liteseg_plugin"]
     assert document["val_list"]["images"] == 1
     assert yaml.safe_load((tmp_path / "config.yml").read_text()) == CONFIG
@@ -119,6 +119,10 @@ def test_list_moves_with_its_folder(tmp_path):
             lambda r: replace(r, settings={**r.settings, "precision": "bf16"}),
             "--precision: fp32 -> bf16",
         ),
+        (
+            lambda r: replace(r, settings={**r.settings, "num_workers": 0}),
+            "--num_workers: 2 -> 0",  # which draws from the global random state
+        ),
         (lambda r: replace(r, processes=2), "processes: 1 -> 2"),
         (
             lambda r: replace(r, train_list=DataList(2, "0123456789")),
@@ -137,6 +141,15 @@ def test_resume_refuses_what_changes_results(record, tmp_path, capfd, change, li
     changes.begin(tmp_path, tmp_path / "iter_2", now, allow_changes=True)
     assert line in capfd.readouterr().out
     assert RunRecord.read(tmp_path).config == now.config
+
+
+def test_edited_config_of_the_run_is_noticed(record, tmp_path):
+    record.write(tmp_path)
+    path = tmp_path / "config.yml"
+    path.write_text(path.read_text().replace("learning_rate: 0.01", "learning_rate: 0.1"))
+    now = replace(record, config=yaml.safe_load(path.read_text()))
+    with pytest.raises(TrainingError, match=r"learning_rate: 0\.01 -> 0\.1"):
+        changes.begin(tmp_path, tmp_path / "iter_2", now, allow_changes=False)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def read(source: Path, options: Options) -> Reading:
     files = [source] if source.is_file() else find_files(options.labels or source, ".json")
     annotated: list[Annotated] = []
     notes: list[Note] = []
-    names: dict[int, str] = {}
+    ids: dict[str, int] = {}  # the first one of each name: files may number classes differently
     for file in files:
         content = read_json(file)
         if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= {
@@ -50,7 +50,8 @@ def read(source: Path, options: Options) -> Reading:
             notes.append(Note("unreadable", str(file), reason))
             continue
         try:
-            names |= {int(entry["id"]): str(entry["name"]) for entry in content["categories"]}
+            for entry in content["categories"]:
+                ids.setdefault(str(entry["name"]), int(entry["id"]))
             more, problems = _annotations(file, content, images)
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{file} is not a file of COCO's: {error!r}") from error
@@ -59,9 +60,7 @@ def read(source: Path, options: Options) -> Reading:
     if not annotated:
         first = f": {notes[0].file}: {notes[0].message}" if notes else ""
         raise DataError(f"{source} holds no usable file of COCO's (.json){first}")
-    return Reading(
-        images.root, annotated, list(dict.fromkeys(v for _, v in sorted(names.items()))), notes
-    )
+    return Reading(images.root, annotated, sorted(ids, key=ids.__getitem__), notes)
 
 
 def _annotations(file: Path, content: dict, images: Images) -> tuple[list[Annotated], list[Note]]:

@@ -162,6 +162,9 @@ def _classes(names: Sequence[str], unlabelled: str) -> list[str]:
     classes = [*names]
     if unlabelled == BACKGROUND and not set(classes) & {*_BACKGROUND_NAMES}:
         classes.insert(0, BACKGROUND)
+    odd = [name for name in classes if not name.strip() or len(name.splitlines()) != 1]
+    if odd:
+        raise DataError(f"a class has the name {odd[0]!r}, not one line of text; rename it")
     twins = [name for name, count in Counter(classes).items() if count > 1]
     if twins or not classes:
         raise DataError(f"classes must be different names, got {', '.join(twins) or 'none'} twice")

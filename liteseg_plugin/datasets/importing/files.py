@@ -147,6 +147,8 @@ def read_table(path: Path) -> list[ClassInfo]:
         red, green, blue = (
             bytes.fromhex(match[1]) if hexadecimal else (int(group) for group in match.groups())
         )
+        if not hexadecimal and re.search(r"(?<![\w.])\d+(?:[\s,;]+\d+){3}(?![\w.])", written):
+            raise DataError(f"{path}: {line!r} has four numbers in a row; write NAME:R,G,B")
         name = (written[: match.start()] + written[match.end() :]).strip(" \t,;:\"'")
         if not name or max(red, green, blue) > 255:
             raise DataError(f"{path}: {line!r} must hold a name and a colour, 0 to 255")

@@ -27,6 +27,7 @@ from liteseg_plugin.datasets.importing.files import (
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading, Shape
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, read_label
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system.pixels import check_pixels
 from liteseg_plugin.system.text import read_text
 
 VOC_NAMES = (
@@ -59,12 +60,14 @@ def read_voc(source: Path, options: Options) -> Reading:
         if listed.is_file():
             split_of |= {line.strip(): split for line in read_text(listed, DataError).splitlines()}
     lines = read_text(table, DataError).splitlines() if table else []
-    names = [line.split(":")[0].strip() for line in lines if line.strip() and line[0] != "#"]
-    if table and not all(
-        line.partition(":")[2].startswith("::") for line in lines if line[0] != "#"
-    ):
+    written = [line for line in lines if line.strip() and line[0] != "#"]
+    if table is not None and not all(line.partition(":")[2].startswith("::") for line in written):
         return _colored(images, pairs, notes, read_table(table), split_of)
-    names = names or [*(options.class_names or VOC_NAMES)]
+    # Names that are all VOC's select classes; others are those of the values 0, 1, 2, ...
+    given = options.class_names
+    names = [line.split(":")[0].strip() for line in written] or [
+        *(VOC_NAMES if {*given} <= {*VOC_NAMES} else given)
+    ]
     annotated = [
         Annotated(
             image, label, partial(_values, label, names), split=_split_of(image, images, split_of)
@@ -230,6 +233,7 @@ def _regions(
     """Give the pixels of each colour of a label image."""
     try:
         with Image.open(label) as image:
+            check_pixels(label, *image.size)
             colors = np.asarray(image.convert("RGB")).astype(np.int32)
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read it: {error}") from error
