@@ -146,10 +146,11 @@ def share_batch(total: int, largest: int, processes: int) -> Batch:
     """
     images, rest = divmod(total, processes)
     if rest or not images:
-        fitting = [str(n) for n in range(1, total + 1) if total % n == 0]
+        *fewer, most = (str(n) for n in range(1, total + 1) if total % n == 0)
+        fitting = f"{', '.join(fewer)} or {most}" if fewer else most
         raise ConfigError(
             f"the recipe's {total} images a step cannot be shared by {processes} processes: start "
-            f"{' or '.join(fitting)}, or give liteseg train a --batch_size, "
+            f"{fitting}, or give liteseg train a --batch_size, "
             "which changes the recipe"
         )
     passes = next(n for n in range(1, images + 1) if images % n == 0 and images // n <= largest)
