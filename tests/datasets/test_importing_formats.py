@@ -154,6 +154,23 @@ def test_coco_draws_polygons_run_lengths_and_crowds(source, imported):
     assert imported("coco")[0].shapes == report.shapes  # a folder as well as a file
 
 
+@pytest.mark.skipif(find_spec("pycocotools") is None, reason="pycocotools is not installed")
+def test_coco_files_may_number_their_classes_differently(source, imported):
+    square = [[2, 3, 6, 3, 6, 7, 2, 7]]
+    for split, name, ids in (("train", "a", {"cat": 1, "dog": 2}), ("val", "b", {"dog": 1})):
+        source(f"{split}/{name}.png")
+        document = {
+            "images": [{"id": 1, "file_name": f"{name}.png", "width": 20, "height": 10}],
+            "categories": [{"id": number, "name": label} for label, number in ids.items()],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": square}],
+        }
+        source(f"annotations/instances_{split}.json", document)
+    report, label = imported("coco")
+    assert report.classes == ["background", "cat", "dog"]
+    assert ((label("train/a") == 1) == box(2, 3, 6, 7)).all()
+    assert ((label("val/b") == 2) == box(2, 3, 6, 7)).all()
+
+
 # --- YOLO ----------------------------------------------------------------------------------------
 
 
@@ -290,10 +307,19 @@ def test_voc_takes_indices_of_a_palette_and_its_lists(source, imported):
     }
 
 
+def test_voc_keeps_classes_by_their_names(source, imported):
+    source("JPEGImages/a.jpg")
+    palette_image(source("SegmentationClass/a.png"), LABEL)
+    report, label = imported("voc", options={"class_names": ["bicycle", "person"]})
+    assert report.classes == ["bicycle", "person"]
+    assert ((label() == 0) == (LABEL == 2)).all()  # a bicycle is VOC's 2
+    assert (label()[LABEL != 2] == 255).all()
+
+
 WITH_COLORS = "cat:128,0,0::\nground:0,0,0::\ndog:0,128,0::\nvoid:224,224,192::\n"
 
 
-@pytest.mark.parametrize("table", [WITH_COLORS, "ground:::\ncat:::\ndog:::"])
+@pytest.mark.parametrize("table", [WITH_COLORS, "ground:::\n\ncat:::\ndog:::"])
 def test_voc_takes_colours_of_a_label_map(table, source, imported):
     source("JPEGImages/a.jpg")
     source("SegmentationClass/a.png", COLORS[np.where(box(0, 9, 5, 10), 3, LABEL)])
@@ -342,6 +368,7 @@ def test_tables_of_several_kinds_are_read(text, tmp_path):
         ("a,1,2,3\nb,1,2,3", "a and b have one colour"),
         ("a,1,2,300", "0 to 255"),
         ("1,2,3", "a name and a colour"),
+        ("road,128,64,128,255", "four numbers in a row"),
     ],
 )
 def test_tables_that_cannot_be_used_are_refused(text, message, tmp_path):

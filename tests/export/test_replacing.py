@@ -89,6 +89,12 @@ def test_export_over_an_export_is_the_old_or_the_new_at_every_moment(pointwise, 
     assert all((state / "notes.txt").read_text() == "mine" for state in states.values())
 
 
+def test_export_into_a_folder_of_others_keeps_their_files(pointwise, tmp_path):
+    (tmp_path / "model.onnx").write_text("of another program")
+    export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
+    assert (tmp_path / "model.onnx").read_text() == "of another program"
+
+
 def test_export_over_what_a_killed_export_left(pointwise, tmp_path):
     folder = tmp_path / "exported"
     export_model(pointwise(), folder, transforms=TRANSFORMS)

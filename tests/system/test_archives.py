@@ -189,6 +189,15 @@ def test_file_twice_or_below_a_file_is_refused(refused, tmp_path, kind, second):
     refused(path, "is not an archive, or is damaged")
 
 
+def test_tar_with_a_damaged_header_is_refused(make_tar, refused):
+    path = make_tar(files=FILES, mode="w", name="archive.tar")
+    content = bytearray(path.read_bytes())
+    second = content.index(b"data/b.txt")
+    content[second] ^= 1
+    path.write_bytes(content)
+    refused(path, "archive.tar")
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"<html>404", b"\x1f\x8b", b"BZh9", bytes(2000)])
 def test_other_file_is_refused(refused, tmp_path, content):
     path = tmp_path / "archive.tar.gz"

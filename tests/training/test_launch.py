@@ -84,6 +84,18 @@ def test_launch_refuses_processes_that_cannot_share_the_batch(fails):
         share_batch(24, largest=6, processes=48)
 
 
+@pytest.mark.parametrize(
+    ("flags", "given", "message"),
+    [
+        (("--max_restarts", 2), ("--resume_model", "old/iter_5"), "not from old/iter_5"),
+        (("--max_restarts", -1), (), "--max_restarts must be at least 0"),
+        ((), ("--gradient_accumulation_steps", 0), "--gradient_accumulation_steps must be at"),
+    ],
+)
+def test_launch_refuses_what_it_cannot_do(fails, flags, given, message):
+    assert message in fails("launch", *flags, "train", "--config", CITYSCAPES, *given)
+
+
 @pytest.mark.parametrize("total", [1, 7, 12, 24])
 def test_shared_batches_are_equal_and_of_the_fewest_passes(total):
     for processes in (n for n in range(1, total + 1) if total % n == 0):
