@@ -26,11 +26,16 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
     parser.add_argument("--config", required=required, help=CONFIG_HELP)
-    parser.add_argument(
-        "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
-    )
+    add_opts(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
+    )
+
+
+def add_opts(parser: argparse.ArgumentParser) -> None:
+    """Add ``--opts``."""
+    parser.add_argument(
+        "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liteseg_plugin.errors import LitesegError
+from liteseg_plugin.errors import ConfigError, LitesegError, printable
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -40,6 +41,24 @@ def choose_model(args: argparse.Namespace) -> None:
     if not exported:
         args.model_path = str(trained.weights)
         logger.info(f"Run {args.run_folder}: {trained}")
+
+
+def config_to_write(path: str, *, overwrite: bool) -> Path:
+    """Return the path of a config that a command is to write.
+
+    Args:
+        path: As the user gave it.
+        overwrite: Whether an existing file is replaced.
+
+    Raises:
+        ConfigError: If the name does not end in ``.yml`` or ``.yaml``, or the file exists.
+    """
+    dest = Path(path)
+    if dest.suffix not in (".yml", ".yaml"):
+        raise ConfigError(f"{printable(dest)} must end in .yml, as PaddleSeg requires of a config")
+    if dest.exists() and not overwrite:
+        raise ConfigError(f"{printable(dest)} already exists; --overwrite replaces it")
+    return dest
 
 
 def use_device(asked: str) -> str:

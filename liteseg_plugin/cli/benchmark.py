@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
     add = parser.add_argument
     add("--config", help=f"export and time this model: {_arguments.CONFIG_HELP}")
-    add("--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config")
+    _arguments.add_opts(parser)
     add("--model_path", help="trained weights (default: random weights)")
     add("--exported", metavar="FOLDER", help="time this export instead of a new one")
     add("--onnx_model_path", help="time this ONNX file instead of a new export")

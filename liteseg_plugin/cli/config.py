@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin.cli._arguments import add_opts
 from liteseg_plugin.cli._parser import add_command
 
 
@@ -25,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "copy":
             sub.add_argument("dest", metavar="FILE", help="the file to write (.yml)")
             sub.add_argument("--overwrite", action="store_true", help="replace an existing file")
-        opts = "override values of the config"
-        sub.add_argument("--opts", nargs="+", metavar="KEY=VALUE", help=opts)
+        add_opts(sub)
         sub.set_defaults(act=act)
 
 
@@ -48,16 +48,11 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _copy(args: argparse.Namespace) -> None:
-    from pathlib import Path
-
-    from liteseg_plugin.errors import ConfigError, printable
+    from liteseg_plugin.cli._steps import config_to_write
+    from liteseg_plugin.errors import printable
     from liteseg_plugin.system.files import atomic_write
 
-    dest = Path(args.dest)
-    if dest.suffix not in (".yml", ".yaml"):
-        raise ConfigError(f"{printable(dest)} must end in .yml, as PaddleSeg requires of a config")
-    if dest.exists() and not args.overwrite:
-        raise ConfigError(f"{printable(dest)} already exists; --overwrite replaces it")
+    dest = config_to_write(args.dest, overwrite=args.overwrite)
     atomic_write(dest, _merged(args).encode())
     print(f"{printable(dest)}: change it, then give it to --config")
 

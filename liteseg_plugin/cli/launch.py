@@ -112,6 +112,6 @@ def _batch_flags(theirs: argparse.Namespace, processes: int) -> list[str]:
 def _visible_gpus(devices: str | None) -> int:
     if devices:
         return len(devices.split(","))
-    import paddle
+    from liteseg_plugin.system.device import kind_of, paddle_devices
 
-    return max(paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 1, 1)
+    return max([kind_of(name) for name in paddle_devices().present].count("gpu"), 1)

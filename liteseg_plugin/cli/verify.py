@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.transforms import Compose
 
     from liteseg_plugin.evaluation.verify import verify
-    from liteseg_plugin.exported import file_sha256
+    from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.system.progress import progress_bar
     from liteseg_plugin.weights import local_path
 

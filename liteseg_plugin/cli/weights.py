@@ -79,13 +79,15 @@ def _check(args: argparse.Namespace) -> dict:
 def _convert(args: argparse.Namespace) -> dict:
     from pathlib import Path
 
-    from liteseg_plugin.evaluation.model_card import write_card
+    from liteseg_plugin.evaluation.model_card import card_path, write_card
     from liteseg_plugin.evaluation.result import Evaluation
     from liteseg_plugin.weights import find_record, find_weights
     from liteseg_plugin.weights.converting import convert
 
     evaluation = Evaluation.read(args.report) if args.report else None
-    conversion = convert(find_weights(args.weights), args.dest)
+    weights = find_weights(args.weights)
+    card_path(Path(args.dest))  # before the work
+    conversion = convert(weights, args.dest)
     card = write_card(Path(args.dest), find_record(args.weights), evaluation)
     return _printed({**conversion.to_json(), "card": str(card)})
 

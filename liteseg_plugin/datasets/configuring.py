@@ -10,6 +10,7 @@ from typing import Any
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, CheckReport, DataSet
+from liteseg_plugin.datasets.lists import find_list
 from liteseg_plugin.errors import DataError, printable
 
 PASSES = 40
@@ -145,7 +146,7 @@ def plan(
     return Plan(
         report,
         data,
-        {name: path for name in SPLIT_NAMES if (path := _list(data.root, name))},
+        {name: str(path) for name in SPLIT_NAMES if (path := find_list(data.root, name))},
         backbone,
         weights,
         crop_wh,
@@ -175,11 +176,6 @@ def _scales(crop_wh: tuple[int, int], size_wh: tuple[int, int]) -> tuple[float, 
 
 def _batch(crop_wh: tuple[int, int], images: int) -> int:
     return max(1, min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), images))
-
-
-def _list(root: str, name: str) -> str | None:
-    paths = (os.path.join(root, f"{name}{suffix}") for suffix in (".txt", ".list"))
-    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 # --- sections

@@ -18,6 +18,12 @@ class Pair(NamedTuple):
     label: str | None
 
 
+def find_list(root: str | os.PathLike, split: str) -> Path | None:
+    """Return the list of a split in a data set's folder, ``.txt`` or else ``.list``, if any."""
+    paths = (Path(root, f"{split}{suffix}") for suffix in (".txt", ".list"))
+    return next((path for path in paths if path.is_file()), None)
+
+
 def no_list(name: str, root: str | os.PathLike) -> DataError:
     """Return the error of a data set's folder without lists.
 

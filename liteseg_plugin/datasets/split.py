@@ -18,6 +18,9 @@ from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
 
+SHARES = (0.8, 0.1, 0.1)
+"""Of train, val and test."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -49,7 +52,7 @@ def split_folder(
     *,
     images: str = "images",
     labels: str = "annot",
-    ratio: Sequence[float] = (0.8, 0.1, 0.1),
+    ratio: Sequence[float] = SHARES,
     seed: int = 0,
     label_suffix: str = "",
     keep_sequences: bool = False,

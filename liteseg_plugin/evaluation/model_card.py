@@ -30,10 +30,27 @@ _LIMITS = """## Limits
 """
 
 
+def card_path(weights: Path) -> Path:
+    """Return where the card of weights goes: ``README.md``, or ``NAME.md`` if there is another.
+
+    Args:
+        weights: The file of weights, which need not exist yet.
+
+    Raises:
+        WeightsError: If both exist.
+    """
+    path = weights.with_name("README.md")
+    if path.exists():
+        path = weights.with_suffix(".md")
+    if path.exists():
+        raise WeightsError(f"{printable(path)} already exists; rename or delete it")
+    return path
+
+
 def write_card(
     weights: Path, record: ReleasedWeights | None, evaluation: Evaluation | None
 ) -> Path:
-    """Write a model card: ``README.md`` beside the weights, or ``NAME.md`` if there is another.
+    """Write a model card to :func:`card_path`.
 
     Args:
         weights: The file of weights.
@@ -42,6 +59,9 @@ def write_card(
 
     Returns:
         The path of the card.
+
+    Raises:
+        WeightsError: As :func:`card_path`.
     """
     name = record.name if record else weights.stem
     config = record.name if record else evaluation.config if evaluation else "CONFIG"
@@ -53,11 +73,7 @@ def write_card(
     licence = record.licence if record else "Not stated: write your terms here"
     parts += [f"## Licence\n\n{licence}.\n", _LIMITS, _USE.format(config=config, file=weights.name)]
     head = yaml.safe_dump(_metadata(name, record, evaluation), sort_keys=False)
-    path = weights.with_name("README.md")
-    if path.exists():
-        path = weights.with_suffix(".md")
-    if path.exists():
-        raise WeightsError(f"{printable(path)} already exists; rename or delete it")
+    path = card_path(weights)
     atomic_write(path, f"---\n{head}---\n\n{chr(10).join(parts)}".encode())
     return path
 

@@ -20,7 +20,7 @@ from liteseg_plugin.inference.pipeline import (
     Extras,
     SegmentedImage,
     plan_results,
-    segment_files,
+    segment_planned,
 )
 from liteseg_plugin.system.files import atomic_write
 
@@ -157,7 +157,7 @@ def segment_in_bulk(
     mine = shard.of(images)
     complete = {image.path for image in mine if resume and _is_complete(planned[image.path])}
     skipped = [planned[image.path] for image in mine if image.path in complete]
-    todo = [image for image in mine if image.path not in complete]
+    todo = [planned[image.path] for image in mine if image.path not in complete]
     path = Path(save_dir, shard.manifest)
     names = {image.path for image in mine}
     before = [entry for entry in _read(path) if entry.image not in names] if resume else []
@@ -172,13 +172,13 @@ def segment_in_bulk(
             manifest.write(entry.line())
             manifest.flush()
 
-        def on_error(image: InputImage, error: DataError) -> None:
-            failed.append(Entry(image.path, FAILED, error=str(error)))
+        def on_error(files: SegmentedImage, error: DataError) -> None:
+            failed.append(Entry(files.image, FAILED, error=str(error)))
             add(failed[-1])
             if not skip_errors:
                 raise error
 
-        results = segment_files(predictor, todo, save_dir, extras=extras, on_error=on_error)
+        results = segment_planned(predictor, todo, save_dir, extras, on_error=on_error)
         for result in progress(results, total=len(todo), unit="image"):
             done.append(result)
             add(Entry.of(result))

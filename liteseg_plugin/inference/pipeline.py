@@ -31,9 +31,6 @@ from liteseg_plugin.visualization.overlay import legend_bar, write_image
 if TYPE_CHECKING:
     from liteseg_plugin.inference.predictor import Predictor
 
-ADDED_WEIGHT = 0.4
-"""Share of the colours in overlays; that of PaddleSeg's."""
-
 POLYGONS = "polygons"
 """Folder of outlines in ``--save_dir``."""
 
@@ -113,7 +110,7 @@ def plan_results(
     return results
 
 
-def _raise(image: InputImage, error: DataError) -> None:
+def _raise(files: SegmentedImage, error: DataError) -> None:
     raise error
 
 
@@ -124,11 +121,8 @@ def segment_files(
     *,
     extras: Extras | None = None,
     workers: int = 2,
-    on_error: Callable[[InputImage, DataError], None] = _raise,
 ) -> Iterator[SegmentedImage]:
     """Segment image files; write label maps and overlays, as ``predict`` does, and a legend.
-
-    The next images are read and the last ones written while the model runs.
 
     Args:
         predictor: An exported model.
@@ -137,7 +131,6 @@ def segment_files(
             its classes, the legend go.
         extras: What else to write.
         workers: Threads that read, and as many that write.
-        on_error: Gets each image that cannot be read or segmented; raises to end the run.
 
     Yields:
         For each image, as soon as they are written, its files.
@@ -151,10 +144,34 @@ def segment_files(
     extras = extras or Extras()
     if extras.needs_confidence:
         predictor.require_confidence()
-    results = plan_results(images, save_dir, extras)
+    planned = plan_results(images, save_dir, extras)
+    yield from segment_planned(predictor, planned, save_dir, extras, workers=workers)
+
+
+def segment_planned(
+    predictor: Predictor,
+    planned: Sequence[SegmentedImage],
+    save_dir: str | os.PathLike,
+    extras: Extras,
+    *,
+    workers: int = 2,
+    on_error: Callable[[SegmentedImage, DataError], None] = _raise,
+) -> Iterator[SegmentedImage]:
+    """Segment images whose results are planned; see :func:`segment_files`.
+
+    The next images are read and the last ones written while the model runs.
+
+    Args:
+        predictor: An exported model; one with confidence if ``extras`` need it.
+        planned: Of :func:`plan_results`.
+        save_dir: Where the legend goes.
+        extras: What else is planned.
+        workers: Threads that read, and as many that write.
+        on_error: Gets each image that cannot be read or segmented; raises to end the run.
+    """
     classes = predictor.exported.named_classes()
     # An image that fails travels on as its error, so that those around it are not lost.
-    reads: Any = (partial(_or_error, read_image, image.path) for image in images)
+    reads: Any = (partial(_or_error, read_image, files.image) for files in planned)
 
     def labelled(image: np.ndarray) -> Segmentation:
         if extras.needs_confidence:
@@ -167,9 +184,9 @@ def segment_files(
     def write(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
         if isinstance(segmentation, DataError):
             return segmentation
-        files = results[number]
+        files = planned[number]
         segmentation.save(files.label)
-        write_image(files.overlay, segmentation.overlay(weight=ADDED_WEIGHT))
+        write_image(files.overlay, segmentation.overlay())
         if files.confidence:
             segmentation.save_confidence(files.confidence)
         if files.polygons:
@@ -177,9 +194,9 @@ def segment_files(
             segmentation.save(files.polygons, os.path.relpath(files.image, folder))
         return files
 
-    for image, result in zip(images, overlapped(segment, reads, write, workers=workers)):
+    for files, result in zip(planned, overlapped(segment, reads, write, workers=workers)):
         if isinstance(result, DataError):
-            on_error(image, result)
+            on_error(files, result)
         else:
             yield result
     if predictor.exported.classes:

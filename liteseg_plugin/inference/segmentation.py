@@ -19,6 +19,9 @@ from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.visualization.overlay import indexed_image, overlay, write_image
 
+ADDED_WEIGHT = 0.4
+"""Share of the colours in overlays; that of PaddleSeg's."""
+
 WITHOUT_CONFIDENCE = (
     "the export gives labels only (output_op argmax), without confidence; export the model with "
     "--output_op confidence"
@@ -56,7 +59,7 @@ class Segmentation:
         ignored = self._confidence() < least
         return replace(self, labels=np.where(ignored, IGNORE_INDEX, self.labels).astype("int32"))
 
-    def overlay(self, *, weight: float = 0.4) -> np.ndarray:
+    def overlay(self, *, weight: float = ADDED_WEIGHT) -> np.ndarray:
         """Return the image under the colours of its classes, (H, W, 3) of uint8, BGR.
 
         Args:

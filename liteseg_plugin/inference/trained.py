@@ -23,7 +23,8 @@ from liteseg_plugin.inference.images import (
     result_paths,
 )
 from liteseg_plugin.inference.network import segment_by
-from liteseg_plugin.inference.pipeline import ADDED_WEIGHT, write_legend
+from liteseg_plugin.inference.pipeline import write_legend
+from liteseg_plugin.inference.segmentation import ADDED_WEIGHT
 from liteseg_plugin.inference.video import Frames, segment_video, watch
 from liteseg_plugin.integration.samples import read_and_transform
 from liteseg_plugin.system.progress import progress_bar

@@ -27,7 +27,7 @@ from liteseg_plugin.datasets.loading import Dataset as OurDataset
 from liteseg_plugin.errors import ConfigError, LitesegError
 from liteseg_plugin.integration.config_files import config_files, find_config
 from liteseg_plugin.integration.samples import CheckedCompose
-from liteseg_plugin.system.text import read_text, read_yaml
+from liteseg_plugin.system.text import did_you_mean, read_text, read_yaml
 from liteseg_plugin.weights import load_matching_weights, local_path, needs_network, read_state_dict
 
 # These adapt their position embeddings to the image size while they load weights.
@@ -107,11 +107,8 @@ def merged(path: str, opts: Sequence[str] | None = None) -> str:
     return f"{comment}# {file.stem}, with its _base_ files merged.\n" + "\n".join(sections)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes short lists in a line; equal parts in full, as people read them as separate."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+class _Dumper(utils.NoAliasDumper):
+    """Writes short lists in a line."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: Any = None) -> yaml.Node:
         flat = not any(isinstance(item, (dict, list)) for item in sequence)
@@ -328,5 +325,5 @@ def check_parameter_groups(groups: Sequence[Mapping] | None, model: paddle.nn.La
 
 
 def _suggestion(name: str, known: Sequence[str], before: str) -> str:
-    close = difflib.get_close_matches(name, known, n=3)
-    return f"{before}did you mean {' or '.join(close)}?" if close else ""
+    question = did_you_mean(name, known)
+    return f"{before}{question}" if question else ""

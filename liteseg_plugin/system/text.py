@@ -1,8 +1,10 @@
-"""Text and YAML files of users, read within bounds."""
+"""Text of users: files, read within bounds, and names that are nearly right."""
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,18 @@ def read_text(path: str | os.PathLike, error: type[LitesegError] = ConfigError) 
             f"{path} is not UTF-8: byte 0x{content[wrong.start]:02x} at line {line}, column "
             f"{column}; save as UTF-8"
         ) from None
+
+
+def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return a question that names what is alike, or nothing.
+
+    Args:
+        name: What the user wrote.
+        known: What there is.
+        cutoff: The least likeness, 0 to 1, as :mod:`difflib` measures it.
+    """
+    close = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return f"did you mean {' or '.join(close)}?" if close else ""
 
 
 def read_yaml(path: str | os.PathLike) -> Any:

@@ -88,7 +88,6 @@ def begin(folder: Path, resumed: Path | None, now: RunRecord, *, allow_changes: 
 
     Raises:
         TrainingError: If results would differ from those of the uninterrupted run.
-        ConfigError: If the stored config cannot be read.
         WeightsError: If the stored record cannot be read.
     """
     before = None

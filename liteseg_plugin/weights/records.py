@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from liteseg_plugin.errors import WeightsError, printable
+from liteseg_plugin.system.text import did_you_mean
 
 _VISUALDL = "https://www.paddlepaddle.org.cn/paddle/visualdl/service/app/scalar?id="
 _VISUALDL_APP = "https://paddlepaddle.org.cn/paddle/visualdl/service/app?id="
@@ -182,6 +182,6 @@ def get_record(name: str) -> ReleasedWeights:
 
 def similar(name: str) -> str:
     """Return the end of a message about weights of this name, which do not exist."""
-    close = difflib.get_close_matches(name, _ALL, n=3, cutoff=0.7)
-    hint = f"; did you mean {' or '.join(close)}?" if close else "."
+    question = did_you_mean(name, _ALL, cutoff=0.7)
+    hint = f"; {question}" if question else "."
     return f"{hint} `liteseg weights list` prints the names of released weights"

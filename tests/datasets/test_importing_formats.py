@@ -18,6 +18,9 @@ from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
 
 SIZE_HW = (10, 20)
+with_pycocotools = pytest.mark.skipif(
+    find_spec("pycocotools") is None, reason="needs the extra coco, which scripts/test.sh installs"
+)
 
 
 @pytest.fixture()
@@ -111,7 +114,7 @@ def test_labelme_masks_and_lines_are_drawn(source, imported):
 # --- COCO ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(find_spec("pycocotools") is None, reason="pycocotools is not installed")
+@with_pycocotools
 def test_coco_draws_polygons_run_lengths_and_crowds(source, imported):
     from pycocotools import mask
 
@@ -154,7 +157,7 @@ def test_coco_draws_polygons_run_lengths_and_crowds(source, imported):
     assert imported("coco")[0].shapes == report.shapes  # a folder as well as a file
 
 
-@pytest.mark.skipif(find_spec("pycocotools") is None, reason="pycocotools is not installed")
+@with_pycocotools
 def test_coco_files_may_number_their_classes_differently(source, imported):
     square = [[2, 3, 6, 3, 6, 7, 2, 7]]
     for split, name, ids in (("train", "a", {"cat": 1, "dog": 2}), ("val", "b", {"dog": 1})):

@@ -114,3 +114,15 @@ def test_command_writes_weights_and_card_with_a_report(run, trained, tmp_path):
     assert body.count("\n| ") == 12  # a row for each of the classes, and the head
     checked = run("weights", "check", dest, "--config", trained.config, "--json")
     assert json.loads(checked.stdout)["ok"]
+
+
+def test_command_writes_nothing_beside_cards_that_people_wrote(fails, tmp_path):
+    paddle.save({"weight": paddle.ones([2])}, str(tmp_path / "a.pdparams"))
+    (tmp_path / "out").mkdir()
+    for name in ("README.md", "b.md"):
+        (tmp_path / "out" / name).write_text("mine")
+    dest = tmp_path / "out" / "b.pdparams"
+    message = fails("weights", "convert", tmp_path / "a.pdparams", dest)
+    assert "b.md already exists; rename or delete it" in message
+    assert not dest.exists()
+    assert (tmp_path / "out" / "b.md").read_text() == "mine"

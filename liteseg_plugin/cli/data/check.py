@@ -12,9 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("data", metavar="DATA", nargs="?", help="folder of a data set with lists")
     parser.add_argument("--config", help="check the data sets of a config instead")
-    parser.add_argument(
-        "--opts", nargs="+", metavar="KEY=VALUE", help="override values of the config"
-    )
+    _arguments.add_opts(parser)
     parser.add_argument("--separator", default=" ", help="what separates image and label in a list")
     parser.add_argument(
         "--num_classes", type=int, help="number of classes (default: the lines of labels.txt)"

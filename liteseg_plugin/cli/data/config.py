@@ -40,14 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Check, choose, and write."""
     from liteseg_plugin.datasets import check, configuring
-    from liteseg_plugin.errors import ConfigError, printable
+    from liteseg_plugin.errors import printable
     from liteseg_plugin.system.files import atomic_write
 
-    path = Path(args.save)
-    if path.suffix not in (".yml", ".yaml"):
-        raise ConfigError(f"{printable(path)} must end in .yml, as PaddleSeg requires of a config")
-    if path.exists() and not args.overwrite:
-        raise ConfigError(f"{printable(path)} already exists; --overwrite replaces it")
+    path = _steps.config_to_write(args.save, overwrite=args.overwrite)
     data = check.from_folder(
         args.data,
         separator=args.separator,

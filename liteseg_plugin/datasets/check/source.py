@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.classes import read_names
-from liteseg_plugin.datasets.lists import Pair, no_list, read_list
+from liteseg_plugin.datasets.lists import Pair, find_list, no_list, read_list
 from liteseg_plugin.datasets.validation import Fault
 from liteseg_plugin.errors import DataError
 
@@ -81,13 +81,13 @@ def from_folder(
         raise DataError(f"folder not found: {root}")
     splits = []
     for name in SPLIT_NAMES:
-        for path in (Path(root, f"{name}.txt"), Path(root, f"{name}.list")):
-            if path.is_file():
-                pairs, faults = read_list(path, root, separator=separator, labelled=name != "test")
-                if not pairs and not faults and name != "test":
-                    faults = [Fault("list", f"the list {path} of data set {root} is empty")]
-                splits.append(Split(name, pairs, faults))
-                break
+        path = find_list(root, name)
+        if path is None:
+            continue
+        pairs, faults = read_list(path, root, separator=separator, labelled=name != "test")
+        if not pairs and not faults and name != "test":
+            faults = [Fault("list", f"the list {path} of data set {root} is empty")]
+        splits.append(Split(name, pairs, faults))
     if not splits:
         raise no_list("train, val or test (.txt or .list)", root)
     is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()

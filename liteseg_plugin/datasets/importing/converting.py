@@ -22,7 +22,7 @@ from liteseg_plugin.datasets.importing.records import (
     Reading,
     Shape,
 )
-from liteseg_plugin.datasets.split import sequence_of, split_folder, three_shares
+from liteseg_plugin.datasets.split import SHARES, sequence_of, split_folder, three_shares
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, check_image_file, read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write, scratch_folder
@@ -40,7 +40,6 @@ FORMATS: dict[str, Callable[[Path, Options], Reading]] = {
 BACKGROUND = "background"
 _BACKGROUND_NAMES = (BACKGROUND, "_background_", "__background__")
 _MOST_CLASSES = 255
-_RATIO = (0.8, 0.1, 0.1)
 
 
 class _Drawn(NamedTuple):
@@ -307,7 +306,7 @@ def _split(
                 atomic_write(made / f"{split}.txt", "".join(lines).encode())
             counts[split] = len(lines)
         return counts, "source"
-    ratio = ratio or _RATIO
+    ratio = ratio or SHARES
     sequences = {sequence_of(name) for name, _ in written}
     together = len(sequences) >= sum(share > 0 for share in ratio)
     lists = split_folder(made, ratio=ratio, seed=seed, keep_sequences=together)

@@ -68,12 +68,7 @@ def read_voc(source: Path, options: Options) -> Reading:
     names = [line.split(":")[0].strip() for line in written] or [
         *(VOC_NAMES if {*given} <= {*VOC_NAMES} else given)
     ]
-    annotated = [
-        Annotated(
-            image, label, partial(_values, label, names), split=_split_of(image, images, split_of)
-        )
-        for image, label in pairs
-    ]
+    annotated = _annotated(images, pairs, split_of, partial(_values, names=names))
     return Reading(images.root, annotated, names, notes, _VOID, dense=True)
 
 
@@ -131,7 +126,7 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
         elif colors.is_file():
             names |= {entry.name: None for entry in classes}
             annotated.append(
-                Annotated(image, colors, partial(_regions, colors, classes), split=split)
+                Annotated(image, colors, partial(_regions, colors, table=classes), split=split)
             )
         else:
             notes.append(
@@ -194,31 +189,33 @@ def _colored(
     table: Sequence[ClassInfo],
     split_of: Mapping[str, str],
 ) -> Reading:
-    annotated = [
-        Annotated(
-            image,
-            label,
-            partial(_regions, label, table),
-            split=_split_of(image, images, split_of),
-        )
-        for image, label in pairs
-    ]
+    annotated = _annotated(images, pairs, split_of, partial(_regions, table=table))
     names = [entry.name for entry in table if entry.name.lower() not in _VOID]
     ignored = [entry.name for entry in table if entry.name.lower() in _VOID]
     return Reading(images.root, annotated, names, notes, ignored, dense=True)
 
 
-def _split_of(image: Path, images: Images, split_of: Mapping[str, str]) -> str | None:
-    return split_of.get(image.relative_to(images.root).with_suffix("").as_posix())
+def _annotated(
+    images: Images,
+    pairs: Sequence[tuple[Path, Path]],
+    split_of: Mapping[str, str],
+    shapes: Callable[[Path, tuple[int, int]], Iterator[Shape | Note]],
+) -> list[Annotated]:
+    """Return images with their label images, of which ``shapes`` gives the shapes."""
+    stems = (image.relative_to(images.root).with_suffix("").as_posix() for image, _ in pairs)
+    return [
+        Annotated(image, label, partial(shapes, label), split=split_of.get(stem))
+        for (image, label), stem in zip(pairs, stems)
+    ]
 
 
-def _values(label: Path, names: Sequence[str], size_hw: tuple[int, int]) -> Iterator[Shape | Note]:
+def _values(label: Path, size_hw: tuple[int, int], names: Sequence[str]) -> Iterator[Shape | Note]:
     """Give the pixels of each value of a label image, or of each of VOC's colours."""
     values = _of_size(read_label(label), label, size_hw)
     if values.ndim == 3:
         colors = [(0, 0, 0), *(entry.color_rgb for entry in numbered_classes(len(names)))]
         table = [ClassInfo(name, color) for name, color in zip(names, colors)]
-        yield from _regions(label, [*table, ClassInfo("void", _VOC_VOID)], size_hw)
+        yield from _regions(label, size_hw, [*table, ClassInfo("void", _VOC_VOID)])
         return
 
     def name_of(value: int) -> str:
@@ -228,7 +225,7 @@ def _values(label: Path, names: Sequence[str], size_hw: tuple[int, int]) -> Iter
 
 
 def _regions(
-    label: Path, table: Sequence[ClassInfo], size_hw: tuple[int, int]
+    label: Path, size_hw: tuple[int, int], table: Sequence[ClassInfo]
 ) -> Iterator[Shape | Note]:
     """Give the pixels of each colour of a label image."""
     try:
