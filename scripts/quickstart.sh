@@ -40,8 +40,8 @@ if [ "$device" = cpu ] && [ "$(uname)" = Linux ] && [ "$(cpus)" -ge 2 ]; then
   "$VENV/bin/liteseg" launch --nproc_per_node 2 "${train[@]}" --batch_size 4
 else
   "$VENV/bin/liteseg" "${train[@]}" --batch_size 8
-fi 2>"$output/train.log" | grep --line-buffered '\[TRAIN\]' ||
-  { tail -5 "$output/train.log" "$output"/log/workerlog.0 2>/dev/null; exit 1; }
+fi 2>"$output/stderr.log" | grep --line-buffered '\[TRAIN\]' ||
+  { tail -5 "$output/stderr.log" "$output"/log/workerlog.0 2>/dev/null; exit 1; }
 weights=$(printf "%s\n" "$output"/iter_*/model.pdparams | sort -V | tail -1)
 
 say "Evaluating on held-out scenes"
