@@ -12,18 +12,20 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from liteseg_plugin.errors import ConfigError, LitesegError, TrainingError
+from liteseg_plugin.training import failures, supervise
 from liteseg_plugin.training import launch as launch_module
-from liteseg_plugin.training import supervise
 from liteseg_plugin.training.launch import Batch, Launch, resolved_master, share_batch
 
 REPOSITORY = Path(__file__).parents[2]
 CITYSCAPES = (
     REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k.yml"
 )
+RESET = "Connection reset by peer"
 GLOO = "error: RuntimeError: [gloo/transport/tcp/pair.cc:584] TIMEOUT self_rank = 1"
 
 
@@ -89,6 +91,7 @@ def test_launch_refuses_processes_that_cannot_share_the_batch(fails):
     [
         (("--max_restarts", 2), ("--resume_model", "old/iter_5"), "not from old/iter_5"),
         (("--max_restarts", -1), (), "--max_restarts must be at least 0"),
+        (("--nproc_per_node", 0), (), "--nproc_per_node must be at least 1, got 0"),
         ((), ("--gradient_accumulation_steps", 0), "--gradient_accumulation_steps must be at"),
     ],
 )
@@ -175,9 +178,12 @@ def failed(rank, code):
     ("launcher", "workers", "reason", "is_final"),
     [
         (failed(1, -9), [GLOO, "[TRAIN]"], r"rank 3 on host \S+: killed by SIGKILL.*\.1$", False),
-        (failed(0, -6), [GLOO, "[TRAIN]"], r"rank 3 on host \S+: killed by SIGKILL.*\.1$", False),
+        (failed(0, -6), [RESET, "[TRAIN]"], r"rank 3 on host \S+: killed by SIGKILL.*\.1$", False),
+        (failed(0, 1), [GLOO, "[TRAIN]"], r"rank 3 on host \S+: hung: the others.*\.1$", False),
         (failed(0, -11), ["[TRAIN]", GLOO], r"rank 2 .*: ended by SIGSEGV\. See \S+\.0$", False),
-        (failed(0, -6), [GLOO, GLOO], "rank 2 .* lost its peers; the console of another", False),
+        (failed(0, -6), [RESET, RESET], "rank 2 .* lost its peers; the console of another", False),
+        (failed(0, 1), [GLOO, GLOO], "rank 2 .* waited in vain for a process that hangs", False),
+        (failed(0, 130), ["interrupted"], "rank 2 .*: interrupted, here or on another", False),
         (failed(0, 1), [GLOO, "error: disk full"], r"rank 3 .*: disk full\. See \S+\.1$", True),
         (
             failed(0, 1),
@@ -186,14 +192,32 @@ def failed(rank, code):
             False,
         ),
         (failed(1, 3), [GLOO, "ValueError: 3"], r"rank 3 .*: ValueError: 3 \(exit code 3\)", False),
-        ("AssertionError: No container", [""], "launcher failed: AssertionError: No con", True),
+        (
+            "AssertionError: No container",
+            [""],
+            r"launcher on host \S+ failed: AssertionError: No con",
+            True,
+        ),
     ],
 )
-def test_failure_names_host_rank_reason_and_log(launcher, workers, reason, is_final):
-    launch = Launch(2, Path("log"), nnodes=2, master="a:1", rank=1)
-    failure = supervise.explain(launch, launcher, workers)
+def test_failure_names_host_rank_reason_and_log(tmp_path, launcher, workers, reason, is_final):
+    launch = Launch(2, tmp_path, nnodes=2, master="a:1", rank=1)
+    failure = failures.explain(launch, launcher, workers)
     assert re.search(reason, failure.reason), failure.reason
     assert failure.is_final == is_final
+
+
+def test_failure_says_which_host_is_cut_off_and_that_the_disk_is_full(tmp_path, monkeypatch):
+    launch = Launch(1, tmp_path, nnodes=2, master="a:1", rank=1)
+    failure = failures.explain(launch, failed(0, 1), [GLOO], ["10.0.0.7"])
+    assert "rank 1 on host" in failure.reason
+    assert "lost its peers: host 10.0.0.7 is down or cut off from this host. See" in failure.reason
+    full = SimpleNamespace(free=4096)
+    monkeypatch.setattr(failures.shutil, "disk_usage", lambda path: full)
+    failure = failures.explain(launch, failed(0, 1), [""])
+    assert (
+        f"it printed nothing (exit code 1); the disk of {tmp_path} is full. See" in failure.reason
+    )
 
 
 @pytest.fixture
@@ -253,7 +277,8 @@ def test_log_of_the_first_process_is_shown_without_stack(launcher, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("says", "seen"), [("Waiting peer", "some did not come"), ("master not ready", "nothing ans")]
+    ("says", "seen"),
+    [("Waiting peer", "those that came have --rank"), ("master not ready", "nothing ans")],
 )
 def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, says, seen):
     command = ["sh", "-c", f"echo {says} >&2; exec sleep 100"]
