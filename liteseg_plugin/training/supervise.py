@@ -121,9 +121,8 @@ def _wait_for_hosts(
     end = time.monotonic() + timeout
     while process.poll() is None and not re.search(_STARTED, _launcher_said(launch, before)):
         if time.monotonic() > end:
-            alone = "master not ready" in _launcher_said(launch, before)
             came = ", ".join(map(str, hosts_at(launch.master or "")))
-            seen = "nothing answers there" if alone else f"those that came have --rank {came}"
+            seen = f"those that came have --rank {came}" if came else "nothing answers there"
             _stop(process)
             return failures.did_not_meet(launch, timeout, seen)
         time.sleep(_POLL_SECONDS)

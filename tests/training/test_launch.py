@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from liteseg_plugin.errors import ConfigError, LitesegError, TrainingError
-from liteseg_plugin.training import failures, supervise
+from liteseg_plugin.training import failures, processes, supervise
 from liteseg_plugin.training import launch as launch_module
 from liteseg_plugin.training.launch import Batch, Launch, resolved_master, share_batch
 
@@ -152,11 +152,17 @@ def test_name_of_the_master_may_become_known_later(monkeypatch):
 
 
 def test_master_may_be_the_launcher_of_another_host():
+    info = "/default/info"
+    answers = {
+        "/healthy": {"/healthy": "ok"},
+        info: {f"{info}/pod/1": "{}", f"{info}/another/0": "{}"},
+    }
+
     class Launcher(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({self.path: "ok"}).encode())
+            self.wfile.write(json.dumps(answers[self.path]).encode())
 
         def log_message(self, *words):
             pass
@@ -166,6 +172,7 @@ def test_master_may_be_the_launcher_of_another_host():
         thread.start()
         address = f"127.0.0.1:{server.server_port}"
         assert resolved_master(address) == address
+        assert launch_module.hosts_at(address) == [0, 1]
         server.shutdown()
         thread.join()
 
@@ -218,6 +225,20 @@ def test_failure_says_which_host_is_cut_off_and_that_the_disk_is_full(tmp_path, 
     assert (
         f"it printed nothing (exit code 1); the disk of {tmp_path} is full. See" in failure.reason
     )
+
+
+def test_processes_of_other_versions_configs_or_lists_are_named(monkeypatch):
+    mine = {"liteseg_plugin": "1.0", "batch_size": "4", "train_dataset's list": "8 images"}
+    other = {**mine, "liteseg_plugin": "1.1", "train_dataset's list": "7 images"}
+    monkeypatch.setattr(processes, "gather", lambda _: [("a", mine), ("a", mine), ("b", other)])
+    with pytest.raises(TrainingError) as error:
+        processes.check_same(mine)
+    assert str(error.value) == (
+        "rank 2 on host b differs from rank 0 on host a: liteseg_plugin is 1.1, not 1.0; "
+        "train_dataset's list is 7 images, not 8 images; start the same on every host"
+    )
+    monkeypatch.setattr(processes, "gather", lambda value: [value, value])
+    processes.check_same(mine)
 
 
 @pytest.fixture
@@ -277,12 +298,12 @@ def test_log_of_the_first_process_is_shown_without_stack(launcher, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("says", "seen"),
-    [("Waiting peer", "those that came have --rank"), ("master not ready", "nothing ans")],
+    ("came", "seen"), [([0, 2], "those that came have --rank 0, 2: check"), ([], "nothing answers")]
 )
-def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, says, seen):
-    command = ["sh", "-c", f"echo {says} >&2; exec sleep 100"]
+def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, came, seen):
+    command = ["sh", "-c", "echo Waiting peer >&2; exec sleep 100"]
     monkeypatch.setattr(Launch, "command", lambda self, words: command)
+    monkeypatch.setattr(supervise, "hosts_at", lambda master: came)
     start = time.monotonic()
     launch = Launch(1, tmp_path, nnodes=2, master="127.0.0.1:9", rank=1)
     message = rf"--rank 1\) waited 0.5 s for 2 hosts at --master 127.0.0.1:9, and {seen}"
