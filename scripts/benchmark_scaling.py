@@ -1,11 +1,11 @@
 """Train the same steps in 1, 2 and 4 processes on the CPU; compare losses, weights and speed.
 
-    python scripts/benchmark_scaling.py [--processes 1 2 4] [--steps 20] [--save docs/images/scaling.json]
+    python scripts/benchmark_scaling.py --save docs/images/scaling.json
 
-Each step has four images of 128x64 pixels in all. One row of the table is with batch norm as
-released, one with its statistics fixed (``--fixed_statistics`` alone runs that one): batch norm is
-what makes the losses differ. Losses are means of all processes. The script also times the
-exchange of as many bytes as PP-LiteSeg-T has gradients.
+Each step has four images of 128x64 pixels in all. Every number of processes runs twice: with batch
+norm as released, and with its statistics fixed, since they are what makes losses differ. Losses
+are means of all processes. The script also times the exchange of as many bytes as PP-LiteSeg-T has
+gradients.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Compute what training on 1 to 64 GPUs costs on paper; print the tables, draw the figure.
 
-    python scripts/scaling_figure.py [--measured docs/images/scaling.json] [--save docs/images/scaling.png]
+    python scripts/scaling_figure.py [--measured JSON] [--save PNG]
 
 The formulae and the numbers that go in are in docs/scaling.md ("On paper").
 """

@@ -21,7 +21,7 @@ from liteseg_plugin.system.heartbeat import Heartbeat, state_of
 pytestmark = pytest.mark.slow
 ADDRESSES = {"host-a": "10.77.44.1", "host-b": "10.77.44.2"}
 FLAGS = ("--iters", 3, "--batch_size", 2, "--save_interval", 1)
-SECONDS = 240
+SECONDS = 600
 # With a host name of its own, which it must know, as real hosts do.
 AS_HOST = 'mount --bind "$1" /etc/hosts && hostname "$2" && shift 2 && exec "$@"'
 
@@ -57,7 +57,7 @@ def hosts(tmp_path_factory):
         return running[-1]
 
     try:
-        for name, space in spaces.items():
+        for space in spaces.values():
             ip("netns", "add", space)
             ip("-n", space, "link", "set", "lo", "up")
         (a, b), (end_a, end_b) = spaces.values(), links.values()

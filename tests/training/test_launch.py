@@ -101,12 +101,12 @@ def test_launch_refuses_what_it_cannot_do(fails, flags, given, message):
 
 @pytest.mark.parametrize("total", [1, 7, 12, 24])
 def test_shared_batches_are_equal_and_of_the_fewest_passes(total):
-    for processes in (n for n in range(1, total + 1) if total % n == 0):
-        batch = share_batch(total, largest=6, processes=processes)
+    for number in (n for n in range(1, total + 1) if total % n == 0):
+        batch = share_batch(total, largest=6, processes=number)
         assert batch.total == batch.recipe == total
         assert batch.size <= 6
         fewer = range(1, batch.passes)
-        assert not any(total // processes % n == 0 and total // processes // n <= 6 for n in fewer)
+        assert not any(total // number % n == 0 and total // number // n <= 6 for n in fewer)
     assert "has no total_batch_size" in Batch(2, 1, 2, None).text()
 
 
