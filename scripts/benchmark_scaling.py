@@ -98,14 +98,14 @@ def worker(out: Path, flags: list[str], *, fixed_statistics: bool) -> None:
     from liteseg_plugin.training import finite, processes, trainer
 
     rows: list[float] = []
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
     kept: dict[str, Any] = {}
     read, save = finite.read_losses, trainer._Trainer._save
 
     def read_and_record(steps: Any) -> Any:
         losses, bad = read(steps)
         rows.extend(row[0] for row in losses)
-        times.append(time.perf_counter())
+        times.append((time.perf_counter(), time.process_time()))
         return losses, bad
 
     def save_and_record(self: Any, step: Any) -> None:
@@ -163,19 +163,23 @@ def show_losses(runs: dict[bool, dict[int, list[dict]]], counts: list[int]) -> N
 
 
 def show_speed(runs: dict[int, list[dict]]) -> list[dict]:
-    """Print and return images per second of each number of processes."""
-    print(
-        "\n| Processes | ms a step | images/s | efficiency | ms to exchange 32.6 MB |\n|-|-|-|-|-|"
-    )
-    points = []
+    """Print and return what a step takes with each number of processes.
+
+    The efficiency is by processor time, which other programs on the machine change little.
+    """
+    print("\n| Processes | ms a step | images/s | CPU ms a step | efficiency | exchange, ms |")
+    print("|-|-|-|-|-|-|")
+    points: list[dict] = []
     for n, records in runs.items():
         # The first two steps warm up.
-        step = statistics.median(np.diff(records[0]["times"])[2:])
+        steps = np.array([np.diff(record["times"], axis=0)[2:] for record in records])
+        wall, cpu = float(np.median(steps[0, :, 0])), float(np.median(steps[..., 1].sum(0)))
         exchange = statistics.median(records[0]["exchange"] or [0.0])
-        points.append({"processes": n, "step_s": step, "exchange_s": exchange})
-        rate, alone = TOTAL_BATCH / step, TOTAL_BATCH / points[0]["step_s"]
-        share = rate / alone / n * points[0]["processes"]
-        print(f"| {n} | {1e3 * step:.0f} | {rate:.1f} | {share:.0%} | {1e3 * exchange:.0f} |")
+        points.append({"processes": n, "step_s": wall, "cpu_s": cpu, "exchange_s": exchange})
+        print(
+            f"| {n} | {1e3 * wall:.0f} | {TOTAL_BATCH / wall:.1f} | {1e3 * cpu:.0f} | "
+            f"{points[0]['cpu_s'] / cpu:.0%} | {1e3 * exchange:.0f} |"
+        )
     return points
 
 

@@ -19,7 +19,8 @@ _LOST_PEER = re.compile(
     "gloo|NCCL error|TCP connection reset|Connection (closed|reset) by peer"
     "|Process abort signal|Termination signal|stop_check_timeout"
 )
-_TIMED_OUT = re.compile("gloo.*TIMEOUT|stop_check_timeout")
+# It waited 30 s; gloo's other TIMEOUT is a connection that was closed.
+_TIMED_OUT = re.compile("unbound_buffer.*TIMEOUT|stop_check_timeout")
 _UNEXPECTED = "(--debug shows the traceback)"
 _INTERRUPTED = 130
 _FULL_BYTES = 1 << 20
