@@ -1,7 +1,7 @@
 """Measure ``infer --ray``: rates beside the engine alone, memory over many images, what spilled.
 
 Needs the extra ``ray``. Images are drawn; the network is PP-LiteSeg-T with random weights. Each
-process has one thread. Prints JSON.
+process has one thread. Prints lines of JSON.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--few", type=int, default=2000, help="images to measure a rate with")
     parser.add_argument("--rounds", type=int, default=2, help="of the rates, alternating")
     parser.add_argument("--runtime", default="paddle")
     args = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> None:
             image = cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (96, 64))
             cv2.imwrite(str(folder / "images" / f"{number:06d}.jpg"), image)
         few = folder / "images" / "few.txt"
-        few.write_text("".join(f"{number:06d}.jpg\n" for number in range(2000)))
+        few.write_text("".join(f"{number:06d}.jpg\n" for number in range(args.few)))
 
         def segment(image_path: Path, workers: int, name: str, moments: Iterable[int]) -> Watch:
             model = Model(str(folder / "model"), args.runtime, "cpu", 1)
@@ -105,30 +106,23 @@ def main() -> None:
             RayRun(LOCAL, model, workers).segment(str(image_path), folder / name, progress=watch)
             return watch
 
-        rates: dict[str, list[float]] = {"engine alone": [], "1 worker": [], "2 workers": []}
+        moments = (args.images // 10, args.images // 2, args.images)
+        whole = segment(folder / "images", 2, "all", moments)
+        show(images_per_second=whole.rate(), megabytes=whole.memory, spilled=whole.spilled)
         predictor = Predictor(folder / "model", args.runtime, "cpu", 1)
         x = predictor.preprocess(image)
         for number in range(args.rounds):
-            for _ in range(500):
-                predictor.run(x)
-            rates["engine alone"].append(1000 / float(np.median([*predictor.engine_ms][-400:])))
-            for workers, name in ((1, "1 worker"), (2, "2 workers")):
-                watch = segment(few, workers, f"{name} {number}", ())
-                rates[name].append(watch.rate())
-        whole = segment(
-            folder / "images", 2, "all", (args.images // 10, args.images // 2, args.images)
-        )
-    print(
-        json.dumps(
-            {
-                "images_per_second": rates,
-                "all_per_second": whole.rate(),
-                "megabytes": whole.memory,
-                "spilled": whole.spilled,
-            },
-            indent=2,
-        )
-    )
+            for workers in (1, 2):
+                for _ in range(300):
+                    predictor.run(x)
+                alone = 1000 / float(np.mean([*predictor.engine_ms][-250:]))
+                rate = segment(few, workers, f"{workers} {number}", ()).rate()
+                show(workers=workers, images_per_second=rate, engine_alone=alone)
+
+
+def show(**found: Any) -> None:
+    """Print a result as a line of JSON."""
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
