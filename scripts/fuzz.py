@@ -211,7 +211,8 @@ _TEXTS = {
         "  output_op: argmax\n  output_dtype: int32\n  transforms:\n  - type: Normalize\n"
         "    mean: [0.5, 0.5, 0.5]\n    std: [0.5, 0.5, 0.5]\n  - {type: Resize, target_size: "
         "[8, 8]}\nliteseg:\n  onnx: model.onnx\n  evaluation_scale: 0.5\n  classes:\n"
-        "  - {name: road, color_rgb: [1, 2, 3]}\n  sha256: {model.json: 00}\n  provenance: {a: 1}\n",
+        "  - {name: road, color_rgb: [1, 2, 3]}\n  sha256: {model.json: 00}\n  "
+        "provenance: {a: 1}\n",
     ),
     "lists": (
         "images/a.png labels/a.png\nb.png,c.png\n#804080 road\n",
@@ -253,7 +254,7 @@ _TEXTS = {
 }  # fmt: skip
 
 
-def _expect(error: type[Exception], call: Callable, *args: object, **kwargs: object):  # noqa: ANN202
+def _expect(error: type[Exception], call: Callable, *args: object, **kwargs: object):
     try:
         return call(*args, **kwargs)
     except error:
@@ -261,7 +262,7 @@ def _expect(error: type[Exception], call: Callable, *args: object, **kwargs: obj
 
 
 @functools.lru_cache
-def _parser():  # noqa: ANN202
+def _parser():
     from liteseg_plugin.cli import create_parser
 
     return create_parser()
@@ -307,9 +308,7 @@ def main() -> None:
             "print_final_stats": 1, "verbosity": 1,
         }  # fmt: skip
         options = [f"-{name}={value}" for name, value in flags.items()]
-        atheris.Setup(
-            [sys.argv[0], *options, str(corpus)], lambda data: target(data, Path(folder))
-        )
+        atheris.Setup([sys.argv[0], *options, str(corpus)], lambda data: target(data, Path(folder)))
         atheris.Fuzz()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def convert(weights: str, dest: str | os.PathLike) -> Conversion:
         if dest.suffix == ".pdparams":
             paddle.save({name: paddle.to_tensor(a) for name, a in arrays.items()}, str(made))
         else:
-            _save_safetensors(arrays, made)
+            save_safetensors(arrays, made)
         if not _same(arrays, read_state_dict(made)):
             raise WeightsError(f"{printable(dest)} would not hold the values of {source}")
         to_disk(made)
@@ -115,13 +116,18 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise WeightsError(f"{path} is not a file of torch.save ({error!r})") from error
     if not is_super_gradients(arrays):
         raise WeightsError(
-            f"{path} is not a PP-LiteSeg of super-gradients or LibreYOLO; other networks of PyTorch "
-            "are not converted"
+            f"{path} is not a PP-LiteSeg of super-gradients or LibreYOLO, which alone are "
+            "converted from PyTorch"
         )
     return arrays
 
 
-def _save_safetensors(arrays: dict[str, np.ndarray], path: Path) -> None:
+def save_safetensors(arrays: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write arrays by name as safetensors.
+
+    Raises:
+        WeightsError: If the package is missing.
+    """
     try:
         from safetensors.numpy import save_file
     except ImportError:
