@@ -21,7 +21,7 @@ from paddleseg.transforms import Compose
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import ConfigError, ExportError
-from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.checksums import file_sha256, value_sha256
 from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
@@ -128,6 +128,7 @@ class ExportedModel(ModelFiles):
             checksums = own.get("sha256") or {}
             if not isinstance(checksums, dict):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
+            is_changed = DEPLOY_FILE in checksums and checksums[DEPLOY_FILE] != _digest(content)
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is not an exported folder: {error.filename} is missing"
@@ -137,6 +138,11 @@ class ExportedModel(ModelFiles):
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error!r}") from error
+        if is_changed:
+            raise ExportError(
+                f"{path} is damaged or was edited: it does not hold what was exported. Export "
+                f"again; if you edited it yourself, remove the line {DEPLOY_FILE} of its sha256"
+            )
         for file in filter(None, (getattr(exported, key) for key in _FILE_KEYS)):
             # Paddle loads truncated weights, and computes wrong results with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
@@ -152,6 +158,12 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a ``deploy.yaml`` says, but for this one."""
+    sums = {k: v for k, v in content["liteseg"]["sha256"].items() if k != DEPLOY_FILE}
+    return value_sha256({**content, "liteseg": {**content["liteseg"], "sha256": sums}})
 
 
 def _way_out(folder: Path) -> str:
@@ -330,5 +342,6 @@ def _staged_name(name: str, tag: str) -> str:
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
     to_disk(folder)
+    deploy["liteseg"]["sha256"][DEPLOY_FILE] = _digest(deploy)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
     to_disk(folder)
