@@ -173,9 +173,14 @@ def write_label_map(
     path: str | os.PathLike, label: np.ndarray, classes: Sequence[ClassInfo]
 ) -> None:
     """Write class indices (H, W) as a PNG with a palette; the file is complete or absent."""
+    atomic_write(path, encode_label_map(label, classes), durable=False)
+
+
+def encode_label_map(label: np.ndarray, classes: Sequence[ClassInfo]) -> bytes:
+    """Return class indices (H, W) as a PNG with a palette."""
     encoded = BytesIO()
     indexed_image(label, classes).save(encoded, format="PNG")
-    atomic_write(path, encoded.getvalue(), durable=False)
+    return encoded.getvalue()
 
 
 def most_likely(scores: np.ndarray, *, logits: bool) -> tuple[np.ndarray, np.ndarray]:
