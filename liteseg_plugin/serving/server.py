@@ -122,8 +122,9 @@ class Server:
         asyncio.run(self._run(started))
 
     def end(self) -> None:
-        """End; threads may call it."""
-        self._loop.call_soon_threadsafe(self._ended.set)
+        """End, unless it has ended; threads may call it."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._ended.set)
 
     async def _run(self, started: Callable[[], None]) -> None:
         import uvicorn
