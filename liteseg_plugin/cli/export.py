@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
     )
     parser.add_argument(
+        "--graph",
+        default="matrices",
+        choices=("matrices", "plain"),
+        help="plain: without matrix products in the ONNX file, for engines of small boards and "
+        "their converters; needs --input_shape",
+    )
+    parser.add_argument(
         "--output_op",
         default="argmax",
         choices=("argmax", "confidence", "softmax", "none"),
@@ -66,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
         scale=evaluation_scale(config.test_config),
         classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
         onnx_opset=args.opset_version if args.format == "onnx" else None,
+        plain=args.graph == "plain",
         provenance={
             "config": args.config,
             "weights": args.model_path,
