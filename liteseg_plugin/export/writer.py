@@ -15,7 +15,8 @@ from liteseg_plugin import __version__
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.graph import ExportedNetwork
-from liteseg_plugin.export.onnx import convert
+from liteseg_plugin.export.ncnn import NCNN_FILES, NCNN_KEYS, convert_to_ncnn
+from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.plain import simplify
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
@@ -43,6 +44,7 @@ def export_model(
     provenance: dict[str, str] | None = None,
     onnx_opset: int | None = None,
     plain: bool = False,
+    ncnn: bool = False,
 ) -> Path:
     """Write the inference model, its weights, and its ``deploy.yaml``.
 
@@ -63,6 +65,7 @@ def export_model(
         onnx_opset: Also write an ONNX file, of this operator set.
         plain: Whether the ONNX file is for engines of small boards: of a fixed size, without
             matrix products and shapes that are computed.
+        ncnn: Also write files for ncnn, which take one image of a fixed size.
 
     Returns:
         The path of ``deploy.yaml``.
@@ -80,13 +83,14 @@ def export_model(
         raise ExportError(
             f"{len(classes)} classes; label images are 8-bit and hold up to {MOST_CLASSES}"
         )
-    if plain:
-        if onnx_opset is None:
-            raise ExportError("a plain graph is an ONNX file: add --format onnx")
-        if None in shape:
-            raise ExportError(
-                f"a plain graph has a fixed size, got {shape}: add --input_shape N 3 H W"
-            )
+    if plain and onnx_opset is None and not ncnn:
+        raise ExportError("a plain graph is an ONNX file: add --format onnx")
+    if (plain or ncnn) and None in shape:
+        raise ExportError(f"a plain graph has a fixed size: add --input_shape 1 3 H W, got {shape}")
+    if ncnn and shape[0] != 1:
+        raise ExportError(f"ncnn takes one image at a time: --input_shape 1 3 H W, got {shape}")
+    if ncnn and output_op not in ("argmax", "none"):
+        raise ExportError(f"for ncnn, output_op must be argmax or none, got {output_op!r}")
     save_dir = Path(save_dir)
     save_dir.mkdir(parents=True, exist_ok=True)
     with scratch_folder(save_dir, "export") as complete:
@@ -100,6 +104,12 @@ def export_model(
             else:
                 convert(complete / model, complete / PARAMS_FILE, target, onnx_opset)
             files.append(ONNX_FILE)
+        if ncnn:
+            with tempfile.TemporaryDirectory() as folder:
+                target = Path(folder, ONNX_FILE)
+                _write_plain(network, "none", scale, shape, target, DEFAULT_OPSET)
+                convert_to_ncnn(target, shape, complete)
+            files += NCNN_FILES
         deploy = {
             "Deploy": {
                 "model": model,
@@ -114,6 +124,7 @@ def export_model(
                 "evaluation_scale": scale,
                 "classes": [entry.to_json() for entry in classes],
                 "onnx": ONNX_FILE if onnx_opset is not None else None,
+                **(dict(zip(NCNN_KEYS, NCNN_FILES)) if ncnn else {}),
                 "sha256": {name: file_sha256(Path(complete, name)) for name in files},
                 "provenance": {
                     **(provenance or {}),
