@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accumulate = "batches that make up an iteration, to train with a batch that exceeds the memory"
     add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
     add("--profiler_options", help="of Paddle's profiler, such as batch_range=[50,60]")
+    add(
+        "--save_format",
+        default="pdparams",
+        choices=("pdparams", "safetensors"),
+        help="format of the weights in checkpoints and best models",
+    )
     add("--repeats", type=int, default=1, help="number of times that an epoch uses each image")
     add("--to_static_training", action=switch, help="train the network as a static graph")
     add("--data_format", default="NCHW", choices=("NCHW",), help="order of the dimensions")

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict:
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
-    from liteseg_plugin.evaluation import evaluate, report
+    from liteseg_plugin.evaluation import evaluate
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
@@ -58,6 +58,8 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError("--auc_roc needs all logits in one process; evaluate without a launcher")
     writes = bool(args.report) and processes.is_main()
     if writes:
+        from liteseg_plugin.evaluation import report  # loads matplotlib
+
         report.check_folder(args.report)
     dataset = builder.val_dataset
     facts = {"val_dataset's list": DataList.of(dataset), "liteseg_plugin": __version__}

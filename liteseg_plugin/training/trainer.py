@@ -26,7 +26,7 @@ from liteseg_plugin.system import heartbeat
 from liteseg_plugin.training import batches, checkpoint, finite, processes
 from liteseg_plugin.training.best import BestWeights, frozen_copy
 from liteseg_plugin.training.log import RunLog, log_cpu_use
-from liteseg_plugin.training.settings import Settings, check_precision
+from liteseg_plugin.training.settings import Settings, check_format, check_precision
 from liteseg_plugin.training.signals import Interrupted, SignalsDeferred
 from liteseg_plugin.training.state import State
 from liteseg_plugin.training.step import Step, Stepper
@@ -65,6 +65,7 @@ def train(
     """
     processes.check_batch_is_filled(train_dataset, settings.batch_size)
     check_precision(settings.precision)
+    check_format(settings.save_format)
     Path(settings.save_dir).mkdir(parents=True, exist_ok=True)
     if processes.count() > 1:
         fleet.init(is_collective=True)
@@ -94,9 +95,10 @@ class _Trainer:
         self.batches = batches.Batches(
             train_dataset, settings.batch_size, settings.num_workers, seed
         )
-        self.best = BestWeights(self.save_dir / "best_model" / "model.pdparams", "model")
+        suffix = settings.save_format
+        self.best = BestWeights(self.save_dir / "best_model" / f"model.{suffix}", "model")
         self.best_ema = BestWeights(
-            self.save_dir / "ema_best_model" / "ema_model.pdparams", "EMA model"
+            self.save_dir / "ema_best_model" / f"ema_model.{suffix}", "EMA model"
         )
         self.iteration = 0
         window: list[list[float]] = []
@@ -220,11 +222,11 @@ class _Trainer:
         )
         if processes.is_main():
             files = {
-                "model.pdparams": self.stepper.model.state_dict(),
+                f"model.{self.settings.save_format}": self.stepper.model.state_dict(),
                 "model.pdopt": self.stepper.optimizer.state_dict(),
             }
             if self.ema_model is not None:
-                files["ema_model.pdparams"] = self.ema_model.state_dict()
+                files[f"ema_model.{self.settings.save_format}"] = self.ema_model.state_dict()
             scaler: dict[str, Any] = dict(self.scaler.state_dict()) if self.scaler else {}
             state = State(
                 iteration=self.iteration,
@@ -248,7 +250,7 @@ class _Trainer:
         state = State.from_json(content)
         lacks = [] if content else ["random state", "best mIoU", "loss scale of fp16"]
         if self.ema_model is not None:
-            ema_weights = folder / "ema_model.pdparams"
+            ema_weights = checkpoint.find_weights(folder, "ema_model")
             if ema_weights.is_file():
                 load_weights(self.ema_model, ema_weights)
             else:
