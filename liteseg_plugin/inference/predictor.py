@@ -89,6 +89,11 @@ class Predictor:
         """What the engine computes on, ``cpu`` or ``gpu``."""
         return self._engine.device
 
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """(N, 3, H, W) that the engine takes, with None for any size."""
+        return self._engine.input_shape
+
     def __call__(self, image: AnyImage) -> np.ndarray:
         """Segment one image.
 
