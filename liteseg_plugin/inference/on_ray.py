@@ -137,7 +137,9 @@ class RayRun:
         try:
             ray.init(address=self.address, **options)
         except Exception as error:  # Ray raises a plain Exception where it cannot start, for one
-            raise LitesegError(f"Ray ({self.address}) cannot be used: {last_line(error)}") from error
+            raise LitesegError(
+                f"Ray ({self.address}) cannot be used: {last_line(error)}"
+            ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def _rows(
