@@ -32,12 +32,16 @@ PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 INT8_REPORT_FILE = "model_int8.json"
+NCNN_FILE = "model_ncnn.param"
+NCNN_WEIGHTS_FILE = "model_ncnn.bin"
+NCNN_FP16_WEIGHTS_FILE = "model_ncnn_fp16.bin"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
 _TRAINING = {"_base_", "model", "train_dataset", "val_dataset", "optimizer", "loss"}
 _MODEL_SUFFIXES = (".json", ".onnx", ".pdiparams", ".pdmodel", ".pdparams")
-_FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
+_OWN_FILE_KEYS = ("onnx", "onnx_int8", "ncnn", "ncnn_weights", "ncnn_fp16_weights")
+_FILE_KEYS = ("model", "params", *_OWN_FILE_KEYS)
 
 # Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
 _MARK = "-export"
@@ -53,6 +57,9 @@ class ModelFiles:
         params: Path of its weights; None for an ONNX file by itself.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
+        ncnn: Path of ncnn's graph, or None.
+        ncnn_weights: Path of its weights, or None.
+        ncnn_fp16_weights: Path of its weights in half precision, or None.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
     """
@@ -61,6 +68,9 @@ class ModelFiles:
     params: Path | None = None
     onnx: Path | None = None
     onnx_int8: Path | None = None
+    ncnn: Path | None = None
+    ncnn_weights: Path | None = None
+    ncnn_fp16_weights: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
 
@@ -110,8 +120,7 @@ class ExportedModel(ModelFiles):
             exported = cls(
                 model=_beside(path, deploy["model"]),
                 params=_beside(path, deploy["params"]),
-                onnx=_beside(path, own["onnx"]) if own.get("onnx") else None,
-                onnx_int8=_beside(path, own["onnx_int8"]) if own.get("onnx_int8") else None,
+                **{key: _beside(path, own[key]) for key in _OWN_FILE_KEYS if own.get(key)},
                 input_shape=_input_shape(deploy.get("input_shape")),
                 scale=_scale(own.get("evaluation_scale", 1.0)),
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
@@ -276,7 +285,8 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
     for path in folder.iterdir():
         if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
-    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE)
+    ncnn = (NCNN_FILE, NCNN_WEIGHTS_FILE, NCNN_FP16_WEIGHTS_FILE)
+    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE, *ncnn)
     stale = [name for name in own if name not in named] if was_export else []
     if INT8_FILE in stale:
         stale.append(INT8_REPORT_FILE)

@@ -24,6 +24,7 @@ _COMMANDS = {
     "verify": "compare an exported model with the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "demo": "open a local page that segments pictures with an exported model",
+    "serve": "answer requests with exported models, over HTTP and gRPC",
     "benchmark": "time a model in every runtime, also against PaddleSeg's own export",
     "infer_shape": "fix the input shape of a model that PaddleSeg exported",
     "paddle2onnx": "convert a model that PaddleSeg exported to ONNX, and compare the results",

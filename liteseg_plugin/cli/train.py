@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
     """Train, alone in the folder of the run."""
     from liteseg_plugin.training import lock, run
 
+    _steps.connect(args.device)
     folder = Path(args.save_dir)
     with lock.run_folder(folder, args.resume_model) as args.resume_model, run.logged(folder):
         _train(args)
@@ -98,17 +99,15 @@ def _train(args: argparse.Namespace) -> None:
     args.to_static_training = args.to_static_training or config.to_static_training
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
     val_dataset = builder.val_dataset if args.do_eval else None
-    changes.begin(
-        Path(args.save_dir),
-        args.resume_model,
-        RunRecord.of(
-            config.dic,
-            {**dataclasses.asdict(settings), "repeats": args.repeats, "do_eval": args.do_eval},
-            [train_dataset, *filter(None, [val_dataset])],
-            Start.now(args.resume_model, device),
-        ),
-        allow_changes=args.allow_changes,
+    record = RunRecord.of(
+        config.dic,
+        {**dataclasses.asdict(settings), "repeats": args.repeats, "do_eval": args.do_eval},
+        [train_dataset, *filter(None, [val_dataset])],
+        Start.now(args.resume_model, device),
     )
+    changes.check_same_on_hosts(record)
+    folder, allowed = Path(args.save_dir), args.allow_changes
+    changes.begin(folder, args.resume_model, record, allow_changes=allowed)
     train_dataset.file_list *= args.repeats
     parts = (model, builder.optimizer, builder.loss, train_dataset, settings, val_dataset)
     names = []

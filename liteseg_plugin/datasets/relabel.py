@@ -15,7 +15,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, grey_channel, read_label
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system.files import atomic_write, scratch_folder
+from liteseg_plugin.system.files import atomic_write, place_folder, scratch_folder
 from liteseg_plugin.system.parallel import process
 
 _RANGE = r"(\d+)(?:-(\d+))?"
@@ -136,7 +136,7 @@ def relabel(
         if not set().union(*(found for _, found in done)):
             held = ", ".join(map(str, [*pixels][:8])) + (" ..." if len(pixels) > 8 else "")
             raise DataError(f"no label in {source} holds a value of --map; they hold {held}")
-        os.replace(made, dest)
+        place_folder(made, dest)
     return Relabelled(str(dest), len(targets), pixels)
 
 

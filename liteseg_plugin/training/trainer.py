@@ -22,6 +22,7 @@ from paddle.distributed import fleet
 from paddle.io import Dataset
 from paddleseg.utils import init_ema_params, logger, train_profiler, update_ema_model
 
+from liteseg_plugin.system import heartbeat
 from liteseg_plugin.training import batches, checkpoint, finite, processes
 from liteseg_plugin.training.best import BestWeights, frozen_copy
 from liteseg_plugin.training.log import RunLog, log_cpu_use
@@ -136,6 +137,8 @@ class _Trainer:
                 stops = False
                 if waits_anyway or logs or saves:
                     stops = self._read_losses_and_agree(signals.received)
+                    heartbeat.stepped()
+                heartbeat.tick()
                 # After reading, which waits for what a GPU has still to do.
                 self.log.record(time.time() - start)
                 if logs:

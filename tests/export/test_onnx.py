@@ -158,4 +158,4 @@ def test_commands_offer_every_runtime():
 def test_unknown_runtime_lists_choices(pointwise, tmp_path):
     export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
     with pytest.raises(ValueError, match=r"choose one of .*'onnxruntime', 'openvino'"):
-        Predictor(tmp_path, runtime="ncnn")
+        Predictor(tmp_path, runtime="tflite")
