@@ -24,8 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="paddle",
-        choices=("paddle", "onnx"),
-        help="onnx writes an ONNX file beside the Paddle model",
+        choices=("paddle", "onnx", "triton", "ovms"),
+        help="onnx writes an ONNX file beside the Paddle model; triton and ovms (OpenVINO Model "
+        "Server) also make --save_dir a model of that server, in the folder around it",
     )
     parser.add_argument(
         "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
@@ -48,12 +49,14 @@ def run(args: argparse.Namespace) -> None:
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation.verify import spot_check
-    from liteseg_plugin.export import writer
+    from liteseg_plugin.export import repository, writer
     from liteseg_plugin.inference.network import evaluation_scale
     from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
     _steps.show(builder, args)
+    if args.format in repository.SERVERS:
+        repository.require_name(args.save_dir)
     config = builder.config
     weights = local_path(args.model_path)
     model = _steps.load_network(builder, weights)
@@ -65,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         input_shape=args.input_shape,
         scale=evaluation_scale(config.test_config),
         classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
-        onnx_opset=args.opset_version if args.format == "onnx" else None,
+        onnx_opset=None if args.format == "paddle" else args.opset_version,
         provenance={
             "config": args.config,
             "weights": args.model_path,
@@ -76,3 +79,5 @@ def run(args: argparse.Namespace) -> None:
     checked = spot_check(model, args.save_dir, config.test_config)
     for name, agreement in checked.agreement.items():
         logger.info(f"{name}: {agreement:.4%} of labels equal the trained network's, on noise")
+    if args.format in repository.SERVERS:
+        logger.info(f"For {args.format}: {repository.write_model(args.save_dir, args.format)}")
