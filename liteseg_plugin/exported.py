@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 INT8_REPORT_FILE = "model_int8.json"
+REQUIRED_AGREEMENT = 0.9999
+"""Share of pixels that must have the label of the trained network, in float32."""
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
@@ -55,6 +58,8 @@ class ModelFiles:
         onnx_int8: Path of the quantised ONNX file, or None.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
+        agreement: Share of labels that were the trained network's when the model was exported, 0 to
+            1, by runtime; empty where that was not checked.
     """
 
     model: Path
@@ -63,6 +68,7 @@ class ModelFiles:
     onnx_int8: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the model's output: labels or scores."""
@@ -114,6 +120,7 @@ class ExportedModel(ModelFiles):
                 onnx_int8=_beside(path, own["onnx_int8"]) if own.get("onnx_int8") else None,
                 input_shape=_input_shape(deploy.get("input_shape")),
                 scale=_scale(own.get("evaluation_scale", 1.0)),
+                agreement={k: float(v) for k, v in (own.get("agreement") or {}).items()},
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
@@ -221,6 +228,19 @@ def _beside(deploy: Path, name: str) -> Path:
 
 
 # --- writing
+
+
+def record_agreement(exported: ExportedModel, agreement: Mapping[str, float]) -> None:
+    """Write into ``deploy.yaml`` which runtimes gave the labels of the trained network.
+
+    Args:
+        exported: The export.
+        agreement: Share of equal labels, 0 to 1, by runtime.
+    """
+    folder = exported.model.parent
+    deploy = read_yaml(folder / DEPLOY_FILE)
+    deploy["liteseg"] = {**(deploy.get("liteseg") or {}), "agreement": dict(agreement)}
+    _write(folder, deploy)
 
 
 def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[str]:

@@ -57,8 +57,10 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     """Add ``--runtime``."""
     parser.add_argument(
         "--runtime",
-        choices=RUNTIMES,
-        help="what runs an export (default: paddle, or an installed one with that --precision)",
+        default="auto",
+        choices=("auto", *RUNTIMES),
+        help="what runs an export; auto takes the fastest that is installed, has the --precision, "
+        "and agreed with the trained network at export",
     )
 
 

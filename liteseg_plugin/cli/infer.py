@@ -72,9 +72,10 @@ def run(args: argparse.Namespace) -> dict:
 
     repair()
     from liteseg_plugin.errors import LitesegError, printable
+    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference import bulk, images, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.system.parallel import per_second
     from liteseg_plugin.system.progress import progress_bar
 
@@ -87,9 +88,11 @@ def run(args: argparse.Namespace) -> dict:
     if is_video and (args.resume or args.shard):
         raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
     found = [] if is_video else images.find_images(args.image_path)
-    runtime = args.runtime or catalog.choose(args.device, args.precision)
-    print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
-    predictor = Predictor(args.config, runtime, args.device, args.cpu_threads, args.precision)
+    exported = ExportedModel.read(args.config)
+    choice = choose(exported, args.runtime, args.device, args.precision)
+    print(choice.text, flush=True)
+    runtime = choice.runtime
+    predictor = Predictor(exported, runtime, args.device, args.cpu_threads, args.precision)
     started = perf_counter()
     document: dict[str, Any]
     if is_video:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate, report
     from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.system.progress import progress_bar
     from liteseg_plugin.training import processes
 
@@ -59,12 +59,14 @@ def run(args: argparse.Namespace) -> dict:
     dataset = builder.val_dataset
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        runtime = args.runtime or catalog.choose(args.device, args.precision)
-        logger.info(catalog.choose_device(runtime, args.device, args.precision)[1])
+        export = ExportedModel.read(args.exported)
+        choice = choose(export, args.runtime, args.device, args.precision)
+        for line in choice.text.splitlines():
+            logger.info(line)
         evaluated = evaluate.exported(
-            ExportedModel.read(args.exported),
+            export,
             dataset,
-            runtime=runtime,
+            runtime=choice.runtime,
             device=args.device,
             threads=args.cpu_threads,
             precision=args.precision,
@@ -111,5 +113,6 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
             "--is_slide give the trained weights (--model_path)"
         )
-    if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
+    chosen = args.runtime != "auto" or args.precision != "fp32"
+    if not args.exported and (chosen or args.cpu_threads):
         raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

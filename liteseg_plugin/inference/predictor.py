@@ -22,6 +22,7 @@ from liteseg_plugin.inference.segmentation import (
 )
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
+from liteseg_plugin.runtimes.choice import AUTO, choose
 from liteseg_plugin.system.parallel import usable_cpus
 
 _Result = TypeVar("_Result")
@@ -43,7 +44,8 @@ class Predictor:
     Args:
         path: The exported folder, or the ``deploy.yaml`` or the model in it; or an export that
             was read before, whose files are not checked again.
-        runtime: One of ``runtimes.catalog.RUNTIMES``.
+        runtime: One of ``runtimes.catalog.RUNTIMES``; ``auto`` is the fastest that agreed with the
+            trained network at export, see :func:`liteseg_plugin.runtimes.choice.choose`.
         device: ``cpu``, ``gpu``, or ``auto``: the best that the runtime can use here.
         threads: CPU threads; by default as many as this process may use.
         precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
@@ -69,14 +71,15 @@ class Predictor:
     def __init__(
         self,
         path: str | os.PathLike | ExportedModel,
-        runtime: str = "paddle",
+        runtime: str = AUTO,
         device: str = "auto",
         threads: int | None = None,
         precision: str = "fp32",
     ) -> None:
         self.exported = path if isinstance(path, ExportedModel) else ExportedModel.read(path)
+        chosen = choose(self.exported, runtime, device, precision).runtime
         self._engine = catalog.create(
-            runtime, self.exported, device, threads or usable_cpus(), precision
+            chosen, self.exported, device, threads or usable_cpus(), precision
         )
         self.engine_ms: deque[float] = deque(maxlen=KEPT_TIMES)
 
@@ -92,6 +95,11 @@ class Predictor:
     def device(self) -> str:
         """What the engine computes on, ``cpu`` or ``gpu``."""
         return self._engine.device
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime, one of ``runtimes.catalog.RUNTIMES``."""
+        return self._engine.name
 
     def __call__(self, image: AnyImage) -> np.ndarray:
         """Segment one image.
