@@ -94,6 +94,37 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
         add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
 
 
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add ``--image_path`` and ``--separator`` of what is segmented."""
+    parser.add_argument(
+        "--image_path",
+        required=True,
+        help="an image, a folder, a list file, a video file, a camera (camera:0), or a stream "
+        "(rtsp://..., http://..., tcp://...)",
+    )
+    parser.add_argument(
+        "--separator", help="separator of image and label in a list file (default: white space)"
+    )
+
+
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tile`` and ``--overlap``."""
+    parser.add_argument(
+        "--tile",
+        nargs=2,
+        type=int,
+        metavar=("W", "H"),
+        help="cut images into tiles of this size, for images of any size; logits are blended "
+        "where tiles overlap",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="pixels that neighbouring tiles share (default: an eighth of the shorter side)",
+    )
+
+
 def html_file(text: str) -> str:
     """Check the name of a page to be written; the ``type`` of a flag."""
     from liteseg_plugin.system.files import require_suffix

@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg_plugin.cli import _arguments
+from liteseg_plugin.cli import _arguments, _steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
-    parser.add_argument(
-        "--image_path",
-        required=True,
-        help="an image, a folder, a list file, a video file, or a camera (camera:0)",
-    )
+    _arguments.add_images(parser)
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
@@ -45,6 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
     )
+    _arguments.add_tiles(parser)
+    parser.add_argument(
+        "--geotiff",
+        action="store_true",
+        help="read images by windows and write GeoTIFFs with their georeference; needs --tile, and "
+        "rasterio (the extra geo)",
+    )
     many = parser.add_argument_group("many images")
     many.add_argument(
         "--resume",
@@ -73,26 +76,33 @@ def run(args: argparse.Namespace) -> dict:
     repair()
     from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.inference import bulk, images, pipeline, video
+    from liteseg_plugin.inference import bulk, frames, images, pipeline, tiled, video
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.system.parallel import per_second
     from liteseg_plugin.system.progress import progress_bar
 
-    extras = pipeline.Extras(args.save_confidence, args.save_polygons, args.min_confidence)
-    is_video = video.is_video(args.image_path)
+    tiling = _steps.tiling(args)
+    if args.geotiff and tiling is None:
+        raise LitesegError("--geotiff reads images by windows; give their size: --tile W H")
+    extras = pipeline.Extras(
+        args.save_confidence, args.save_polygons, args.min_confidence, args.geotiff
+    )
+    is_video = frames.is_video(args.image_path)
     if is_video and extras != pipeline.Extras():
         raise LitesegError(
             "--save_confidence, --min_confidence and --save_polygons are for images, not for videos"
         )
     if is_video and (args.resume or args.shard):
         raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
-    found = [] if is_video else images.find_images(args.image_path)
+    found = [] if is_video else images.find_images(args.image_path, args.separator)
     exported = ExportedModel.read(args.config)
     choice = choose(exported, args.runtime, args.device, args.precision)
     print(choice.text, flush=True)
     runtime = choice.runtime
-    predictor = Predictor(exported, runtime, args.device, args.cpu_threads, args.precision)
+    predictor = Predictor(exported, runtime, args.device, args.cpu_threads, args.precision, tiling)
+    if tiling is not None:
+        print(tiled.describe(predictor, tiling), flush=True)
     started = perf_counter()
     document: dict[str, Any]
     if is_video:

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that load images (with --exported or --report: threads, at least 2)",
     )
     _arguments.add_augmentation(parser, "--aug_eval")
+    _arguments.add_tiles(parser)
     parser.add_argument(
         "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
     )
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> dict:
             threads=args.cpu_threads,
             precision=args.precision,
             classes=classes,
+            tiling=_steps.tiling(args),
         )
     else:
         _steps.use_device(args.device)
@@ -111,7 +113,7 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
     if args.exported and (args.aug_eval or args.is_slide):
         raise LitesegError(
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
-            "--is_slide give the trained weights (--model_path)"
+            "--is_slide give the trained weights (--model_path), for a sliding window --tile W H"
         )
     chosen = args.runtime != "auto" or args.precision != "fp32"
     if not args.exported and (chosen or args.cpu_threads):
