@@ -40,6 +40,7 @@ def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -
         DataError: If the picture cannot be read.
         OSError: If a result cannot be written.
     """
+    label_path, overlay_path = _paths(files)
     image = read_image(files.image)
     size_hw = (image.shape[0], image.shape[1])
     labels = np.empty(size_hw, np.uint8)
@@ -49,14 +50,14 @@ def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -
         if extras.confidence:
             grey[rows] = part.grey_confidence()
     classes = predictor.classes
-    write_label_map(files.label, labels, classes)
+    write_label_map(label_path, labels, classes)
     if files.confidence:
         write_image(files.confidence, grey)
     if files.polygons:
         name = os.path.relpath(files.image, os.path.dirname(os.path.abspath(files.polygons)))
         document = outlines.to_labelme(labels, classes, name)
         atomic_write(files.polygons, json.dumps(document).encode(), durable=False)
-    write_image(files.overlay, overlay(image, labels, classes, weight=ADDED_WEIGHT, out=image))
+    write_image(overlay_path, overlay(image, labels, classes, weight=ADDED_WEIGHT, out=image))
     return files
 
 
@@ -74,6 +75,7 @@ def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras)
         from rasterio.windows import Window
     except ImportError:
         raise ExportError("--geotiff needs rasterio: pip install 'liteseg_plugin[geo]'") from None
+    label_path, overlay_path = _paths(files)
     classes = predictor.classes
     palette = {n: (*entry.color_rgb, 255) for n, entry in enumerate(classes[:IGNORE_INDEX])}
     with ExitStack() as stack:
@@ -88,8 +90,8 @@ def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras)
                 f"{printable(files.image)} must have red, green and blue of 8 bits as its first "
                 f"bands, it has {source.count} of {', '.join(sorted({*source.dtypes}))}"
             )
-        Path(files.label).parent.mkdir(parents=True, exist_ok=True)
-        scratch = stack.enter_context(scratch_folder(Path(files.label).parent, "geotiff"))
+        Path(label_path).parent.mkdir(parents=True, exist_ok=True)
+        scratch = stack.enter_context(scratch_folder(Path(label_path).parent, "geotiff"))
         profile = _profile(source)
 
         def create(path: str | None, bands: int, **more: Any) -> Any:
@@ -109,9 +111,9 @@ def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras)
             return np.ascontiguousarray(bands.transpose(1, 2, 0))
 
         written: dict[Path, str] = {}
-        label = create(files.label, 1, nodata=IGNORE_INDEX)
+        label = create(label_path, 1, nodata=IGNORE_INDEX)
         label.write_colormap(1, palette)
-        added, grey = create(files.overlay, 3), create(files.confidence, 1)
+        added, grey = create(overlay_path, 3), create(files.confidence, 1)
         size_hw = (source.height, source.width)
         for rows, part in _parts(predictor, size_hw, read, extras):
             window = Window.from_slices(rows, slice(0, source.width))
@@ -125,6 +127,13 @@ def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras)
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary, path)
     return files
+
+
+def _paths(files: SegmentedImage) -> tuple[str, str]:
+    """Return where label map and overlay go."""
+    if files.label is None or files.overlay is None:
+        raise DataError("tiles write label maps and overlays as files, not as Parquet")
+    return files.label, files.overlay
 
 
 def _profile(source: Any) -> dict[str, Any]:

@@ -16,11 +16,7 @@ from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference import tiled
-from liteseg_plugin.inference.segmentation import (
-    WITHOUT_CONFIDENCE,
-    Segmentation,
-    most_likely,
-)
+from liteseg_plugin.inference.segmentation import Segmentation, most_likely
 from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
@@ -167,15 +163,6 @@ class Predictor:
                 [array], self._label_and_confidence
             )
         return Segmentation(array, labels, self.classes, confidence, milliseconds)
-
-    def require_confidence(self) -> None:
-        """Refuse an export that gives labels only.
-
-        Raises:
-            ExportError: If it does.
-        """
-        if self.exported.output_op == "argmax":
-            raise ExportError(f"{self.exported.model.parent}: {WITHOUT_CONFIDENCE}")
 
     def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.

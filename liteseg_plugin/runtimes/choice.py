@@ -13,7 +13,7 @@ AUTO = "auto"
 
 # On the CPU as measured (docs/deploy.md, "Speed"). No GPU was measured: Paddle, which trained the
 # model, comes first, and TensorRT, which builds an engine for minutes, where Paddle cannot.
-# paddle_tensorrt runs only if it is named.
+# paddle_tensorrt and ncnn run only if they are named.
 _FASTEST = {
     "cpu": ("openvino", "onnxruntime", "paddle"),
     "gpu": ("paddle", "tensorrt", "openvino", "onnxruntime"),
