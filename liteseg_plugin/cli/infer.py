@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_confidence",
         action="store_true",
-        help="also write the probability of each label, as a grey image; needs an export with "
+        help="also write the probability of each label, as a grey image, of a video's frames too; "
+        "needs an export with "
         "--output_op confidence",
     )
     parser.add_argument(
@@ -121,10 +122,8 @@ def run(args: argparse.Namespace) -> dict:
         args.save_confidence, args.save_polygons, args.min_confidence, args.geotiff
     )
     is_video = frames.is_video(args.image_path)
-    if is_video and extras != pipeline.Extras():
-        raise LitesegError(
-            "--save_confidence, --min_confidence and --save_polygons are for images, not for videos"
-        )
+    if is_video and (extras.polygons or extras.geotiff):
+        raise LitesegError("--save_polygons and --geotiff are for images, not for videos")
     if is_video and (args.resume or args.shard):
         raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
     if args.ray and (is_video or args.shard):
@@ -165,6 +164,7 @@ def run(args: argparse.Namespace) -> dict:
             args.image_path,
             args.save_dir,
             save_labels=args.save_labels,
+            extras=extras,
             in_window=args.show,
         )
         document = {"video": args.image_path, "frames": count, "overlay": overlay}

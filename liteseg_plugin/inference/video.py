@@ -20,14 +20,19 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import LitesegError
 from liteseg_plugin.inference.frames import Frames, is_stream, name_of
 from liteseg_plugin.inference.images import (
+    CONFIDENCE,
     LABEL_MAPS,
     OVERLAYS,
     Result,
     check_results,
     check_utf8,
 )
-from liteseg_plugin.inference.pipeline import overlapped
-from liteseg_plugin.inference.segmentation import write_label_map
+from liteseg_plugin.inference.pipeline import Extras, overlapped
+from liteseg_plugin.inference.segmentation import (
+    Segmentation,
+    require_confidence,
+    write_label_map,
+)
 from liteseg_plugin.inference.stream import StreamFrames
 from liteseg_plugin.system.parallel import per_second
 from liteseg_plugin.system.progress import progress_bar
@@ -62,11 +67,13 @@ class SegmentedFrame:
     Attributes:
         overlay: Path of the video.
         label: Path of the label map, or None.
+        confidence: Path of the confidence, or None.
         picture: What the video shows, (H, W, 3) of uint8, BGR.
     """
 
     overlay: str
     label: str | None
+    confidence: str | None
     picture: np.ndarray
 
 
@@ -76,35 +83,47 @@ def segment_source(
     save_dir: str | os.PathLike,
     *,
     save_labels: bool = False,
+    extras: Extras | None = None,
     in_window: bool = False,
 ) -> tuple[int, str | None]:
     """Segment the video or the camera that ``--image_path`` names, with a progress bar.
 
-    Takes and raises what :func:`open_video`, :func:`segment_video` and :func:`watch` do, which
-    it calls; returns what the last does.
+    Of ``extras`` it takes ``confidence`` and ``min_confidence``, for which the export must give
+    probabilities. Takes and raises what :func:`open_video`, :func:`segment_video` and
+    :func:`watch` do, which it calls; returns what the last does.
     """
     if in_window:
         require_display()
+    extras = extras or Extras()
+    least = extras.min_confidence
+
+    def confident(frame: np.ndarray) -> Segmentation:
+        return predictor.predict(frame).confident(least)
+
+    if extras.needs_confidence:
+        require_confidence(predictor.exported)
     frames = open_video(source, save_dir)
     results = segment_video(
-        predictor,
+        confident if extras.needs_confidence else predictor,
         predictor.exported.named_classes(),
         frames,
         save_dir,
         legend=bool(predictor.exported.classes),
         save_labels=save_labels,
+        save_confidence=extras.confidence,
     )
     return watch(results, frames, in_window=in_window)
 
 
 def segment_video(
-    segment: Callable[[np.ndarray], np.ndarray],
+    segment: Callable[[np.ndarray], np.ndarray | Segmentation],
     classes: Sequence[ClassInfo],
     frames: Frames,
     save_dir: str | os.PathLike,
     *,
     legend: bool = True,
     save_labels: bool = False,
+    save_confidence: bool = False,
 ) -> Generator[SegmentedFrame, None, None]:
     """Segment the frames of a video or a camera, and write a video of overlays.
 
@@ -112,7 +131,8 @@ def segment_video(
     leaves a video of the frames so far.
 
     Args:
-        segment: Maps a frame to its class indices (H, W); a :class:`Predictor`, for one.
+        segment: Maps a frame to its class indices (H, W), as a :class:`Predictor` does; or, for
+            ``save_confidence``, to labels with confidence.
         classes: In index order.
         frames: Where they come from; closed at the end.
         save_dir: Where ``added_prediction/NAME.mp4`` goes, with the frame rate. The video of a
@@ -120,6 +140,7 @@ def segment_video(
         legend: Whether to list all classes below the picture.
         save_labels: Whether to write ``pseudo_color_prediction/NAME/000000.png`` (class indices
             with a palette) too.
+        save_confidence: Whether to write ``confidence/NAME/000000.png`` (grey, 255 is 1) too.
 
     Yields:
         Each frame, as soon as it is written.
@@ -128,7 +149,9 @@ def segment_video(
         DataError: If a frame cannot be read; those before it are written.
         OSError: If the video cannot be written.
     """
-    video = _OverlayVideo(classes, legend, frames, Path(save_dir), save_labels)
+    folders = {LABEL_MAPS: save_labels, CONFIDENCE: save_confidence}
+    names = [name for name, wanted in folders.items() if wanted]
+    video = _OverlayVideo(classes, legend, frames, Path(save_dir), names)
     try:
         # One reader and one writer, which keep the order.
         yield from overlapped(
@@ -196,11 +219,11 @@ class _OverlayVideo:
         legend: bool,
         frames: Frames,
         folder: Path,
-        save_labels: bool,
+        of_frames: Sequence[str],
     ) -> None:
         self._classes, self._legend = classes, legend
         self._frames = frames
-        self._labels = folder / LABEL_MAPS / frames.name if save_labels else None
+        self._of_frames = {name: folder / name / frames.name for name in of_frames}
         self._path = _overlay_path(frames.source, folder)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._writer: cv2.VideoWriter | None = None
@@ -208,7 +231,12 @@ class _OverlayVideo:
         self._times: deque[float] = deque(maxlen=_RATE_FRAMES)
         self._started = time.perf_counter()
 
-    def write(self, number: int, image: np.ndarray, label: np.ndarray) -> SegmentedFrame:
+    def write(
+        self, number: int, image: np.ndarray, result: np.ndarray | Segmentation
+    ) -> SegmentedFrame:
+        if isinstance(result, np.ndarray):
+            result = Segmentation(image, result, self._classes)
+        label = result.labels
         self._times.append(time.perf_counter())
         picture = overlay(image, label, self._classes)
         if len(self._times) > 1:
@@ -221,11 +249,14 @@ class _OverlayVideo:
         for _ in range(self._due()):
             self._writer.write(picture)
             self._written += 1
-        path = None
-        if self._labels:
-            path = str(self._labels / f"{number:06d}.png")
-            write_label_map(path, label, self._classes)
-        return SegmentedFrame(str(self._path), path, picture)
+        paths = {k: str(path / f"{number:06d}.png") for k, path in self._of_frames.items()}
+        if LABEL_MAPS in paths:
+            write_label_map(paths[LABEL_MAPS], label, self._classes)
+        if CONFIDENCE in paths:
+            result.save_confidence(paths[CONFIDENCE])
+        return SegmentedFrame(
+            str(self._path), paths.get(LABEL_MAPS), paths.get(CONFIDENCE), picture
+        )
 
     def close(self) -> None:
         if self._writer is not None:
