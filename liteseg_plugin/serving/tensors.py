@@ -128,7 +128,8 @@ def read_tensor(name: object, datatype: object, shape: object, data: object) -> 
         raise RefusedError(400, f"the data of {INPUT} are not numbers of FP32: {error}") from error
     if values.size != wanted:
         _refuse(f"the shape of {INPUT} has {wanted} numbers, the data have {values.size}")
-    return np.require(values.reshape(shape), np.float32, "CAW")  # OpenVINO takes writable ones only
+    # OpenVINO takes writable arrays only.
+    return np.require(values.reshape(shape), np.float32, ["C", "A", "W"])
 
 
 def check_output(name: object, wanted: str) -> None:
