@@ -6,10 +6,8 @@ import pytest
 
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ModelFiles
-from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import SessionCache, onnx_file
-from liteseg_plugin.runtimes.catalog import RUNTIMES, choose, create
-from liteseg_plugin.system.device import Devices
+from liteseg_plugin.runtimes.catalog import create
 
 
 def test_session_used_longest_ago_makes_room_before_the_next_is_prepared():
@@ -48,53 +46,6 @@ def test_paddle_says_that_it_does_not_read_onnx():
     path = Path("model.onnx")
     with pytest.raises(ExportError, match=r"does not read ONNX files \(model\.onnx\): use another"):
         create("paddle", ModelFiles(path, onnx=path), "cpu", 1)
-
-
-@pytest.fixture
-def machine(monkeypatch):
-    """Let these runtimes be installed, and find these devices."""
-
-    def machine(**runtimes):
-        monkeypatch.setattr(catalog, "find_spec", runtimes.get)
-        for name, present in runtimes.items():
-            devices = Devices(name, tuple(present.split()))
-            monkeypatch.setattr(RUNTIMES[name], "devices", lambda devices=devices: devices)
-
-    return machine
-
-
-@pytest.mark.parametrize(
-    ("device", "precision", "chosen"),
-    [
-        ("auto", "fp32", "paddle"),
-        ("cpu", "int8", "openvino"),
-        ("auto", "int8", "openvino"),
-        ("gpu", "int8", "onnxruntime"),
-        ("gpu:0", "int8", "onnxruntime"),
-        ("gpu", "fp32", "paddle"),  # whose error says that it has no GPU
-        ("tpu", "fp32", "paddle"),
-    ],
-)
-def test_runtime_that_has_the_precision_is_chosen(machine, device, precision, chosen):
-    machine(paddle="cpu", openvino="cpu", onnxruntime="gpu:0 cpu", tensorrt="")
-    assert choose(device, precision) == chosen
-
-
-def test_other_machines_have_other_runtimes(machine):
-    machine(paddle="gpu:0 cpu", openvino="cpu", onnxruntime="cpu", tensorrt="gpu:0")
-    assert choose("auto", "int8") == choose("gpu", "int8") == "tensorrt"
-    assert choose("auto", "bf16") == "paddle"
-    machine(paddle="cpu", onnxruntime="cpu")
-    assert choose("auto", "int8") == "onnxruntime"
-
-
-def test_precision_that_no_installed_runtime_has(machine):
-    machine()
-    message = "no installed runtime computes in int8 on cpu: install openvino or onnxruntime"
-    with pytest.raises(ExportError, match=message):
-        choose("cpu", "int8")
-    with pytest.raises(ExportError, match=r"no runtime computes in fp16 on cpu$"):
-        choose("cpu", "fp16")
 
 
 @pytest.mark.parametrize("place", ["initializer", "attribute", None])
