@@ -3,8 +3,8 @@
     python scripts/serve_load.py EXPORTED --image street.png --minutes 10
 
 Rounds of the engine alone and of the server alternate, so that other programs disturb both. In a
-round of the server several clients send tensors, and one sends bad requests. At the end: throughput,
-latency, answers by status, and the server's memory after the first and the last rounds.
+round of the server several clients send tensors, and one sends bad requests. At the end:
+throughput, latency, answers by status, and the server's memory after the first and the last rounds.
 """
 
 from __future__ import annotations

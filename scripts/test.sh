@@ -21,7 +21,7 @@ VENV=${VENV:-.venv-test}
 if [ -n "${PADDLE:-}" ]; then
   make_environment cpu,dev
 else
-  make_environment cpu,onnx,openvino,coco,demo,dev
+  make_environment cpu,onnx,openvino,coco,demo,serve,dev
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
 fi
