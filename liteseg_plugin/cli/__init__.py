@@ -44,12 +44,8 @@ _NOISE = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Args:
-        argv: Arguments after the program's name; by default the process's own.
-    """
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(
         prog="liteseg",
         description="PP-LiteSeg for PaddleSeg. `liteseg COMMAND --help` explains a command.",
@@ -61,7 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = add_command(commands, name, help_text, command.__doc__ or "")
         command.add_arguments(sub)
         sub.set_defaults(run=command.run, debug=False, max_pixels=None)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments after the program's name; by default the process's own.
+    """
+    args = create_parser().parse_args(argv)
 
     from liteseg_plugin.system.pixels import limited
 

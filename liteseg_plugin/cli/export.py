@@ -24,12 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="paddle",
-        choices=("paddle", "onnx", "triton", "ovms"),
-        help="onnx writes an ONNX file beside the Paddle model; triton and ovms (OpenVINO Model "
-        "Server) also make --save_dir a model of that server, in the folder around it",
+        choices=("paddle", "onnx", "ncnn", "triton", "ovms"),
+        help="onnx and ncnn write files of that format beside the Paddle model (ncnn needs "
+        "--input_shape 1 3 H W); triton and ovms (OpenVINO Model Server) write ONNX, and make "
+        "--save_dir a model of that server, in the folder around it",
     )
     parser.add_argument(
         "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
+    )
+    parser.add_argument(
+        "--graph",
+        default="matrices",
+        choices=("matrices", "plain"),
+        help="plain: without matrix products in the ONNX file, for engines of small boards and "
+        "their converters; needs --input_shape",
     )
     parser.add_argument(
         "--output_op",
@@ -68,7 +76,9 @@ def run(args: argparse.Namespace) -> None:
         input_shape=args.input_shape,
         scale=evaluation_scale(config.test_config),
         classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
-        onnx_opset=None if args.format == "paddle" else args.opset_version,
+        onnx_opset=None if args.format in ("paddle", "ncnn") else args.opset_version,
+        ncnn=args.format == "ncnn",
+        plain=args.graph == "plain",
         provenance={
             "config": args.config,
             "weights": args.model_path,

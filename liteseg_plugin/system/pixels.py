@@ -44,6 +44,11 @@ def check_pixels(name: object, width: int, height: int, default: int = MOST_PIXE
         )
 
 
+def variables() -> dict[str, str]:
+    """Return the environment variables that hold the bound, for processes of other machines."""
+    return {name: os.environ[name] for name in (_VARIABLE, _OPENCV) if name in os.environ}
+
+
 @contextlib.contextmanager
 def limited(pixels: int | None) -> Iterator[None]:
     """Set the bound for a command, and for the processes that it starts.

@@ -424,7 +424,7 @@ def test_command_serves_several_models_until_sigterm(exports, predictor):
                 line = process.stdout.readline()
                 assert line, said
                 said += line
-            assert "Models: street, soft (paddle, fp32)" in said
+            assert "Models: street (paddle), soft (paddle); fp32" in said
             assert "Open to this machine only, without a token." in said
             port = re.search(r"HTTP port (\d+)", said)[1]
             url = f"http://127.0.0.1:{port}/v2/models/street/segment"
