@@ -27,7 +27,16 @@ from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 DEPLOY_FILE = "deploy.yaml"
-OUTPUT_OPS = ("argmax", "confidence", "softmax", "none")
+INPUT_NAME = "x"
+"""Name of the graph's input."""
+OUTPUT_NAMES = {
+    "argmax": "labels",
+    "confidence": "labels_and_confidence",
+    "softmax": "probabilities",
+    "none": "logits",
+}
+"""Name that servers give the output, by ``output_op``."""
+OUTPUT_OPS = tuple(OUTPUT_NAMES)
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"

@@ -94,6 +94,7 @@ def connect(device: str) -> None:
     Args:
         device: As in :func:`use_device`.
     """
+    from liteseg_plugin.system import heartbeat
     from liteseg_plugin.training import processes
 
     if processes.count() > 1:
@@ -103,6 +104,7 @@ def connect(device: str) -> None:
 
         paddle.set_device(paddle_devices().choose(device))
         processes.connect()
+    heartbeat.reached("connected")
 
 
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:

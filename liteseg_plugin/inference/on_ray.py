@@ -121,7 +121,7 @@ class RayRun:
         try:
             self._connect(ray)
             summary = bulk.run_in_bulk(segment, planned, save_dir, resume=resume, **options)
-        except (ray.exceptions.RayError, ConnectionError) as error:
+        except ray.exceptions.RayError as error:
             raise LitesegError(f"Ray ({self.address}): {last_line(error)}") from error
         finally:
             ray.shutdown()
@@ -134,7 +134,12 @@ class RayRun:
             options.update(num_cpus=usable_cpus(), include_dashboard=False)
         else:
             options["runtime_env"] = {"env_vars": pixels.variables()}
-        ray.init(address=self.address, **options)
+        try:
+            ray.init(address=self.address, **options)
+        except Exception as error:  # Ray raises a plain Exception where it cannot start, for one
+            raise LitesegError(
+                f"Ray ({self.address}) cannot be used: {last_line(error)}"
+            ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def _rows(
@@ -184,7 +189,6 @@ class RayRun:
 
 def _import_ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors come as exceptions
     try:
         import ray
         import ray.data

@@ -6,7 +6,7 @@ import pytest
 
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ModelFiles
-from liteseg_plugin.runtimes.base import SessionCache
+from liteseg_plugin.runtimes.base import SessionCache, onnx_file
 from liteseg_plugin.runtimes.catalog import create
 
 
@@ -46,3 +46,38 @@ def test_paddle_says_that_it_does_not_read_onnx():
     path = Path("model.onnx")
     with pytest.raises(ExportError, match=r"does not read ONNX files \(model\.onnx\): use another"):
         create("paddle", ModelFiles(path, onnx=path), "cpu", 1)
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute", None])
+def test_onnx_file_whose_weights_are_elsewhere_is_refused(tmp_path, place):
+    """Engines would read any file beside it, and older ones any file at all."""
+    onnx = pytest.importorskip("onnx")
+    weights = onnx.TensorProto(name="location", dims=[2], data_type=onnx.TensorProto.FLOAT)
+    if place is None:
+        weights.float_data.extend([1, 2])
+    else:
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="../secret.bin")
+    node = onnx.helper.make_node("Add", ["x", "location"], ["y"])
+    constant = onnx.helper.make_node("Constant", [], ["location"], value=weights)
+    is_attribute = place == "attribute"
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [constant, node] if is_attribute else [node],
+        *("graph", ends[:1], ends[1:]),
+        initializer=[] if is_attribute else [weights],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    if place is None:
+        assert onnx_file(ModelFiles(path, onnx=path), "fp32") == path
+    else:
+        with pytest.raises(ExportError, match=r"model\.onnx keeps weights in other files"):
+            create("onnxruntime", ModelFiles(path, onnx=path), "cpu", 1)
+
+
+def test_onnx_file_that_is_none_is_left_to_the_engine(tmp_path):
+    path = tmp_path / "model.onnx"
+    for content in (b"", b"no model"):
+        path.write_bytes(content)
+        assert onnx_file(ModelFiles(path, onnx=path), "fp32") == path
