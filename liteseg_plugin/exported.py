@@ -20,6 +20,8 @@ from paddleseg.transforms import Compose
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
+from liteseg_plugin.datasets.image_compose import compose, format_of
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.errors import ConfigError, ExportError
 from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.files import atomic_write, to_disk
@@ -53,7 +55,7 @@ class ModelFiles:
         params: Path of its weights; None for an ONNX file by itself.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
-        input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        input_shape: (N, C, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
     """
 
@@ -107,14 +109,18 @@ class ExportedModel(ModelFiles):
                 )
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             transforms = [dict(t) for t in deploy["transforms"]]
+            input_shape = _input_shape(deploy.get("input_shape"))
+            image_format = ImageFormat.from_json(own.get("image") or {}, input_shape[1])
             exported = cls(
                 model=_beside(path, deploy["model"]),
                 params=_beside(path, deploy["params"]),
                 onnx=_beside(path, own["onnx"]) if own.get("onnx") else None,
                 onnx_int8=_beside(path, own["onnx_int8"]) if own.get("onnx_int8") else None,
-                input_shape=_input_shape(deploy.get("input_shape")),
+                input_shape=input_shape,
                 scale=_scale(own.get("evaluation_scale", 1.0)),
-                transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
+                transforms=compose(
+                    [manager.TRANSFORMS[t.pop("type")](**t) for t in transforms], image_format
+                ),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
                 provenance=dict(own.get("provenance") or {}),
@@ -142,6 +148,11 @@ class ExportedModel(ModelFiles):
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the exported file; export again")
         return exported
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """The images that it takes."""
+        return format_of(self.transforms)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the graph's output, by ``output_op``."""
@@ -198,7 +209,7 @@ def _input_shape(written: list | None) -> tuple[int | None, ...]:
     shape = tuple(
         None if n is None or n == -1 else int(n) for n in written or [None, 3, None, None]
     )
-    if len(shape) != 4 or shape[1] != 3 or any(n is not None and n < 1 for n in shape):
+    if len(shape) != 4 or any(n is not None and n < 1 for n in shape):
         raise ValueError(f"input_shape {written}")
     return shape
 

@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
     )
+    _arguments.add_bands(parser)
     many = parser.add_argument_group("many images")
     many.add_argument(
         "--resume",
@@ -65,13 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Segment images or a video; write overlays, label maps and a legend, as ``predict``."""
+    from dataclasses import replace
     from statistics import median
     from time import perf_counter
 
     from liteseg_plugin.integration.registry import repair
 
     repair()
+    from liteseg_plugin.datasets.image_compose import showing
     from liteseg_plugin.errors import LitesegError, printable
+    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference import bulk, images, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.runtimes import catalog
@@ -89,7 +93,9 @@ def run(args: argparse.Namespace) -> dict:
     found = [] if is_video else images.find_images(args.image_path)
     runtime = args.runtime or catalog.choose(args.device, args.precision)
     print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
-    predictor = Predictor(args.config, runtime, args.device, args.cpu_threads, args.precision)
+    exported = ExportedModel.read(args.config)
+    exported = replace(exported, transforms=showing(exported.transforms, args.bands))
+    predictor = Predictor(exported, runtime, args.device, args.cpu_threads, args.precision)
     started = perf_counter()
     document: dict[str, Any]
     if is_video:

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
     _arguments.add_augmentation(parser, "--aug_pred")
+    _arguments.add_bands(parser)
     parser.add_argument(
         "--custom_color",
         nargs="+",
@@ -33,10 +34,11 @@ def run(args: argparse.Namespace) -> None:
     _steps.choose_model(args)
     builder = _steps.build(args)
 
-    from paddleseg.transforms import Compose
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes, recolored
+    from liteseg_plugin.datasets.image_compose import compose, showing
+    from liteseg_plugin.datasets.image_format import ImageFormat
     from liteseg_plugin.inference import images, trained
     from liteseg_plugin.inference.video import is_video, open_video
 
@@ -47,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])
-    transforms = Compose(builder.val_transforms)
+    image_format = ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg)
+    transforms = showing(compose(builder.val_transforms, image_format), args.bands)
     test_config = _steps.augmentation(args, "aug_pred", config.test_config)
     if is_video(args.image_path):
         frames = open_video(args.image_path, args.save_dir)

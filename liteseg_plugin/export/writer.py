@@ -12,6 +12,7 @@ from paddleseg.utils import logger
 
 from liteseg_plugin import __version__
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.graph import ExportedNetwork
 from liteseg_plugin.export.onnx import convert
@@ -33,6 +34,7 @@ def export_model(
     save_dir: str | os.PathLike,
     *,
     transforms: Sequence[dict],
+    image_format: ImageFormat = RGB,
     output_op: str = "argmax",
     input_shape: Sequence[int | None] | None = None,
     scale: float = 1.0,
@@ -50,9 +52,10 @@ def export_model(
         network: The trained network.
         save_dir: Folder to write to; created if missing.
         transforms: The transforms of the images, as in the config's ``val_dataset``.
+        image_format: Of the images.
         output_op: ``argmax`` for labels, ``confidence`` for labels and their probabilities,
             ``softmax`` for the probabilities of all classes, ``none`` for logits.
-        input_shape: (N, 3, H, W) of the graph's input; None (of all, or of one) leaves it open.
+        input_shape: (N, C, H, W) of the graph's input; None (of all, or of one) leaves it open.
         scale: Evaluation scale; see :class:`ExportedNetwork`.
         classes: Names and colours, in index order.
         provenance: Where the weights come from; written as it is.
@@ -67,9 +70,10 @@ def export_model(
     """
     if output_op not in OUTPUT_OPS:
         raise ExportError(f"unknown output_op {output_op!r}; choose one of {OUTPUT_OPS}")
-    shape = [None, 3, None, None] if input_shape is None else list(input_shape)
-    if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != 3:
-        raise ExportError(f"input_shape must be N 3 H W, each at least 1, got {shape}")
+    channels = image_format.channels
+    shape = [None, channels, None, None] if input_shape is None else list(input_shape)
+    if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != channels:
+        raise ExportError(f"input_shape must be N {channels} H W, each at least 1, got {shape}")
     if len(classes) > MOST_CLASSES:
         raise ExportError(
             f"{len(classes)} classes; label images are 8-bit and hold up to {MOST_CLASSES}"
@@ -107,6 +111,7 @@ def export_model(
                 },
                 "liteseg": {
                     "evaluation_scale": scale,
+                    "image": image_format.to_json(),
                     "classes": [entry.to_json() for entry in classes],
                     "onnx": ONNX_FILE if onnx_opset is not None else None,
                     "sha256": {name: file_sha256(Path(complete, name)) for name in files},

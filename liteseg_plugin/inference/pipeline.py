@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     CONFIDENCE,
@@ -171,12 +170,12 @@ def segment_planned(
     """
     classes = predictor.exported.named_classes()
     # An image that fails travels on as its error, so that those around it are not lost.
-    reads: Any = (partial(_or_error, read_image, files.image) for files in planned)
+    reads: Any = (partial(_or_error, predictor.read, files.image) for files in planned)
 
     def labelled(image: np.ndarray) -> Segmentation:
         if extras.needs_confidence:
             return predictor.predict(image).confident(extras.min_confidence)
-        return Segmentation(image, predictor(image), classes)
+        return Segmentation(predictor.shown(image), predictor(image), classes)
 
     def segment(image: Any) -> Any:
         return image if isinstance(image, DataError) else _or_error(labelled, image)
@@ -240,7 +239,7 @@ def overlapped(
 
     Args:
         segment: Maps an image to its result; a :class:`Predictor`, for one.
-        reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
+        reads: Each reads an image, as ``segment`` takes it; None from one of them is the end.
         write: Takes the number of an image, the image, and its result.
         workers: Threads that read, and as many that write; with one, each keeps the order.
 
