@@ -128,7 +128,7 @@ class ImageFormat:
             channels = 1
         if channels == self.channels and (stored.bits == 8) == (self.max_value == 255):
             return None
-        return f"it has {stored}; {self} are expected, as the model was configured"
+        return f"it has {stored}; {self} are expected"
 
     def read(self, path: str | os.PathLike, *, labelled: bool = False) -> np.ndarray:
         """Read an image.

@@ -80,12 +80,14 @@ def choose_format(
         return ImageFormat(channels or 3), "no image can be read"
     (usual, bits), count = kinds.most_common(1)[0]
     usual_stored = next(s for s in stored if (s.channels, s.bits) == (usual, bits))
-    reason = f"as {'all' if count == len(stored) else f'most ({count} of {len(stored)})'} images"
+    reason = (
+        f"as {'all' if count == len(stored) else f'most ({count} of {len(stored)})'} are stored"
+    )
     same = [v for s, v in zip(stored, values) if (s.channels, s.bits) == (usual, bits)]
     largest = max(int(v.largest.max()) for v in same)
     max_value = 255 if bits == 8 else max(511, 2 ** largest.bit_length() - 1)
     if bits == 16:
-        reason += f" have it; the largest value is {largest}"
+        reason += f"; the largest value is {largest}"
     if channels is None and usual_stored.is_plain and (3, 8) in kinds:
         channels = 3
     if channels is None and usual in (2, 4):

@@ -133,7 +133,10 @@ def check(
             (
                 seen.values
                 for (name, _), seen in zip(todo, looks)
-                if seen.values and (name == "train" or "train" not in pixels)
+                if seen.values
+                and seen.stored
+                and image_format.refusal(seen.stored) is None
+                and (name == "train" or "train" not in pixels)
             ),
             image_format,
         ),
