@@ -23,7 +23,7 @@ from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.datasets.image_compose import compose, format_of
 from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.errors import ConfigError, ExportError
-from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.checksums import file_sha256, value_sha256
 from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
@@ -34,12 +34,16 @@ PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 INT8_REPORT_FILE = "model_int8.json"
+NCNN_FILE = "model_ncnn.param"
+NCNN_WEIGHTS_FILE = "model_ncnn.bin"
+NCNN_FP16_WEIGHTS_FILE = "model_ncnn_fp16.bin"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
 _TRAINING = {"_base_", "model", "train_dataset", "val_dataset", "optimizer", "loss"}
 _MODEL_SUFFIXES = (".json", ".onnx", ".pdiparams", ".pdmodel", ".pdparams")
-_FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
+_OWN_FILE_KEYS = ("onnx", "onnx_int8", "ncnn", "ncnn_weights", "ncnn_fp16_weights")
+_FILE_KEYS = ("model", "params", *_OWN_FILE_KEYS)
 
 # Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
 _MARK = "-export"
@@ -55,6 +59,9 @@ class ModelFiles:
         params: Path of its weights; None for an ONNX file by itself.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
+        ncnn: Path of ncnn's graph, or None.
+        ncnn_weights: Path of its weights, or None.
+        ncnn_fp16_weights: Path of its weights in half precision, or None.
         input_shape: (N, C, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
     """
@@ -63,6 +70,9 @@ class ModelFiles:
     params: Path | None = None
     onnx: Path | None = None
     onnx_int8: Path | None = None
+    ncnn: Path | None = None
+    ncnn_weights: Path | None = None
+    ncnn_fp16_weights: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
 
@@ -114,8 +124,7 @@ class ExportedModel(ModelFiles):
             exported = cls(
                 model=_beside(path, deploy["model"]),
                 params=_beside(path, deploy["params"]),
-                onnx=_beside(path, own["onnx"]) if own.get("onnx") else None,
-                onnx_int8=_beside(path, own["onnx_int8"]) if own.get("onnx_int8") else None,
+                **{key: _beside(path, own[key]) for key in _OWN_FILE_KEYS if own.get(key)},
                 input_shape=input_shape,
                 scale=_scale(own.get("evaluation_scale", 1.0)),
                 transforms=compose(
@@ -134,6 +143,7 @@ class ExportedModel(ModelFiles):
             checksums = own.get("sha256") or {}
             if not isinstance(checksums, dict):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
+            is_changed = DEPLOY_FILE in checksums and checksums[DEPLOY_FILE] != _digest(content)
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is not an exported folder: {error.filename} is missing"
@@ -143,6 +153,11 @@ class ExportedModel(ModelFiles):
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error!r}") from error
+        if is_changed:
+            raise ExportError(
+                f"{path} is damaged or was edited: it does not hold what was exported. Export "
+                f"again; if you edited it yourself, remove the line {DEPLOY_FILE} of its sha256"
+            )
         for file in filter(None, (getattr(exported, key) for key in _FILE_KEYS)):
             # Paddle loads truncated weights, and computes wrong results with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
@@ -163,6 +178,12 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a ``deploy.yaml`` says, but for this one."""
+    sums = {k: v for k, v in content["liteseg"]["sha256"].items() if k != DEPLOY_FILE}
+    return value_sha256({**content, "liteseg": {**content["liteseg"], "sha256": sums}})
 
 
 def _way_out(folder: Path) -> str:
@@ -275,7 +296,8 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
     for path in folder.iterdir():
         if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
-    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE)
+    ncnn = (NCNN_FILE, NCNN_WEIGHTS_FILE, NCNN_FP16_WEIGHTS_FILE)
+    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE, *ncnn)
     stale = [name for name in own if name not in named] if was_export else []
     if INT8_FILE in stale:
         stale.append(INT8_REPORT_FILE)
@@ -341,5 +363,6 @@ def _staged_name(name: str, tag: str) -> str:
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
     to_disk(folder)
+    deploy["liteseg"]["sha256"][DEPLOY_FILE] = _digest(deploy)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
     to_disk(folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
-FOLDERS = ("liteseg_plugin", "configs", "docs", "scripts", "tests")
+FOLDERS = ("liteseg_plugin", "configs", "constraints", "docs", "scripts", "tests")
 FILES = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "LICENSE", "MANIFEST.in")
 BUILD_FILES = ("pyproject.toml", "setup.cfg", "setup.py")
 
@@ -67,6 +67,22 @@ def test_wheel_holds_the_package_and_the_configs_and_nothing_else(source, instal
     configs = {f"liteseg_plugin/{name}" for name in _files(source) if name.startswith("configs/")}
     assert len(configs) > 15
     assert _files(installed) == package | configs
+
+
+def test_two_builds_are_equal_to_the_byte(process, source, tmp_path):
+    """Of the same files, with other times, in folders of other names."""
+    pytest.importorskip("setuptools.command.bdist_wheel", reason="setuptools is older than 70.1")
+    code = "from setuptools import build_meta as b; b.build_sdist({0!r}); b.build_wheel({0!r})"
+    found = []
+    for number in range(2):
+        folder, built = tmp_path / f"source{number}", tmp_path / f"built{number}"
+        shutil.copytree(source, folder, copy_function=shutil.copyfile)  # without times
+        built.mkdir()
+        epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+        process("python", "-c", code.format(str(built)), cwd=folder, **epoch)
+        found.append({path.name: path.read_bytes() for path in built.iterdir()})
+    assert len(found[0]) == 2
+    assert found[0] == found[1]
 
 
 def test_installed_package_works_in_an_empty_folder(process, installed, tmp_path):

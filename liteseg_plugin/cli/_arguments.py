@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 # The keys of runtimes.catalog.RUNTIMES, which a test compares; importing it would load Paddle.
-RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
+RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt", "ncnn")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"

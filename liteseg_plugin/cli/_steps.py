@@ -85,6 +85,25 @@ def use_device(asked: str) -> str:
     return chosen
 
 
+def connect(device: str) -> None:
+    """Let the processes of a launch meet, before one of them fails by itself.
+
+    Only what is connected notices that another process ends.
+
+    Args:
+        device: As in :func:`use_device`.
+    """
+    from liteseg_plugin.training import processes
+
+    if processes.count() > 1:
+        import paddle
+
+        from liteseg_plugin.system.device import paddle_devices
+
+        paddle.set_device(paddle_devices().choose(device))
+        processes.connect()
+
+
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:
     """Return the config's test settings, overridden by the flags of ``add_augmentation``."""
     chosen = dict(test_config)

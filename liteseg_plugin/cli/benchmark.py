@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> dict:
         exported=args.exported,
         onnx_file=args.onnx_model_path,
         with_onnx=benchmark.need_onnx(runtimes) or args.enable_profile or args.print_model,
+        with_ncnn="ncnn" in runtimes,
         against=builder if args.against else None,
     ) as exports:
         results = []

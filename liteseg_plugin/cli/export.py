@@ -24,11 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         default="paddle",
-        choices=("paddle", "onnx"),
-        help="onnx writes an ONNX file beside the Paddle model",
+        choices=("paddle", "onnx", "ncnn"),
+        help="onnx and ncnn write files of that format beside the Paddle model; ncnn needs "
+        "--input_shape 1 3 H W",
     )
     parser.add_argument(
         "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
+    )
+    parser.add_argument(
+        "--graph",
+        default="matrices",
+        choices=("matrices", "plain"),
+        help="plain: without matrix products in the ONNX file, for engines of small boards and "
+        "their converters; needs --input_shape",
     )
     parser.add_argument(
         "--output_op",
@@ -68,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
         scale=evaluation_scale(config.test_config),
         classes=describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"]),
         onnx_opset=args.opset_version if args.format == "onnx" else None,
+        ncnn=args.format == "ncnn",
+        plain=args.graph == "plain",
         provenance={
             "config": args.config,
             "weights": args.model_path,

@@ -61,7 +61,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names it",
     )
     many.add_argument("--shard", metavar="I/N", help="segment part I (from 0) of N, of all images")
+    add_ray(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``--ray``."""
+    ray = parser.add_argument_group("many processes or machines")
+    ray.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="segment with Ray Data: on the cluster at ADDRESS (auto, HOST:6379), or without one, "
+        "in processes of this machine; --image_path may then be Parquet, a file or a folder",
+    )
+    ray.add_argument(
+        "--ray_workers",
+        type=int,
+        metavar="N",
+        help="processes with a predictor; by default one per GPU, or else one per machine",
+    )
+    ray.add_argument(
+        "--image_column",
+        default="image",
+        metavar="NAME",
+        help="column of Parquet: paths, or encoded images (bytes)",
+    )
+    ray.add_argument(
+        "--save_as",
+        default="files",
+        choices=("files", "parquet"),
+        help="parquet: label maps alone, in labels/part-NNNNN.parquet",
+    )
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -76,7 +108,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets.image_compose import showing
     from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.inference import bulk, images, pipeline, video
+    from liteseg_plugin.inference import bulk, images, on_ray, pipeline, video
     from liteseg_plugin.inference.predictor import Predictor
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.parallel import per_second
@@ -90,8 +122,27 @@ def run(args: argparse.Namespace) -> dict:
         )
     if is_video and (args.resume or args.shard):
         raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
-    found = [] if is_video else images.find_images(args.image_path)
+    if args.ray and (is_video or args.shard):
+        raise LitesegError("--ray is for images, and divides them itself: not with --shard")
+    if not args.ray and (args.ray_workers or args.save_as == "parquet"):
+        raise LitesegError("--ray_workers and --save_as parquet need --ray")
     runtime = args.runtime or catalog.choose(args.device, args.precision)
+    bulk_options: dict[str, Any] = {
+        "resume": args.resume,
+        "skip_errors": args.on_error == "skip",
+        "progress": progress_bar,
+    }
+    if args.ray:
+        started = perf_counter()
+        model = on_ray.Model(args.config, runtime, args.device, args.cpu_threads, args.precision)
+        ray_run = on_ray.RayRun(
+            args.ray, model, args.ray_workers, extras, args.image_column, args.save_as == "parquet"
+        )
+        summary = ray_run.segment(args.image_path, args.save_dir, **bulk_options)
+        print(summary.text())
+        rate = per_second(len(summary.done), perf_counter() - started)
+        return {**summary.to_json(), "images_per_second": rate, "runtime": runtime}
+    found = [] if is_video else images.find_images(args.image_path)
     print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
     exported = ExportedModel.read(args.config)
     exported = replace(exported, transforms=showing(exported.transforms, args.bands))
@@ -115,10 +166,8 @@ def run(args: argparse.Namespace) -> dict:
             found,
             args.save_dir,
             extras=extras,
-            resume=args.resume,
-            skip_errors=args.on_error == "skip",
             shard=bulk.Shard.parse(args.shard or "0/1"),
-            progress=progress_bar,
+            **bulk_options,
         )
         print(summary.text())
         count, document = len(summary.done), summary.to_json()

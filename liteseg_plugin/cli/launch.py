@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max_restarts", type=int, default=0, metavar="N", help=restarts)
     wait = "seconds to wait for the other hosts"
     add("--timeout", type=float, default=600, metavar="SECONDS", help=wait)
+    hang = "seconds without progress after which all processes are ended; 0: never"
+    add("--hang_timeout", type=float, default=600, metavar="SECONDS", help=hang)
     add("--dry-run", action="store_true", help="print the command line of Paddle's launcher")
     add("program", choices=_PROGRAMS, help="the command to run, followed by its flags")
     add("arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="its flags")
@@ -75,7 +77,12 @@ def run(args: argparse.Namespace) -> None:
         return
     resume = ("--resume_model", "auto") if args.program == "train" else ()
     supervise(
-        launch, arguments, max_restarts=args.max_restarts, resume=resume, timeout=args.timeout
+        launch,
+        arguments,
+        max_restarts=args.max_restarts,
+        resume=resume,
+        timeout=args.timeout,
+        hang_timeout=args.hang_timeout,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin import __version__
 from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
@@ -40,23 +41,29 @@ def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
     _steps.choose_model(args)
+    _steps.connect(args.device)
     builder = _steps.build(args)
 
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
-    from liteseg_plugin.evaluation import evaluate, report
+    from liteseg_plugin.evaluation import evaluate
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.runtimes import catalog
     from liteseg_plugin.system.progress import progress_bar
     from liteseg_plugin.training import processes
+    from liteseg_plugin.training.run import DataList
 
     if args.auc_roc and processes.count() > 1:
         raise LitesegError("--auc_roc needs all logits in one process; evaluate without a launcher")
     writes = bool(args.report) and processes.is_main()
     if writes:
+        from liteseg_plugin.evaluation import report  # loads matplotlib
+
         report.check_folder(args.report)
     dataset = builder.val_dataset
+    facts = {"val_dataset's list": DataList.of(dataset), "liteseg_plugin": __version__}
+    processes.check_same({name: str(value) for name, value in facts.items()})
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
         runtime = args.runtime or catalog.choose(args.device, args.precision)

@@ -33,13 +33,14 @@ TIMED = {
 }
 """What can be timed. All wait for the device."""
 
-_PADDLES = {"paddle", "paddle_tensorrt"}
+_WITHOUT_ONNX = {"paddle", "paddle_tensorrt", "ncnn"}
 _DISTRIBUTIONS = {
     "paddle": ("paddlepaddle", "paddlepaddle-gpu"),
     "paddle_tensorrt": ("paddlepaddle-gpu",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
     "openvino": ("openvino",),
     "tensorrt": ("tensorrt",),
+    "ncnn": ("ncnn",),
 }
 
 
@@ -162,7 +163,8 @@ def choose_runtimes(
     """Return the runtimes to time.
 
     Args:
-        wanted: Names of runtimes; None for all that are installed.
+        wanted: Names of runtimes; None for all that are installed, but ncnn, which is for other
+            processors.
         device: ``auto``, ``cpu`` or ``gpu``.
         precision: What they compute in.
         only_onnx: Whether the model is an ONNX file by itself.
@@ -172,9 +174,12 @@ def choose_runtimes(
     """
     if wanted is None:
         names = catalog.installed(device, precision)
-        return [name for name in names if not (only_onnx and name in _PADDLES)]
-    if only_onnx and not _PADDLES.isdisjoint(wanted):
-        raise ExportError("--onnx_model_path: Paddle does not read ONNX; take another --runtime")
+        left_out = _WITHOUT_ONNX if only_onnx else {"ncnn"}
+        return [name for name in names if name not in left_out]
+    if only_onnx and not _WITHOUT_ONNX.isdisjoint(wanted):
+        raise ExportError(
+            "--onnx_model_path: Paddle and ncnn do not read ONNX; take another --runtime"
+        )
     return list(wanted)
 
 
@@ -190,7 +195,7 @@ def channels_of(builder: SegBuilder | None, exported: str | None) -> int:
 
 def need_onnx(runtimes: Iterable[str]) -> bool:
     """Tell whether one of these runtimes loads the ONNX file of an export."""
-    return not _PADDLES.issuperset(runtimes)
+    return not _WITHOUT_ONNX.issuperset(runtimes)
 
 
 def benchmark(

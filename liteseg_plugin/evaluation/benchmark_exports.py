@@ -45,6 +45,7 @@ def exports_to_time(
     exported: str | None = None,
     onnx_file: str | None = None,
     with_onnx: bool = True,
+    with_ncnn: bool = False,
     against: SegBuilder | None = None,
 ) -> Iterator[dict[str, ModelFiles]]:
     """Give exports by name; those that are made lie in temporary folders.
@@ -55,6 +56,7 @@ def exports_to_time(
         exported: Folder of an export to take instead of a new one.
         onnx_file: An ONNX file to take instead of a new export.
         with_onnx: Whether to convert to ONNX what is made.
+        with_ncnn: Whether to convert the plugin's export to ncnn, too.
         against: Builder of a config, to add PaddleSeg's own network and export of the same
             weights; None to leave these out.
     """
@@ -73,6 +75,7 @@ def exports_to_time(
                 image_format=ImageFormat(input_shape[1]),
                 input_shape=input_shape,
                 onnx_opset=opset,
+                ncnn=with_ncnn,
             )
             exports["liteseg_plugin"] = ExportedModel.read(ours)
         if against is not None and network is not None:

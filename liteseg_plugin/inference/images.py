@@ -71,7 +71,7 @@ def find_images(image_path: str) -> list[InputImage]:
     else:
         paths = _read_list(image_path)
     folder = folder_of(image_path)
-    return [InputImage(path, _name_below(folder, path)) for path in paths]
+    return [InputImage(path, name_below(folder, path)) for path in paths]
 
 
 def folder_of(image_path: str) -> str:
@@ -175,7 +175,8 @@ def _read_list(path: str) -> list[str]:
     return [image for _, image in images]
 
 
-def _name_below(folder: str, path: str) -> str:
+def name_below(folder: str, path: str) -> str:
+    """Return the name of an image's results: its path below a folder, without root and ``..``."""
     try:
         relative = os.path.relpath(path, folder or os.curdir)
     except ValueError:  # another drive of Windows

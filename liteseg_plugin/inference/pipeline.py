@@ -23,11 +23,12 @@ from liteseg_plugin.inference.images import (
     check_results,
     result_paths,
 )
-from liteseg_plugin.inference.segmentation import Segmentation
+from liteseg_plugin.inference.segmentation import Segmentation, require_confidence
 from liteseg_plugin.system.parallel import prefetch
 from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
 if TYPE_CHECKING:
+    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference.predictor import Predictor
 
 POLYGONS = "polygons"
@@ -72,15 +73,16 @@ class SegmentedImage:
 
     Attributes:
         image: Path of the image.
-        label: Path of the label map: class indices with a palette.
-        overlay: Path of the image under the colours of its classes.
+        label: Path of the label map: class indices with a palette. Or of the Parquet file with it,
+            None until that is written.
+        overlay: Path of the image under the colours of its classes; None beside Parquet.
         confidence: Path of the confidence, if it was asked for.
         polygons: Path of the outlines, likewise.
     """
 
     image: str
-    label: str
-    overlay: str
+    label: str | None
+    overlay: str | None
     confidence: str | None = None
     polygons: str | None = None
 
@@ -107,6 +109,9 @@ def plan_results(
     legend = Result(os.path.join(save_dir, LEGEND), "the legend")
     check_results([image.path for image in images], [*written, legend])
     return results
+
+
+OnError = Callable[[SegmentedImage, DataError], None]
 
 
 def _raise(files: SegmentedImage, error: DataError) -> None:
@@ -142,19 +147,34 @@ def segment_files(
     """
     extras = extras or Extras()
     if extras.needs_confidence:
-        predictor.require_confidence()
+        require_confidence(predictor.exported)
     planned = plan_results(images, save_dir, extras)
-    yield from segment_planned(predictor, planned, save_dir, extras, workers=workers)
+    yield from segment_planned(predictor, planned, extras, workers=workers)
+    write_legend_of(predictor.exported, save_dir)
+
+
+def write_results(files: SegmentedImage, segmentation: Segmentation) -> None:
+    """Write the files of a planned result; each is complete or absent."""
+    if files.label:
+        segmentation.save(files.label)
+    if files.overlay:
+        write_image(files.overlay, segmentation.overlay())
+    if files.confidence:
+        segmentation.save_confidence(files.confidence)
+    if files.polygons:
+        folder = os.path.dirname(os.path.abspath(files.polygons))
+        segmentation.save(files.polygons, os.path.relpath(files.image, folder))
 
 
 def segment_planned(
     predictor: Predictor,
     planned: Sequence[SegmentedImage],
-    save_dir: str | os.PathLike,
     extras: Extras,
     *,
     workers: int = 2,
-    on_error: Callable[[SegmentedImage, DataError], None] = _raise,
+    on_error: OnError = _raise,
+    read: Callable[[SegmentedImage], np.ndarray] | None = None,
+    write: Callable[[SegmentedImage, Segmentation], None] = write_results,
 ) -> Iterator[SegmentedImage]:
     """Segment images whose results are planned; see :func:`segment_files`.
 
@@ -163,14 +183,16 @@ def segment_planned(
     Args:
         predictor: An exported model; one with confidence if ``extras`` need it.
         planned: Of :func:`plan_results`.
-        save_dir: Where the legend goes.
         extras: What else is planned.
         workers: Threads that read, and as many that write.
         on_error: Gets each image that cannot be read or segmented; raises to end the run.
+        read: Reads the image of a result; by default its file.
+        write: Writes a result.
     """
     classes = predictor.exported.named_classes()
     # An image that fails travels on as its error, so that those around it are not lost.
-    reads: Any = (partial(_or_error, predictor.read, files.image) for files in planned)
+    read = read or (lambda files: predictor.read(files.image))
+    reads: Any = (partial(_or_error, read, files) for files in planned)
 
     def labelled(image: np.ndarray) -> Segmentation:
         if extras.needs_confidence:
@@ -180,26 +202,17 @@ def segment_planned(
     def segment(image: Any) -> Any:
         return image if isinstance(image, DataError) else _or_error(labelled, image)
 
-    def write(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
+    def finish(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
         if isinstance(segmentation, DataError):
             return segmentation
-        files = planned[number]
-        segmentation.save(files.label)
-        write_image(files.overlay, segmentation.overlay())
-        if files.confidence:
-            segmentation.save_confidence(files.confidence)
-        if files.polygons:
-            folder = os.path.dirname(os.path.abspath(files.polygons))
-            segmentation.save(files.polygons, os.path.relpath(files.image, folder))
-        return files
+        write(planned[number], segmentation)
+        return planned[number]
 
-    for files, result in zip(planned, overlapped(segment, reads, write, workers=workers)):
+    for files, result in zip(planned, overlapped(segment, reads, finish, workers=workers)):
         if isinstance(result, DataError):
             on_error(files, result)
         else:
             yield result
-    if predictor.exported.classes:
-        write_legend(classes, save_dir)
 
 
 def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
@@ -207,6 +220,12 @@ def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except DataError as error:
         return error
+
+
+def write_legend_of(exported: ExportedModel, save_dir: str | os.PathLike) -> None:
+    """Write the legend of an export, if it names its classes."""
+    if exported.classes:
+        write_legend(exported.named_classes(), save_dir)
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:

@@ -16,11 +16,7 @@ from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.inference.segmentation import (
-    WITHOUT_CONFIDENCE,
-    Segmentation,
-    most_likely,
-)
+from liteseg_plugin.inference.segmentation import Segmentation, most_likely
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
 from liteseg_plugin.system.parallel import usable_cpus
@@ -94,6 +90,11 @@ class Predictor:
         """What the engine computes on, ``cpu`` or ``gpu``."""
         return self._engine.device
 
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """(N, 3, H, W) that the engine takes, with None for any size."""
+        return self._engine.input_shape
+
     def __call__(self, image: AnyImage) -> np.ndarray:
         """Segment one image.
 
@@ -150,15 +151,6 @@ class Predictor:
             return image
         image = self.exported.image_format.check(image)
         return image_compose.shown(self.exported.transforms, image)
-
-    def require_confidence(self) -> None:
-        """Refuse an export that gives labels only.
-
-        Raises:
-            ExportError: If it does.
-        """
-        if self.exported.output_op == "argmax":
-            raise ExportError(f"{self.exported.model.parent}: {WITHOUT_CONFIDENCE}")
 
     def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.

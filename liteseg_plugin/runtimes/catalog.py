@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ModelFiles
 from liteseg_plugin.runtimes.base import PRECISIONS, Runtime, written_shape
+from liteseg_plugin.runtimes.ncnn import Ncnn
 from liteseg_plugin.runtimes.onnxruntime import OnnxRuntime
 from liteseg_plugin.runtimes.openvino import OpenVino
 from liteseg_plugin.runtimes.paddle import PaddleInference
@@ -24,6 +25,7 @@ RUNTIMES: dict[str, type[Runtime]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "tensorrt": TensorRt,
+    "ncnn": Ncnn,
 }
 """The engines by the names that ``--runtime`` takes, which are those of their modules.
 
@@ -91,7 +93,8 @@ def _computes(name: str, device: str, precision: str) -> bool:
 def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32") -> list[str]:
     """Return the names of those of :func:`installed` that a model has the file for."""
     names = installed(device, precision)
-    return [name for name in names if name == "paddle" or files.onnx is not None]
+    needed = {"paddle": files.params, "ncnn": files.ncnn}
+    return [name for name in names if needed.get(name, files.onnx) is not None]
 
 
 def choose(asked: str = "auto", precision: str = "fp32") -> str:

@@ -112,6 +112,19 @@ def to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def place_folder(made: Path, dest: Path) -> None:
+    """Rename a complete folder to its final name, under which a power failure leaves it whole.
+
+    Args:
+        made: The folder; all that it holds is forced to the disk first.
+        dest: Its name, on the same disk; absent, or an empty folder.
+    """
+    for path in (*made.rglob("*"), made):
+        to_disk(path)
+    os.replace(made, dest)
+    to_disk(dest.absolute().parent)
+
+
 @functools.cache  # once for each folder
 def _remove_parts(folder: str) -> None:
     remove_leftovers(folder, ".*.part")
