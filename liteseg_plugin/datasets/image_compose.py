@@ -88,9 +88,7 @@ def _check(operation: Any, image_format: ImageFormat) -> None:
                     f"Normalize has {len(values)} values for images of {channels} channels; give "
                     f"1 or {channels}, as liteseg data check prints them"
                 )
-    if isinstance(operation, RandomDistort) and not (
-        image_format.max_value == 255 and channels in (1, 3)
-    ):
+    if isinstance(operation, RandomDistort) and not image_format.takes_pictures:
         raise ConfigError(
             f"RandomDistort changes the colours of 8-bit grey or RGB images, not of {image_format}:"
             " remove it from the transforms"

@@ -107,6 +107,11 @@ class ImageFormat:
         return self.channels == 3 and self.max_value == 255
 
     @property
+    def takes_pictures(self) -> bool:
+        """Whether it takes any picture of 8-bit RGB or grey, as cameras and uploads give them."""
+        return self.channels in (1, 3) and self.max_value == 255
+
+    @property
     def dtype(self) -> str:
         """Type of an image's array."""
         return "uint8" if self.max_value == 255 else "uint16"
@@ -124,7 +129,7 @@ class ImageFormat:
         if stored.fault or self.is_rgb:
             return stored.fault
         channels = stored.channels
-        if self.channels == 1 and self.max_value == 255 and not stored.bands:
+        if self.channels == 1 and self.takes_pictures and not stored.bands:
             channels = 1
         if channels == self.channels and (stored.bits == 8) == (self.max_value == 255):
             return None

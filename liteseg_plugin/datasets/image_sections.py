@@ -21,7 +21,7 @@ def dataset_keys(report: CheckReport) -> str:
 def padding(report: CheckReport) -> str:
     """Return the padding of crops: with the mean, where 127.5 may be far from the values."""
     images, channels = report.image_format, report.channels
-    if images.max_value == 255 and images.channels in (1, 3):
+    if images.takes_pictures:
         return ""
     mean = 255 * sum(channel.mean for channel in channels) / len(channels)
     return f"      im_padding_value: {mean:.1f}  # the mean of all channels, of 0 to 255\n"
@@ -35,7 +35,7 @@ def distortion(report: CheckReport, *, weights: bool) -> str:
         weights: Whether the training starts from weights of PP-LiteSeg.
     """
     images = report.image_format
-    if images.max_value != 255 or images.channels not in (1, 3):
+    if not images.takes_pictures:
         return "    # Without RandomDistort, which takes grey or RGB of 8 bits only.\n"
     strength, of = (0.5, "released recipes") if weights else (0.3, "recipe of docs/training.md")
     lines = f"""\

@@ -41,6 +41,11 @@ class Model:
         self, path: str | os.PathLike, device: str = "auto", threads: int | None = None
     ) -> None:
         self.exported = exported = ExportedModel.read(path)
+        if not exported.image_format.takes_pictures:
+            raise ExportError(
+                f"{path} takes images of {exported.image_format}, but uploads are RGB of 8 bits; "
+                "segment files with liteseg infer"
+            )
 
         def load(engine: str) -> Predictor:
             runtime, _, precision = engine.partition(" ")
