@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,23 @@ from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 DEPLOY_FILE = "deploy.yaml"
-OUTPUT_OPS = ("argmax", "confidence", "softmax", "none")
+INPUT_NAME = "x"
+"""Name of the graph's input."""
+OUTPUT_NAMES = {
+    "argmax": "labels",
+    "confidence": "labels_and_confidence",
+    "softmax": "probabilities",
+    "none": "logits",
+}
+"""Name that servers give the output, by ``output_op``."""
+OUTPUT_OPS = tuple(OUTPUT_NAMES)
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 INT8_REPORT_FILE = "model_int8.json"
+REQUIRED_AGREEMENT = 0.9999
+"""Share of pixels that must have the label of the trained network, in float32."""
 NCNN_FILE = "model_ncnn.param"
 NCNN_WEIGHTS_FILE = "model_ncnn.bin"
 NCNN_FP16_WEIGHTS_FILE = "model_ncnn_fp16.bin"
@@ -64,6 +76,8 @@ class ModelFiles:
         ncnn_fp16_weights: Path of its weights in half precision, or None.
         input_shape: (N, C, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
+        agreement: Share of labels that were the trained network's when the model was exported, 0 to
+            1, by runtime; empty where that was not checked.
     """
 
     model: Path
@@ -75,6 +89,7 @@ class ModelFiles:
     ncnn_fp16_weights: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the model's output: labels or scores."""
@@ -127,6 +142,7 @@ class ExportedModel(ModelFiles):
                 **{key: _beside(path, own[key]) for key in _OWN_FILE_KEYS if own.get(key)},
                 input_shape=input_shape,
                 scale=_scale(own.get("evaluation_scale", 1.0)),
+                agreement={k: float(v) for k, v in (own.get("agreement") or {}).items()},
                 transforms=compose(
                     [manager.TRANSFORMS[t.pop("type")](**t) for t in transforms], image_format
                 ),
@@ -253,6 +269,19 @@ def _beside(deploy: Path, name: str) -> Path:
 
 
 # --- writing
+
+
+def record_agreement(exported: ExportedModel, agreement: Mapping[str, float]) -> None:
+    """Write into ``deploy.yaml`` which runtimes gave the labels of the trained network.
+
+    Args:
+        exported: The export.
+        agreement: Share of equal labels, 0 to 1, by runtime.
+    """
+    folder = exported.model.parent
+    deploy = read_yaml(folder / DEPLOY_FILE)
+    deploy["liteseg"] = {**(deploy.get("liteseg") or {}), "agreement": dict(agreement)}
+    _write(folder, deploy)
 
 
 def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[str]:

@@ -25,5 +25,6 @@ constrain() {
 
 options=("$@")
 mkdir -p constraints
-kept+=$'\npaddle2onnx==2.1.0' constrain 3.3.1 cpu onnx openvino coco demo safetensors ray dev
+kept+=$'\npaddle2onnx==2.1.0' constrain 3.3.1 \
+  cpu onnx openvino ncnn coco demo serve safetensors ray dev
 for paddle in 3.2.2 3.0.0 2.6.2; do constrain "$paddle" cpu dev; done

@@ -49,6 +49,22 @@ def safetensors(data: bytes, folder: Path) -> None:
     _expect(WeightsError, read_state_dict, _file(folder, "model.safetensors", data))
 
 
+def torch_files(data: bytes, folder: Path) -> None:
+    """Read weights of PyTorch."""
+    from liteseg_plugin.errors import WeightsError
+    from liteseg_plugin.weights.converting import read_torch
+
+    _expect(WeightsError, read_torch, _file(folder, "model.pth", data))
+
+
+def onnx_files(data: bytes, folder: Path) -> None:
+    """Look for files that an ONNX file names."""
+    from liteseg_plugin.errors import ExportError
+    from liteseg_plugin.runtimes.base import refuse_external_data
+
+    _expect(ExportError, refuse_external_data, _file(folder, "some.onnx", data))
+
+
 def sums(data: bytes, folder: Path) -> None:
     """Check a file against a ``SHA256SUMS``."""
     from liteseg_plugin.errors import WeightsError
@@ -167,7 +183,7 @@ TARGETS: dict[str, Callable[[bytes, Path], None]] = {
     target.__name__: target  # type: ignore[attr-defined]
     for target in (
         *(pickles, safetensors, sums, archives, configs, deploy, lists, annotations, records),
-        commands,
+        *(commands, torch_files, onnx_files),
     )
 }
 
@@ -196,8 +212,27 @@ def seeds(name: str) -> Iterator[bytes]:
             archive.writestr("a/b.txt", b"abc" * 99)
             archive.mkdir("c") if hasattr(archive, "mkdir") else None
         yield file.getvalue()
+    if name == "torch_files":
+        with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+            archive.writestr("m/data.pkl", _TORCH_PICKLE)
+            archive.writestr("m/byteorder", "little")
+            archive.writestr("m/data/0", bytes(8))
+        yield file.getvalue()
+    if name == "onnx_files":
+        yield _ONNX
     yield from (text.encode() for text in _TEXTS.get(name, ()))
 
+
+_TORCH_PICKLE = (
+    b"\x80\x02}X\x03\0\0\0net}X\x20\0\0\0encoder.backbone.stages.block.0.ctorch._utils\n"
+    b"_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQ"
+    b"K\0K\x02\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtRss."
+)
+# A model with a graph of one initializer, whose data is in "a.bin".
+_ONNX = (
+    b"\x08\x08:,**\x08\x02\x10\x01B\x01wj\x11\n\x08location\x12\x05a.bin"
+    b"j\x0c\n\x06length\x12\x0264p\x01"
+)
 
 _TEXTS = {
     "configs": (

@@ -87,10 +87,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _log_dir(args: argparse.Namespace, save_dir: str | None) -> Path:
-    if args.log_dir:
-        return Path(args.log_dir)
-    folder = Path(save_dir or "", "log")
-    return folder / f"host_{args.rank}" if args.nnodes > 1 else folder  # they may share save_dir
+    folder = Path(args.log_dir or Path(save_dir or "", "log"))
+    return folder / f"host_{args.rank}" if args.nnodes > 1 else folder  # hosts may share it
 
 
 def _batch_flags(theirs: argparse.Namespace, processes: int) -> list[str]:

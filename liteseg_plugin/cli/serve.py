@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
 
     repair()
     from liteseg_plugin.errors import printable
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.serving import server
     from liteseg_plugin.system.parallel import usable_cpus
 
@@ -52,12 +52,12 @@ def run(args: argparse.Namespace) -> None:
 
     token = server.read_token(args.token_file)
     exports = server.read_exports(args.exported)
-    runtime = args.runtime or catalog.choose(args.device, args.precision)
-    print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
+    choices = [choose(exported, args.runtime, args.device, args.precision) for exported in exports]
+    print("\n".join(dict.fromkeys(choice.text for choice in choices)), flush=True)
     threads = max(1, (args.cpu_threads or usable_cpus()) // args.engines)
     models = [
-        ServedModel(exported, runtime, args.device, threads, args.precision, args.engines)
-        for exported in exports
+        ServedModel(exported, choice.runtime, args.device, threads, args.precision, args.engines)
+        for exported, choice in zip(exports, choices)
     ]
     limits = Limits(
         body=args.max_body_mb << 20,
@@ -70,11 +70,12 @@ def run(args: argparse.Namespace) -> None:
     running = server.Server(service, args.server_name, args.http_port, args.grpc_port)
 
     def announce() -> None:
-        names = ", ".join(printable(model.name) for model in models)
+        pairs = zip(models, choices)
+        names = ", ".join(f"{printable(model.name)} ({choice.runtime})" for model, choice in pairs)
         host = args.server_name
         where = "this machine only" if server.is_loopback(host) else "all that reach this address"
         guard = "with the token" if token else "without a token"
-        print(f"Models: {names} ({runtime}, {args.precision})")
+        print(f"Models: {names}; {args.precision}")
         print(f"HTTP port {running.http_port} and gRPC port {running.grpc_port} of {host}")
         print(f"Open to {where}, {guard}. Ctrl-C or SIGTERM ends.", flush=True)
 

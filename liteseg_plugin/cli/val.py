@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that load images (with --exported or --report: threads, at least 2)",
     )
     _arguments.add_augmentation(parser, "--aug_eval")
+    _arguments.add_tiles(parser)
     parser.add_argument(
         "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
     )
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation import evaluate
     from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.system.progress import progress_bar
     from liteseg_plugin.training import processes
     from liteseg_plugin.training.run import DataList
@@ -66,16 +67,19 @@ def run(args: argparse.Namespace) -> dict:
     processes.check_same({name: str(value) for name, value in facts.items()})
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        runtime = args.runtime or catalog.choose(args.device, args.precision)
-        logger.info(catalog.choose_device(runtime, args.device, args.precision)[1])
+        export = ExportedModel.read(args.exported)
+        choice = choose(export, args.runtime, args.device, args.precision)
+        for line in choice.text.splitlines():
+            logger.info(line)
         evaluated = evaluate.exported(
-            ExportedModel.read(args.exported),
+            export,
             dataset,
-            runtime=runtime,
+            runtime=choice.runtime,
             device=args.device,
             threads=args.cpu_threads,
             precision=args.precision,
             classes=classes,
+            tiling=_steps.tiling(args),
         )
     else:
         _steps.use_device(args.device)
@@ -116,7 +120,8 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
     if args.exported and (args.aug_eval or args.is_slide):
         raise LitesegError(
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
-            "--is_slide give the trained weights (--model_path)"
+            "--is_slide give the trained weights (--model_path), for a sliding window --tile W H"
         )
-    if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
+    chosen = args.runtime != "auto" or args.precision != "fp32"
+    if not args.exported and (chosen or args.cpu_threads):
         raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

@@ -120,7 +120,7 @@ class RayRun:
         try:
             self._connect(ray)
             summary = bulk.run_in_bulk(segment, planned, save_dir, resume=resume, **options)
-        except (ray.exceptions.RayError, ConnectionError) as error:
+        except ray.exceptions.RayError as error:
             raise LitesegError(f"Ray ({self.address}): {last_line(error)}") from error
         finally:
             ray.shutdown()
@@ -133,7 +133,12 @@ class RayRun:
             options.update(num_cpus=usable_cpus(), include_dashboard=False)
         else:
             options["runtime_env"] = {"env_vars": pixels.variables()}
-        ray.init(address=self.address, **options)
+        try:
+            ray.init(address=self.address, **options)
+        except Exception as error:  # Ray raises a plain Exception where it cannot start, for one
+            raise LitesegError(
+                f"Ray ({self.address}) cannot be used: {last_line(error)}"
+            ) from error
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def _rows(

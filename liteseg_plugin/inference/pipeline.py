@@ -23,6 +23,7 @@ from liteseg_plugin.inference.images import (
     check_results,
     result_paths,
 )
+from liteseg_plugin.inference.large import segment_geotiff, segment_large
 from liteseg_plugin.inference.segmentation import Segmentation, require_confidence
 from liteseg_plugin.system.parallel import prefetch
 from liteseg_plugin.visualization.overlay import legend_bar, write_image
@@ -47,19 +48,24 @@ class Extras:
         confidence: Whether to write ``confidence/NAME.png``, grey: 255 is a probability of 1.
         polygons: Whether to write ``polygons/NAME.json``, labelme's document.
         min_confidence: Labels of a smaller probability become 255; 0 keeps all.
+        geotiff: Whether images are read by windows, and label map, overlay and confidence written
+            as GeoTIFF with their georeference; needs a predictor with ``tiling``.
 
     Raises:
-        ValueError: If ``min_confidence`` is not 0 to 1.
+        ValueError: If ``min_confidence`` is not 0 to 1, or outlines are to go with GeoTIFFs.
     """
 
     confidence: bool = False
     polygons: bool = False
     min_confidence: float = 0.0
+    geotiff: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
+        if self.geotiff and self.polygons:
+            raise ValueError("--save_polygons needs the whole picture; it does not take --geotiff")
 
     @property
     def needs_confidence(self) -> bool:
@@ -208,7 +214,13 @@ def segment_planned(
         write(planned[number], segmentation)
         return planned[number]
 
-    for files, result in zip(planned, overlapped(segment, reads, finish, workers=workers)):
+    if predictor.tiling is None and not extras.geotiff:
+        results = overlapped(segment, reads, finish, workers=workers)
+    else:  # one after the other, as each may take gigabytes
+        by_tiles = segment_geotiff if extras.geotiff else segment_large
+        one = partial(by_tiles, predictor, extras=extras)
+        results = (_or_error(one, files) for files in planned)
+    for files, result in zip(planned, results):
         if isinstance(result, DataError):
             on_error(files, result)
         else:
@@ -238,11 +250,14 @@ def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> s
 def _files(image: InputImage, save_dir: str | os.PathLike, extras: Extras) -> SegmentedImage:
     added, label_map = result_paths(image.name, save_dir)
     name = Path(image.name)
+    suffix = ".tif" if extras.geotiff else ".png"
+    if extras.geotiff:
+        added, label_map = added.with_suffix(suffix), label_map.with_suffix(suffix)
     return SegmentedImage(
         image.path,
         str(label_map),
         str(added),
-        str(Path(save_dir, CONFIDENCE) / name.with_suffix(".png")) if extras.confidence else None,
+        str(Path(save_dir, CONFIDENCE) / name.with_suffix(suffix)) if extras.confidence else None,
         str(Path(save_dir, POLYGONS) / name.with_suffix(".json")) if extras.polygons else None,
     )
 
@@ -253,6 +268,8 @@ def overlapped(
     write: Callable[[int, np.ndarray, _Segmented], _Written],
     *,
     workers: int,
+    ahead: int | None = None,
+    stop: Callable[[], None] = lambda: None,
 ) -> Iterator[_Written]:
     """Segment images, while the next are read and the last are written.
 
@@ -261,12 +278,18 @@ def overlapped(
         reads: Each reads an image, as ``segment`` takes it; None from one of them is the end.
         write: Takes the number of an image, the image, and its result.
         workers: Threads that read, and as many that write; with one, each keeps the order.
+        ahead: Images to read before they are needed; by default two a thread.
+        stop: Called at the end, also at an error; ends a read that still waits.
 
     Yields:
         For each image, in order, what ``write`` returned.
     """
     with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
-        read = prefetch(readers, lambda task: task(), reads, 2 * workers)
+        ahead = 2 * workers if ahead is None else ahead
+        read = prefetch(readers, lambda task: task(), reads, ahead)
         images = takewhile(lambda image: image is not None, read)
         labelled = ((number, image, segment(image)) for number, image in enumerate(images))
-        yield from prefetch(writers, lambda result: write(*result), labelled, 2 * workers)
+        try:
+            yield from prefetch(writers, lambda result: write(*result), labelled, 2 * workers)
+        finally:
+            stop()  # before the executors wait for their threads

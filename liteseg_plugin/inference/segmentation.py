@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from liteseg_plugin.datasets import outlines
@@ -144,7 +145,15 @@ class Segmentation:
             ExportError: If there is no confidence.
             OSError: If it cannot be written.
         """
-        write_image(path, np.rint(self._confidence() * 255).astype(np.uint8))
+        write_image(path, self.grey_confidence())
+
+    def grey_confidence(self) -> np.ndarray:
+        """Return the confidence as grey values, (H, W) of uint8: 255 is 1.
+
+        Raises:
+            ExportError: If there is no confidence.
+        """
+        return cv2.convertScaleAbs(self._confidence(), alpha=255)
 
     def _confidence(self) -> np.ndarray:
         if self.confidence is None:

@@ -39,9 +39,11 @@ class Runtime(ABC):
     Attributes:
         precisions: What it computes in, by device.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        name: The name that ``--runtime`` takes.
         device: A key of ``precisions``, on which it computes.
     """
 
+    name = ""
     device = "cpu"
     precisions: ClassVar[dict[str, tuple[str, ...]]]
     input_shape: tuple[int | None, ...]

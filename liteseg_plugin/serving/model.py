@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.exported import INPUT_NAME, OUTPUT_NAMES, ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.serving import tensors
 
@@ -52,7 +52,7 @@ class ServedModel:
         self._engines = [
             Predictor(exported, runtime, device, threads, precision) for _ in range(engines)
         ]
-        self.output = tensors.OUTPUTS[exported.output_op]
+        self.output = OUTPUT_NAMES[exported.output_op]
         shape = self.predictor.input_shape
         self.fixed_rows = shape[0]
         height, width = (wanted or n for wanted, n in zip(shape[2:], _WARM_UP))
@@ -87,7 +87,7 @@ class ServedModel:
             "name": self.name,
             "versions": [VERSION],
             "platform": self._platform,
-            "inputs": [{"name": tensors.INPUT, "datatype": "FP32", "shape": [-1, 3, *size]}],
+            "inputs": [{"name": INPUT_NAME, "datatype": "FP32", "shape": [-1, 3, *size]}],
             "outputs": [
                 {"name": self.output, "datatype": self._datatype, "shape": self._output_shape}
             ],

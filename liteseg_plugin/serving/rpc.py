@@ -13,6 +13,7 @@ from tritonclient.grpc.service_pb2_grpc import (
     add_GRPCInferenceServiceServicer_to_server,
 )
 
+from liteseg_plugin.exported import INPUT_NAME
 from liteseg_plugin.serving import tensors
 from liteseg_plugin.serving.model import VERSION
 from liteseg_plugin.serving.refusal import RefusedError
@@ -120,7 +121,7 @@ def _read_input(request: Any) -> np.ndarray:
         TooLargeError: If the tensor has too many pixels.
     """
     if len(request.inputs) != 1:
-        raise RefusedError(400, f"the request must have one input, {tensors.INPUT}")
+        raise RefusedError(400, f"the request must have one input, {INPUT_NAME}")
     [entry] = request.inputs
     if "shared_memory_region" in entry.parameters:
         raise RefusedError(400, "shared memory is not supported")

@@ -10,19 +10,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from liteseg_plugin.exported import INPUT_NAME
 from liteseg_plugin.serving.refusal import RefusedError
 from liteseg_plugin.serving.uploads import MAX_PIXELS
 from liteseg_plugin.system.pixels import check_pixels
 
-INPUT = "x"
-"""Name of the input, that of the exported graph."""
-OUTPUTS = {
-    "argmax": "labels",
-    "confidence": "labels_and_confidence",
-    "softmax": "probabilities",
-    "none": "logits",
-}
-"""Name of the output, by the export's ``output_op``."""
 DATATYPES = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 MAX_JSON = 1 << 25
 """Bytes of JSON; numbers in text take a multiple of their memory to read."""
@@ -71,7 +63,7 @@ def read_request(body: bytes, header_bytes: str | None, output: str) -> InferReq
     request = _fields(document, "the request")
     inputs, outputs = request.get("inputs"), request.get("outputs", [])
     if not isinstance(inputs, list) or len(inputs) != 1:
-        _refuse(f"the request must have one input, {INPUT}")
+        _refuse(f"the request must have one input, {INPUT_NAME}")
     entry = _fields(inputs[0], "the input")
     size = _parameters(entry, "input").get("binary_data_size")
     if size is not None and size != len(body) - end:
@@ -106,15 +98,15 @@ def read_tensor(name: object, datatype: object, shape: object, data: object) -> 
         RefusedError: 400 if it is not such an input.
         TooLargeError: If it has too many pixels.
     """
-    if name != INPUT or datatype != "FP32":
-        _refuse(f"the input must be {INPUT} of FP32, got {name!r} of {datatype!r}")
+    if name != INPUT_NAME or datatype != "FP32":
+        _refuse(f"the input must be {INPUT_NAME} of FP32, got {name!r} of {datatype!r}")
     if (
         not isinstance(shape, Sequence)
         or len(shape) != 4
         or not all(type(n) is int and 1 <= n < 1 << 31 for n in shape)
     ):
-        _refuse(f"the shape of {INPUT} must be N x 3 x H x W, got {shape!r:.200}")
-    check_pixels(f"the input {INPUT}", shape[3], shape[2] * shape[0], MAX_PIXELS)
+        _refuse(f"the shape of {INPUT_NAME} must be N x 3 x H x W, got {shape!r:.200}")
+    check_pixels(f"the input {INPUT_NAME}", shape[3], shape[2] * shape[0], MAX_PIXELS)
     wanted = math.prod(shape)
     try:
         if isinstance(data, (bytes, memoryview)):
@@ -122,14 +114,15 @@ def read_tensor(name: object, datatype: object, shape: object, data: object) -> 
         else:
             values = np.asarray(data)
             if values.dtype.kind not in "iuf":
-                _refuse(f"the data of {INPUT} must be numbers")
+                _refuse(f"the data of {INPUT_NAME} must be numbers")
             values = values.astype(np.float32).ravel()
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise RefusedError(400, f"the data of {INPUT} are not numbers of FP32: {error}") from error
+        raise RefusedError(
+            400, f"the data of {INPUT_NAME} are not numbers of FP32: {error}"
+        ) from error
     if values.size != wanted:
-        _refuse(f"the shape of {INPUT} has {wanted} numbers, the data have {values.size}")
-    # OpenVINO takes writable arrays only.
-    return np.require(values.reshape(shape), np.float32, ["C", "A", "W"])
+        _refuse(f"the shape of {INPUT_NAME} has {wanted} numbers, the data have {values.size}")
+    return np.require(values.reshape(shape), np.float32, ["C", "A", "W"])  # as OpenVINO takes it
 
 
 def check_output(name: object, wanted: str) -> None:

@@ -62,7 +62,7 @@ def read_upload(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
             decoded.
     """
     if name is None:
-        name = Path(file).name if isinstance(file, str) else "the image"
+        name = Path(file).name if isinstance(file, str) else "upload"
     try:
         with Image.open(file, formats=FORMATS) as opened:
             _check_size(name, *opened.size)

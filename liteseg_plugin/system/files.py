@@ -29,7 +29,9 @@ _LEFT_AFTER_SECONDS = 24 * 3600
 _number = itertools.count()
 
 
-def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = True) -> None:
+def atomic_write(
+    path: str | os.PathLike, content: bytes | memoryview, *, durable: bool = True
+) -> None:
     """Write a file atomically: under another name, then renamed.
 
     Args:

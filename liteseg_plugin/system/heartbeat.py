@@ -13,7 +13,7 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER, SUPERVISOR = "LITESEG_HEARTBEATS", "LITESEG_SUPERVISOR"
@@ -22,7 +22,7 @@ FOLDER, SUPERVISOR = "LITESEG_HEARTBEATS", "LITESEG_SUPERVISOR"
 _TICK_SECONDS = 1
 _POLL_SECONDS = 1
 _END_SECONDS = 60
-_STEPPED = "\n"
+_STAGES = ("connected", "stepped")
 
 
 @dataclass(frozen=True)
@@ -33,22 +33,24 @@ class Heartbeat:
         host: Name of its host.
         pid: Its number there.
         peers: ``IP:PORT`` of all processes that run together.
+        connected: Whether it met the processes that run with it.
         stepped: Whether it has trained a step; the first one compiles.
     """
 
     host: str
     pid: int
     peers: tuple[str, ...]
+    connected: bool = False
     stepped: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Heartbeat | None:
         """Return what a process wrote; None if it could not, or has not done so yet."""
         try:
-            text = path.read_text(encoding="utf-8")
-            content = json.loads(text)
-            peers = tuple(content["peers"])
-            return cls(content["host"], content["pid"], peers, text.endswith(_STEPPED))
+            first, *stages = path.read_text(encoding="utf-8").splitlines()
+            content = json.loads(first)
+            reached = {name: name in stages for name in _STAGES}
+            return cls(content["host"], content["pid"], tuple(content["peers"]), **reached)
         except (OSError, ValueError, KeyError):
             return None
 
@@ -56,7 +58,7 @@ class Heartbeat:
 class _State:
     path: Path | None = None
     last = 0.0
-    has_stepped = False
+    stages: frozenset[str] = frozenset()
 
 
 def path_of(folder: Path, local_rank: int | str) -> Path:
@@ -76,9 +78,9 @@ def begin() -> None:
     _State.path = path_of(Path(folder), os.environ.get("PADDLE_LOCAL_RANK", "0"))
     _State.last = time.monotonic()
     peers = tuple(os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(","))
-    content = asdict(Heartbeat(socket.gethostname(), os.getpid(), peers))
+    content = {"host": socket.gethostname(), "pid": os.getpid(), "peers": peers}
     with contextlib.suppress(OSError):  # a full disk: then nobody watches
-        _State.path.write_text(json.dumps(content), encoding="utf-8")
+        _State.path.write_text(f"{json.dumps(content)}\n", encoding="utf-8")
     threading.Thread(target=_follow, args=(os.getppid(), int(supervisor)), daemon=True).start()
 
 
@@ -91,12 +93,12 @@ def tick() -> None:
             os.utime(_State.path)
 
 
-def stepped() -> None:
-    """Tell that the first step is done, so that the next ones must not take as long."""
-    if _State.path is not None and not _State.has_stepped:
-        _State.has_stepped = True
+def reached(stage: str) -> None:
+    """Tell that this process is ``connected``, or that it has ``stepped``; once is enough."""
+    if _State.path is not None and stage not in _State.stages:
+        _State.stages |= {stage}
         with contextlib.suppress(OSError), _State.path.open("a", encoding="utf-8") as file:
-            file.write(_STEPPED)
+            file.write(f"{stage}\n")
 
 
 def is_alive(pid: int) -> bool:

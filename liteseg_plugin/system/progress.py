@@ -21,7 +21,8 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
         options: Of tqdm.
     """
     if sys.stderr is not None and not sys.stderr.isatty():
-        sparse = {"mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+        # position: a bar in a bar would move the cursor of a terminal.
+        sparse = {"mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS, "position": 0}
         options = {**sparse, "ascii": True, "file": _Lines(), **options}
     return _Bar(iterable, **options)
 

@@ -17,10 +17,10 @@ _FAILED = re.compile(r"Container rank (\d+) status failed .* code (-?\d+) log")
 # What is in the log of a process whose peer ended.
 _LOST_PEER = re.compile(
     "gloo|NCCL error|TCP connection reset|Connection (closed|reset) by peer"
-    "|Process abort signal|Termination signal|stop_check_timeout"
+    "|Process abort signal|Termination signal"
 )
 # It waited 30 s; gloo's other TIMEOUT is a connection that was closed.
-_TIMED_OUT = re.compile("unbound_buffer.*TIMEOUT|stop_check_timeout")
+_TIMED_OUT = re.compile("unbound_buffer.*TIMEOUT")
 _UNEXPECTED = "(--debug shows the traceback)"
 _INTERRUPTED = 130
 _FULL_BYTES = 1 << 20

@@ -29,7 +29,6 @@ _STARTED = "LAUNCH INFO .* Run Pod"
 _STACK = re.compile(
     r"(-+\n)?C\+\+ Traceback|terminate called after|FatalError:|(Current t|T)hread 0x[0-9a-f]{8}"
 )
-_STORE_TIMEOUT = "FLAGS_stop_check_timeout"  # seconds in which processes wait for each other
 
 
 def supervise(
@@ -52,7 +51,7 @@ def supervise(
         max_restarts: How often all processes of this host are started again after one died. An
             error that says what to change is not repeated.
         resume: Further arguments of such a start.
-        timeout: Seconds in which the other hosts must come.
+        timeout: Seconds in which the other hosts must come, and then the processes connect.
         hang_timeout: Seconds without progress after which a process counts as hung, ``timeout``
             more before its first step; 0 for never.
 
@@ -82,7 +81,6 @@ def _run(
     before = {path: path.stat().st_size if path.is_file() else 0 for path in logs}
     watch = Watch(launch, hang_timeout, timeout)
     environment = {
-        _STORE_TIMEOUT: str(max(int(timeout), 1)),
         **os.environ,
         heartbeat.FOLDER: str(launch.log_dir.absolute()),
         heartbeat.SUPERVISOR: str(os.getpid()),

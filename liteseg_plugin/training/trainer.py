@@ -137,7 +137,7 @@ class _Trainer:
                 stops = False
                 if waits_anyway or logs or saves:
                     stops = self._read_losses_and_agree(signals.received)
-                    heartbeat.stepped()
+                    heartbeat.reached("stepped")
                 heartbeat.tick()
                 # After reading, which waits for what a GPU has still to do.
                 self.log.record(time.time() - start)

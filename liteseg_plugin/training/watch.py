@@ -43,7 +43,8 @@ class Watch:
     Args:
         launch: Where they run; heartbeats of an earlier start in its ``log_dir`` are removed.
         hang_timeout: Seconds without progress after which a process hangs; 0 for never.
-        start_timeout: How many more there may be before the first step of training.
+        start_timeout: Seconds in which processes must connect, and how many more the first step
+            of training may take.
     """
 
     def __init__(self, launch: Launch, hang_timeout: float, start_timeout: float) -> None:
@@ -112,8 +113,9 @@ class Watch:
                 before = self._changes[n] = changed, now
         if before is None:
             return 0
-        allowed = self._hang_timeout + (0 if worker.stepped else self._start_timeout)
-        return (now - before[1]) / allowed
+        allowed = self._hang_timeout if worker.connected else 0.0
+        allowed += 0 if worker.stepped else self._start_timeout
+        return (now - before[1]) / max(allowed, _POLL_SECONDS)
 
     def _where(self, n: int, pid: int) -> tuple[int, str]:
         """Let a process print its stack; return how likely it is the cause, and where it is."""

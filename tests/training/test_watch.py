@@ -45,16 +45,20 @@ WORKER = """
     heartbeat._TICK_SECONDS = heartbeat._POLL_SECONDS = 0.05
     heartbeat.begin()
 
+    def reach():
+        heartbeat.reached("connected")
+        heartbeat.reached("stepped")
+
     def work(seconds):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             heartbeat.tick()
             time.sleep(0.05)
 """
-STOPPED = "heartbeat.stepped(); work(0.5); os.kill(os.getpid(), signal.SIGSTOP)"
+STOPPED = "reach(); work(0.5); os.kill(os.getpid(), signal.SIGSTOP)"
 # In a function of this name and place, as its stack shows it.
 WAITING = """
-    heartbeat.stepped()
+    reach()
     place = "liteseg_plugin/training/processes.py"
     exec(compile("def gather():\\n while True: time.sleep(1)\\ngather()", place, "exec"))
 """
@@ -97,24 +101,25 @@ def test_process_in_a_collective_says_so_and_leaves_its_stack(launch, tmp_path):
 
 
 def test_long_first_step_and_slow_progress_are_not_hangs(launch):
-    first = f"time.sleep({HANG_SECONDS + 1}); heartbeat.stepped(); "
+    first = f"time.sleep({HANG_SECONDS + 1}); reach(); "
     launch(f"{first} work({HANG_SECONDS + 2})", f"{first} work(0.1)", start_timeout=60)
 
 
 def test_hang_before_the_first_step_ends_too(launch):
-    with pytest.raises(TrainingError, match=r"rank 0 .* no progress"):
-        launch("time.sleep(100)", start_timeout=0.5)
+    for before in ("", "heartbeat.reached('connected'); "):
+        with pytest.raises(TrainingError, match=r"rank 0 .* no progress"):
+            launch(f"{before}time.sleep(100)", start_timeout=1)
 
 
 def test_hang_timeout_of_zero_is_for_ever(launch):
-    launch(f"heartbeat.stepped(); time.sleep({HANG_SECONDS + 1})", hang_timeout=0)
+    launch(f"reach(); time.sleep({HANG_SECONDS + 1})", hang_timeout=0)
 
 
 def test_processes_of_a_killed_launcher_end_and_start_again(launch, tmp_path, capsys):
     killed = tmp_path / "killed"
     once = f"import pathlib; once = pathlib.Path({str(killed)!r})\n"
     launch(
-        f"{once}if not once.exists():\n once.touch(); os.kill(os.getppid(), 9); work(100)",
+        f"{once}reach()\nif not once.exists():\n once.touch(); os.kill(os.getppid(), 9); work(100)",
         max_restarts=1,
     )
     said = capsys.readouterr().err
