@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
