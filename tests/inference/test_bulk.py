@@ -27,6 +27,7 @@ class Darkness:
     exported = SimpleNamespace(named_classes=lambda: CLASSES, classes=CLASSES)
     read = staticmethod(read_image)
     shown = staticmethod(lambda image: image)
+    tiling = None
 
     def __init__(self):
         self.seen = 0

@@ -75,6 +75,7 @@ class Darkness:
     exported = SimpleNamespace(named_classes=lambda: CLASSES, classes=CLASSES)
     read = staticmethod(read_image)
     shown = staticmethod(lambda image: image)
+    tiling = None
 
     def __call__(self, image):
         return (image[..., 0] > 127).astype("int32")
