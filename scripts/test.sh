@@ -23,7 +23,7 @@ VENV=${VENV:-.venv-test}
 if [ -n "${PADDLE:-}" ]; then
   make_environment cpu,dev
 else
-  make_environment "cpu,onnx,openvino,ncnn,coco,demo,dev${EXTRAS:+,$EXTRAS}"
+  make_environment "cpu,onnx,openvino,ncnn,coco,demo,serve,dev${EXTRAS:+,$EXTRAS}"
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
 fi
