@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,28 @@ from paddleseg.transforms import Compose
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import ConfigError, ExportError
-from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.checksums import file_sha256, value_sha256
 from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 DEPLOY_FILE = "deploy.yaml"
-OUTPUT_OPS = ("argmax", "confidence", "softmax", "none")
+INPUT_NAME = "x"
+"""Name of the graph's input."""
+OUTPUT_NAMES = {
+    "argmax": "labels",
+    "confidence": "labels_and_confidence",
+    "softmax": "probabilities",
+    "none": "logits",
+}
+"""Name that servers give the output, by ``output_op``."""
+OUTPUT_OPS = tuple(OUTPUT_NAMES)
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 INT8_REPORT_FILE = "model_int8.json"
+REQUIRED_AGREEMENT = 0.9999
+"""Share of pixels that must have the label of the trained network, in float32."""
 NCNN_FILE = "model_ncnn.param"
 NCNN_WEIGHTS_FILE = "model_ncnn.bin"
 NCNN_FP16_WEIGHTS_FILE = "model_ncnn_fp16.bin"
@@ -62,6 +74,8 @@ class ModelFiles:
         ncnn_fp16_weights: Path of its weights in half precision, or None.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
+        agreement: Share of labels that were the trained network's when the model was exported, 0 to
+            1, by runtime; empty where that was not checked.
     """
 
     model: Path
@@ -73,6 +87,7 @@ class ModelFiles:
     ncnn_fp16_weights: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the model's output: labels or scores."""
@@ -123,6 +138,7 @@ class ExportedModel(ModelFiles):
                 **{key: _beside(path, own[key]) for key in _OWN_FILE_KEYS if own.get(key)},
                 input_shape=_input_shape(deploy.get("input_shape")),
                 scale=_scale(own.get("evaluation_scale", 1.0)),
+                agreement={k: float(v) for k, v in (own.get("agreement") or {}).items()},
                 transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
@@ -137,6 +153,7 @@ class ExportedModel(ModelFiles):
             checksums = own.get("sha256") or {}
             if not isinstance(checksums, dict):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
+            is_changed = DEPLOY_FILE in checksums and checksums[DEPLOY_FILE] != _digest(content)
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is not an exported folder: {error.filename} is missing"
@@ -146,6 +163,11 @@ class ExportedModel(ModelFiles):
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error!r}") from error
+        if is_changed:
+            raise ExportError(
+                f"{path} is damaged or was edited: it does not hold what was exported. Export "
+                f"again; if you edited it yourself, remove the line {DEPLOY_FILE} of its sha256"
+            )
         for file in filter(None, (getattr(exported, key) for key in _FILE_KEYS)):
             # Paddle loads truncated weights, and computes wrong results with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
@@ -161,6 +183,12 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a ``deploy.yaml`` says, but for this one."""
+    sums = {k: v for k, v in content["liteseg"]["sha256"].items() if k != DEPLOY_FILE}
+    return value_sha256({**content, "liteseg": {**content["liteseg"], "sha256": sums}})
 
 
 def _way_out(folder: Path) -> str:
@@ -230,6 +258,19 @@ def _beside(deploy: Path, name: str) -> Path:
 
 
 # --- writing
+
+
+def record_agreement(exported: ExportedModel, agreement: Mapping[str, float]) -> None:
+    """Write into ``deploy.yaml`` which runtimes gave the labels of the trained network.
+
+    Args:
+        exported: The export.
+        agreement: Share of equal labels, 0 to 1, by runtime.
+    """
+    folder = exported.model.parent
+    deploy = read_yaml(folder / DEPLOY_FILE)
+    deploy["liteseg"] = {**(deploy.get("liteseg") or {}), "agreement": dict(agreement)}
+    _write(folder, deploy)
 
 
 def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[str]:
@@ -340,5 +381,6 @@ def _staged_name(name: str, tag: str) -> str:
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
     to_disk(folder)
+    deploy["liteseg"]["sha256"][DEPLOY_FILE] = _digest(deploy)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
     to_disk(folder)

@@ -57,8 +57,10 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     """Add ``--runtime``."""
     parser.add_argument(
         "--runtime",
-        choices=RUNTIMES,
-        help="what runs an export (default: paddle, or an installed one with that --precision)",
+        default="auto",
+        choices=("auto", *RUNTIMES),
+        help="what runs an export; auto takes the fastest that is installed, has the --precision, "
+        "and agreed with the trained network at export",
     )
 
 
@@ -90,6 +92,37 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
     for flag, what in (("--crop_size", "size"), ("--stride", "step")):
         help_text = f"{what} of the window in pixels; needs --is_slide"
         add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add ``--image_path`` and ``--separator`` of what is segmented."""
+    parser.add_argument(
+        "--image_path",
+        required=True,
+        help="an image, a folder, a list file, a video file, a camera (camera:0), or a stream "
+        "(rtsp://..., http://..., tcp://...)",
+    )
+    parser.add_argument(
+        "--separator", help="separator of image and label in a list file (default: white space)"
+    )
+
+
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tile`` and ``--overlap``."""
+    parser.add_argument(
+        "--tile",
+        nargs=2,
+        type=int,
+        metavar=("W", "H"),
+        help="cut images into tiles of this size, for images of any size; logits are blended "
+        "where tiles overlap",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="pixels that neighbouring tiles share (default: an eighth of the shorter side)",
+    )
 
 
 def html_file(text: str) -> str:

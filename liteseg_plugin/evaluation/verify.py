@@ -16,15 +16,12 @@ from paddleseg.transforms import Compose
 from liteseg_plugin.datasets.validation import about, check_label, read_image, read_label
 from liteseg_plugin.errors import DataError, ExportError, printable
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.exported import REQUIRED_AGREEMENT, ExportedModel, record_agreement
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.metrics.confusion import count_pixels
 from liteseg_plugin.runtimes.catalog import installed_for
-
-REQUIRED_AGREEMENT = 0.9999
-"""Share of pixels that must have the label of the trained network, in float32."""
 
 ACCEPTED_MIOU_LOSS = 0.005
 """Accepted loss of mIoU in a lower precision, as a fraction."""
@@ -252,6 +249,8 @@ class SpotCheck:
 def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) -> SpotCheck:
     """Compare an export with the trained network on noise, without a data set.
 
+    ``deploy.yaml`` gets the agreement of each runtime, by which ``--runtime auto`` chooses.
+
     Args:
         network: The trained network.
         path: The exported folder.
@@ -282,10 +281,12 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
             _require_finite(output, f"the export in {exported.model.parent}, in {name},")
             equal.append(label_agreement(exported.labels_of(output), labels.numpy()[:, 0]))
         agreement[name] = min(equal)
-        if agreement[name] < REQUIRED_AGREEMENT:
+    record_agreement(exported, agreement)
+    for name, share in agreement.items():
+        if share < REQUIRED_AGREEMENT:
             raise ExportError(
                 f"the export in {exported.model.parent} does not give the trained network's labels "
-                f"in {name}: {agreement[name]:.4%} agree on noise; do not use it there"
+                f"in {name}: {share:.4%} agree on noise; do not use it there"
             )
     return SpotCheck(input_shapes=shapes, agreement=agreement)
 

@@ -11,17 +11,16 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX
+from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.inference.segmentation import (
-    WITHOUT_CONFIDENCE,
-    Segmentation,
-    most_likely,
-)
+from liteseg_plugin.inference import tiled
+from liteseg_plugin.inference.segmentation import Segmentation, most_likely
+from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
+from liteseg_plugin.runtimes.choice import AUTO, choose
 from liteseg_plugin.system.parallel import usable_cpus
 
 _Result = TypeVar("_Result")
@@ -43,13 +42,17 @@ class Predictor:
     Args:
         path: The exported folder, or the ``deploy.yaml`` or the model in it; or an export that
             was read before, whose files are not checked again.
-        runtime: One of ``runtimes.catalog.RUNTIMES``.
+        runtime: One of ``runtimes.catalog.RUNTIMES``; ``auto`` is the fastest that agreed with the
+            trained network at export, see :func:`liteseg_plugin.runtimes.choice.choose`.
         device: ``cpu``, ``gpu``, or ``auto``: the best that the runtime can use here.
         threads: CPU threads; by default as many as this process may use.
         precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
+        tiling: Tiles into which every picture is cut, for pictures of any size; see
+            :class:`liteseg_plugin.inference.tiles.Tiling`.
 
     Attributes:
         exported: What was exported.
+        tiling: As given.
         engine_ms: Milliseconds an image that the engine alone took, one for each of its last
             ``KEPT_TIMES`` runs.
 
@@ -69,16 +72,21 @@ class Predictor:
     def __init__(
         self,
         path: str | os.PathLike | ExportedModel,
-        runtime: str = "paddle",
+        runtime: str = AUTO,
         device: str = "auto",
         threads: int | None = None,
         precision: str = "fp32",
+        tiling: Tiling | None = None,
     ) -> None:
         self.exported = path if isinstance(path, ExportedModel) else ExportedModel.read(path)
+        chosen = choose(self.exported, runtime, device, precision).runtime
         self._engine = catalog.create(
-            runtime, self.exported, device, threads or usable_cpus(), precision
+            chosen, self.exported, device, threads or usable_cpus(), precision
         )
         self.engine_ms: deque[float] = deque(maxlen=KEPT_TIMES)
+        self.tiling = tiling
+        if tiling is not None:
+            tiled.require_tile(self, tiling)
 
     @classmethod
     def from_engine(cls, exported: ExportedModel, engine: Runtime) -> Predictor:
@@ -86,12 +94,28 @@ class Predictor:
         predictor = cls.__new__(cls)
         predictor.exported, predictor._engine = exported, engine
         predictor.engine_ms = deque(maxlen=KEPT_TIMES)
+        predictor.tiling = None
         return predictor
 
     @property
     def device(self) -> str:
         """What the engine computes on, ``cpu`` or ``gpu``."""
         return self._engine.device
+
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime, one of ``runtimes.catalog.RUNTIMES``."""
+        return self._engine.name
+
+    @property
+    def classes(self) -> list[ClassInfo]:
+        """Names and colours; numbers from 0 to 254 for an export without them."""
+        return self.exported.classes or self.exported.named_classes()[:IGNORE_INDEX]
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """(N, 3, H, W) that the model takes, with None for any size."""
+        return self._engine.input_shape
 
     def __call__(self, image: AnyImage) -> np.ndarray:
         """Segment one image.
@@ -113,6 +137,9 @@ class Predictor:
 
         Takes and raises what calling the predictor does.
         """
+        if self.tiling:
+            labels, _, milliseconds = tiled.segment_image(self, self.tiling, as_array(image))
+            return labels, milliseconds
         [result] = self._segment([image], self.postprocess)
         return result
 
@@ -125,19 +152,17 @@ class Predictor:
         Takes and raises what calling the predictor does.
         """
         array = as_array(image)
-        [((labels, confidence), milliseconds)] = self._segment([array], self._label_and_confidence)
-        # A class 255 is a number that an export without names cannot have.
-        classes = self.exported.classes or self.exported.named_classes()[:IGNORE_INDEX]
-        return Segmentation(array, labels, classes, confidence, milliseconds)
-
-    def require_confidence(self) -> None:
-        """Refuse an export that gives labels only.
-
-        Raises:
-            ExportError: If it does.
-        """
-        if self.exported.output_op == "argmax":
-            raise ExportError(f"{self.exported.model.parent}: {WITHOUT_CONFIDENCE}")
+        labels: np.ndarray
+        confidence: np.ndarray | None
+        if self.tiling:
+            labels, confidence, milliseconds = tiled.segment_image(
+                self, self.tiling, array, confidence=True
+            )
+        else:
+            [((labels, confidence), milliseconds)] = self._segment(
+                [array], self._label_and_confidence
+            )
+        return Segmentation(array, labels, self.classes, confidence, milliseconds)
 
     def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.
@@ -153,6 +178,8 @@ class Predictor:
         """
         if isinstance(images, (np.ndarray, str, os.PathLike, Image.Image)):
             raise DataError(f"batch takes a list of images, got one {type(images).__name__}")
+        if self.tiling:
+            return [self(image) for image in images]
         return [label for label, _ in self._segment(images, self.postprocess)]
 
     def _segment(
@@ -176,7 +203,7 @@ class Predictor:
                 part = numbers[start : start + together]
                 # A batch of fixed size is filled with copies of the last image.
                 filled = part + part[-1:] * (together - len(part))
-                output, ms = self._run_timed(np.concatenate([preprocessed[n] for n in filled]))
+                output, ms = self.run_timed(np.concatenate([preprocessed[n] for n in filled]))
                 for place, number in enumerate(part):
                     height, width = images[number].shape[:2]
                     result = finish(output[place : place + 1], (height, width))
@@ -215,9 +242,9 @@ class Predictor:
             ExportError: If the output does not fit ``deploy.yaml``, or this process is a fork of
                 the one that loaded the model.
         """
-        return self._run_timed(batch)[0]
+        return self.run_timed(batch)[0]
 
-    def _run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
+    def run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
         """Do as :meth:`run`; return also the engine's milliseconds an image."""
         self.require_shape(batch)
         output, seconds = self._engine.run_timed(batch)

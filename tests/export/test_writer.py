@@ -134,6 +134,7 @@ def small(pointwise, tmp_path):
 def spoil(folder, section="Deploy", **changes):
     path = folder / "deploy.yaml"
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    content["liteseg"]["sha256"].pop("deploy.yaml", None)  # as somebody who edits it
     content[section].update(changes)
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
@@ -568,6 +569,20 @@ def test_predictor_refuses_values_of_the_plugins_section(small, key, value, reas
     spoil(small, "liteseg", **{key: value})
     with pytest.raises(ExportError, match=rf"is not the deploy\.yaml of an export.*{reason}"):
         ExportedModel.read(small)
+
+
+def test_changed_deploy_yaml_is_refused_if_it_says_something_else(small):
+    path = small / "deploy.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text("# kept\n" + yaml.safe_dump(content, indent=4), encoding="utf-8")
+    ExportedModel.read(small)
+    content["Deploy"]["transforms"][0]["mean"] = [0.5, 0.5, 0.25]
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    with pytest.raises(ExportError, match=r"damaged or was edited.* remove the line deploy\.yaml"):
+        ExportedModel.read(small)
+    del content["liteseg"]["sha256"]["deploy.yaml"]
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    ExportedModel.read(small)
 
 
 def test_predictor_refuses_aliases_that_expand(small):
