@@ -51,7 +51,6 @@ class Watch:
 
     def __init__(self, moments: Iterable[int]) -> None:
         self.times: list[float] = []
-        self.memory: dict[int, Any] = {}
         self.spilled = ""
         self._moments = {*moments}
 
@@ -62,7 +61,8 @@ class Watch:
         for number, result in enumerate(results, start=1):
             self.times.append(time.perf_counter())
             if number in self._moments:
-                self.memory[number] = {"driver": megabytes("self"), "workers": of_predictors()}
+                memory = {"driver": megabytes("self"), "workers": of_predictors()}
+                show(images=number, seconds=self.times[-1] - self.times[0], megabytes=memory)
             yield result
         said = memory_summary(stats_only=True).splitlines()
         self.spilled = "; ".join(line for line in said if "pill" in line) or "nothing"
@@ -108,7 +108,7 @@ def main() -> None:
 
         moments = (args.images // 10, args.images // 2, args.images)
         whole = segment(folder / "images", 2, "all", moments)
-        show(images_per_second=whole.rate(), megabytes=whole.memory, spilled=whole.spilled)
+        show(images_per_second=whole.rate(), spilled=whole.spilled)
         predictor = Predictor(folder / "model", args.runtime, "cpu", 1)
         x = predictor.preprocess(image)
         for number in range(args.rounds):

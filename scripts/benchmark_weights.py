@@ -14,6 +14,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,28 @@ def main() -> None:
     parser.add_argument("--model_path", required=True, help="weights to write in each way")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
-    arrays = read_state_dict(args.model_path)
-    context = multiprocessing.get_context("fork")
-    print("| File | Reader, ms | `paddle.load`, ms | Reader, MB | `paddle.load`, MB |")
-    print("|-|-|-|-|-|")
+    print(f"| File | {' | '.join(f'{side}, ms, MB' for side in SIDES)} |")
+    print("|-|" + "-|" * len(SIDES))
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in write(arrays, Path(folder)).items():
-            sides: dict[str, list[tuple[float, float]]] = {"read": [], "paddle": []}
+        for name, path in in_child(write, args.model_path, Path(folder)).items():
+            found: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
             for _ in range(args.rounds):
-                for side, load in (("read", read_arrays), ("paddle", load_by_paddle)):
-                    with context.Pool(1) as pool:
-                        sides[side].append(pool.apply(measure, (load, str(path))))
-            best = {side: np.min(found, axis=0) for side, found in sides.items()}
-            cells = [f"{best[side][place]:.0f}" for place in (0, 1) for side in sides]
+                for side, load in SIDES.items():
+                    found[side].append(in_child(measure, load, str(path)))
+            best = [np.min(turns, axis=0) for turns in found.values()]
+            cells = [f"{milliseconds:.0f}, {megabytes:.0f}" for milliseconds, megabytes in best]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def write(arrays: dict[str, np.ndarray], folder: Path) -> dict[str, Path]:
+def in_child(act: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function gives in a process that has used no memory before."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(act, *arguments).result()
+
+
+def write(weights: str, folder: Path) -> dict[str, Path]:
     """Write the files, and return them by what they are."""
+    arrays = read_state_dict(weights)
     tensors = {name: paddle.to_tensor(array) for name, array in arrays.items()}
     halves = {name: tensor.astype("bfloat16") for name, tensor in tensors.items()}
     large = {"w": paddle.zeros([64 << 20])}
@@ -59,9 +64,12 @@ def write(arrays: dict[str, np.ndarray], folder: Path) -> dict[str, Path]:
     return paths
 
 
-def load_by_paddle(path: str) -> Any:
+def load_arrays(path: str) -> Any:
     """Read as the reader does, into arrays."""
     return paddle.load(path, return_numpy=True)
+
+
+SIDES = {"reader": read_arrays, "paddle.load": paddle.load, "into arrays": load_arrays}
 
 
 def measure(load: Callable[[str], Any], path: str) -> tuple[float, float]:

@@ -27,6 +27,9 @@ import requests
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.integration.registry import repair
 
+ENGINE = "liteseg_engine_seconds_total.*"
+ANSWERED = 'liteseg_requests_total.*status="200".*'
+
 
 def main() -> None:
     """Run the rounds, and print a summary."""
@@ -85,14 +88,14 @@ def rounds(args, predictor, x, pid: int, url: str, body: Path, header_bytes: int
     name = Path(args.exported).resolve().name
     target = f"{url}/v2/models/{name}/infer"
     alone, served, busy, memory, latencies, statuses = [], [], [], [], [], {}
-    end = time.monotonic() + args.minutes * 60
+    end, lost = time.monotonic() + args.minutes * 60, 0.0
     while time.monotonic() < end:
         started, count = time.monotonic(), 0
         while time.monotonic() - started < args.round_s:
             predictor.run(x)
             count += 1
         alone.append(count / (time.monotonic() - started))
-        before, done = engine_seconds(url), threading.Event()
+        before, answered, done = metric(url, ENGINE), metric(url, ANSWERED), threading.Event()
         disturbing = threading.Thread(target=disturb, args=(target, done, statuses))
         disturbing.start()
         load = subprocess.run(
@@ -113,7 +116,8 @@ def rounds(args, predictor, x, pid: int, url: str, body: Path, header_bytes: int
             statuses[key] = statuses.get(key, 0) + 1
         took = max(float(row[7]) + float(row[0]) for row in rows)
         served.append(len(rows) / took)
-        busy.append((engine_seconds(url) - before) / took)
+        busy.append((metric(url, ENGINE) - before) / took)
+        lost += metric(url, ANSWERED) - answered - len(rows)
         latencies += [float(row[0]) for row in rows]
         memory.append(resident_mb(pid))
         print(
@@ -126,6 +130,7 @@ def rounds(args, predictor, x, pid: int, url: str, body: Path, header_bytes: int
     print("engine busy, median:", statistics.median(busy))
     print("latency in ms, p50 p95 p99:", *(round(cuts[n - 1] * 1000) for n in (50, 95, 99)))
     print("answers by status:", dict(sorted(statuses.items())))
+    print("answers of the server that no client has:", round(lost))
     print("memory in MB, first and last rounds:", *map(round, (*memory[:3], *memory[-3:])))
 
 
@@ -144,10 +149,11 @@ def disturb(target: str, done: threading.Event, statuses: dict[str, int]) -> Non
             statuses[key] = statuses.get(key, 0) + 1
 
 
-def engine_seconds(url: str) -> float:
-    """Return how long the engine has run."""
+def metric(url: str, pattern: str) -> float:
+    """Return a metric of the server; 0 before it is counted."""
     text = requests.get(f"{url}/metrics", timeout=60).text
-    return float(re.search(r"^liteseg_engine_seconds_total.* (\S+)$", text, re.MULTILINE)[1])
+    found = re.search(rf"^{pattern} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
 
 
 def resident_mb(pid: int) -> float:

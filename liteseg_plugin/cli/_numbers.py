@@ -12,12 +12,12 @@ _SMALLEST = {
         *("gradient_accumulation_steps", "cpu_threads", "workers", "width", "height", "size"),
         *("images", "num_images", "num_classes", "opset_version", "server_port"),
         *("crop_size", "stride", "nproc_per_node", "nnodes"),
-        *("engines", "max_batch_size", "max_requests", "max_body_mb"),
+        *("engines", "max_batch_size", "max_requests", "max_body_mb", "tile"),
     ),
     0: (
         *("num_workers", "max_restarts", "timeout", "hang_timeout", "device_id", "warmup"),
         *("worst", "samples", "seed", "train", "val", "test", "tolerance", "http_port"),
-        *("grpc_port", "max_batch_delay"),
+        *("grpc_port", "max_batch_delay", "overlap"),
     ),
 }
 _POSITIVE = ("learning_rate", "scales", "request_timeout")

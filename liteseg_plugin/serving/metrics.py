@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -13,11 +13,14 @@ class Metrics:
     """Counters of one server.
 
     Args:
+        models: Names of the models.
         waiting: Returns the number of requests that wait for an engine.
         held: Returns the number of requests that are being answered.
     """
 
-    def __init__(self, waiting: Callable[[], int], held: Callable[[], int]) -> None:
+    def __init__(
+        self, models: Iterable[str], waiting: Callable[[], int], held: Callable[[], int]
+    ) -> None:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             "liteseg_requests", "Requests by their answer.", ("model", "protocol", "status"),
@@ -42,6 +45,9 @@ class Metrics:
             ("liteseg_requests_held", "Requests that are being answered.", held),
         ):
             Gauge(name, text, registry=registry).set_function(function)
+        for model in models:  # shown before they have run
+            for metric in (self._images, self._batches, self._engine_seconds):
+                metric.labels(model)
 
     def answered(self, model: str, protocol: str, status: int, seconds: float) -> None:
         """Count a request.

@@ -76,6 +76,7 @@ def require_packages() -> None:
         LitesegError: If one is missing.
     """
     try:
+        import grpc  # noqa: F401
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401
         import starlette  # noqa: F401

@@ -75,8 +75,8 @@ class Service:
         self.limits = limits
         self.draining = False
         self.held = 0
-        self.metrics = Metrics(lambda: self._batcher.waiting(), lambda: self.held)
         self._models = {model.name: model for model in models}
+        self.metrics = Metrics(self._models, lambda: self._batcher.waiting(), lambda: self.held)
         self._token = token
         pixels = max_pixels(MAX_PIXELS)
         self._batcher = Batcher(

@@ -21,6 +21,7 @@ _LOST_PEER = re.compile(
 )
 # It waited 30 s; gloo's other TIMEOUT is a connection that was closed.
 _TIMED_OUT = re.compile("unbound_buffer.*TIMEOUT")
+_NO_PEER = "JSON object must be str, bytes or bytearray, not NoneType"
 _UNEXPECTED = "(--debug shows the traceback)"
 _INTERRUPTED = 130
 _FULL_BYTES = 1 << 20
@@ -52,7 +53,10 @@ def explain(
     """
     found = _FAILED.search(launcher_said)
     if found is None:
-        return of_launcher(launch, telling_line(launcher_said) or "it printed nothing", True)
+        reason = telling_line(launcher_said) or "it printed nothing"
+        if launch.nnodes > 1 and _NO_PEER in launcher_said:
+            reason = f"another host has --rank {launch.rank} too; each host needs its own"
+        return of_launcher(launch, reason, True)
     failed, code = int(found[1]), int(found[2])
     errors = {n: line for n, said in enumerate(said_by) if (line := _error_line(said))}
     silent = [n for n, said in enumerate(said_by) if not _LOST_PEER.search(said)]

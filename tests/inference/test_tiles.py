@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import cv2
@@ -10,12 +11,14 @@ import paddle
 import pytest
 from paddleseg.core import infer
 
+from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import DataError, ExportError, LitesegError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.network import segment_by
 from liteseg_plugin.inference.pipeline import Extras, segment_files
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.inference.tiled import segment_preprocessed
 from liteseg_plugin.inference.tiles import Tiling, cut
 
 MIDDLE = {"type": "Normalize"}
@@ -163,6 +166,29 @@ def test_trained_network_runs_the_same_tiles(network):
     settings = {"is_slide": True, "crop_size": [48, 32], "stride": [40, 24]}
     labels = segment_by(network, settings)({"img": preprocessed(image), "trans_info": []})
     assert (labels == slide(network, image, tiling)[0]).mean() >= 0.9999
+
+
+def test_evaluation_runs_the_same_tiles_on_preprocessed_pictures(network, export):
+    image, tiling = picture(), Tiling(48, 32, 8)
+    predictor = Predictor(export(), tiling=tiling)
+    x = predictor.preprocess(image)
+    labels = segment_preprocessed(predictor, tiling, x, image.shape[:2])
+    np.testing.assert_array_equal(labels, predictor(image))
+    with pytest.raises(ExportError, match="resize pictures"):
+        segment_preprocessed(predictor, tiling, x, (45, 66))
+
+
+def test_tile_flags_become_paddlesegs_sliding_window():
+    flags = argparse.ArgumentParser()
+    _arguments.add_augmentation(flags, "--aug_eval")
+    _arguments.add_tiles(flags)
+    args = flags.parse_args(["--tile", "64", "48"])
+    settings = {"is_slide": True, "crop_size": [64, 48], "stride": [58, 42]}
+    assert _steps.augmentation(args, "aug_eval", {}) == settings
+    for test_config, more in (({"aug_eval": True}, []), ({}, ["--is_slide"])):
+        args = flags.parse_args(["--tile", "64", "48", *more])
+        with pytest.raises(LitesegError, match="--tile runs a sliding window of its own"):
+            _steps.augmentation(args, "aug_eval", test_config)
 
 
 def test_files_of_tiles_are_those_of_the_whole_picture(export, tmp_path):

@@ -8,12 +8,14 @@ import contextlib
 import io
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -31,7 +33,10 @@ from liteseg_plugin.inference.segmentation import Segmentation
 EXTRA = "the extra serve is not installed"
 pytest.importorskip("uvicorn", reason=EXTRA)
 pytest.importorskip("prometheus_client", reason=EXTRA)
+pytest.importorskip("grpc", reason=EXTRA)
 grpc_client = pytest.importorskip("tritonclient.grpc", reason=EXTRA)
+pytest.importorskip("geventhttpclient", reason="tritonclient[http] is not installed")
+http_client = pytest.importorskip("tritonclient.http")
 
 from liteseg_plugin.serving.model import ServedModel
 from liteseg_plugin.serving.server import Server
@@ -122,8 +127,6 @@ class Held:
 
 def clients(server):
     """Return Triton's clients and their modules."""
-    # gevent, which the client of HTTP imports, is needed by nothing else.
-    http_client = pytest.importorskip("tritonclient.http", reason="tritonclient[http]")
     return (
         (http_client, http_client.InferenceServerClient(server.http, network_timeout=30)),
         (grpc_client, grpc_client.InferenceServerClient(server.grpc)),
@@ -183,7 +186,7 @@ def test_metadata_names_inputs_and_outputs(server):
 def test_scores_are_those_of_the_predictor(server, exports):
     predictor = Predictor(exports / "soft", "paddle", "cpu", 1)
     x = np.concatenate([predictor.preprocess(image) for image in (PICTURE, PICTURE[::-1])])
-    (http_client, http), _ = clients(server)
+    (_, http), _ = clients(server)
     scores = http.infer("soft", filled(http_client, x)).as_numpy("probabilities")
     assert np.array_equal(scores, predictor.run(x))
 
@@ -390,6 +393,18 @@ def test_ending_server_answers_what_is_in_flight(served, predictor):
         assert np.array_equal(answer.result(30)[0], predictor(PICTURE))
         server.thread.join(30)
         assert not server.thread.is_alive()
+
+
+def test_client_of_the_docs_gets_the_label_map(server, predictor, tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    [program] = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "street.png").write_bytes(PNG)
+    (tmp_path / "client.py").write_text(program)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["", server.http, "street", "street.png", "labels.png"])
+    runpy.run_path("client.py")
+    labels = cv2.imread("labels.png", cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(labels, predictor(PICTURE))
 
 
 def test_command_serves_several_models_until_sigterm(exports, predictor):

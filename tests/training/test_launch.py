@@ -205,6 +205,12 @@ def failed(rank, code):
         ),
         (failed(1, 3), [GLOO, "ValueError: 3"], r"rank 3 .*: ValueError: 3 \(exit code 3\)", False),
         (
+            "TypeError: the JSON object must be str, bytes or bytearray, not NoneType",
+            [""],
+            "launcher on .* failed: another host has --rank 1 too",
+            True,
+        ),
+        (
             "AssertionError: No container",
             [""],
             r"launcher on host \S+ failed: AssertionError: No con",
