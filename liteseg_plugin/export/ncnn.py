@@ -59,5 +59,5 @@ def _pnnx() -> str:
             if os.access(Path(place, name), os.X_OK):
                 return str(Path(place, name))
     raise ExportError(
-        "pnnx is not installed: pip install --no-deps pnnx (it depends on PyTorch, which is not used)"
+        "pnnx is not installed: pip install --no-deps pnnx (its dependency PyTorch is not used)"
     )
