@@ -3,9 +3,9 @@
     python scripts/benchmark_scaling.py --save docs/images/scaling.json
 
 Each step has four images of 128x64 pixels in all. Every number of processes runs twice: as
-released, and with batch norm's statistics fixed and cross entropy instead of OHEM's selection, which
-depend on the images of one process. Losses are means of all processes. The script also times the
-exchange of as many bytes as PP-LiteSeg-T has gradients.
+released, and with batch norm's statistics fixed and cross entropy instead of OHEM, which depend on
+the images of one process. Losses are means of all processes. The script also times the exchange of
+as many bytes as PP-LiteSeg-T has gradients.
 """
 
 from __future__ import annotations
