@@ -62,20 +62,20 @@ std::string file_sha256(const fs::path& path) {
   return hex;
 }
 
-/// Refuses files that are not those that were exported: engines load truncated weights.
-void check_sums(const YAML::Node& sums, const std::vector<fs::path>& files) {
+/// Returns the checksums of files that have one.
+std::map<fs::path, std::string> read_sums(const YAML::Node& sums,
+                                          const std::vector<fs::path>& files) {
   if (!sums.IsMap()) {
     throw Error("liteseg: sha256 must be checksums by file name");
   }
+  std::map<fs::path, std::string> wanted;
   for (const fs::path& file : files) {
-    const YAML::Node wanted = sums[file.filename().string()];
-    if (!wanted.IsDefined() || wanted.IsNull()) {
-      continue;
-    }
-    if (!wanted.IsScalar() || wanted.Scalar() != file_sha256(file)) {
-      throw Error(printable(file.string()) + " is not the exported file; export again");
+    const YAML::Node sum = sums[file.filename().string()];
+    if (sum.IsDefined() && !sum.IsNull()) {
+      wanted[file] = sum.as<std::string>();
     }
   }
+  return wanted;
 }
 
 Shape read_shape(const YAML::Node& written) {
@@ -146,14 +146,14 @@ cv::Vec3b numbered_color(int index) {
   return bgr;
 }
 
-ExportedModel read_deploy(const fs::path& path) {
+ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>& sums) {
   const Section document(read_yaml(path), "it", {"Deploy", "liteseg"});
   const Section deploy(
       document["Deploy"], "Deploy",
       {"model", "params", "transforms", "input_shape", "output_op", "output_dtype"});
-  const Section own(
-      document.has("liteseg") ? document["liteseg"] : YAML::Node(YAML::NodeType::Map), "liteseg",
-      {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance"});
+  const Section own(document.has("liteseg") ? document["liteseg"] : YAML::Node(YAML::NodeType::Map),
+                    "liteseg",
+                    {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance"});
   ExportedModel exported;
   exported.folder = path.parent_path();
   exported.model = beside(path, deploy.text("model"));
@@ -178,7 +178,7 @@ ExportedModel read_deploy(const fs::path& path) {
     exported.classes = read_classes(own["classes"]);
   }
   if (own.has("sha256")) {
-    check_sums(own["sha256"], files);
+    sums = read_sums(own["sha256"], files);
   }
   return exported;
 }
@@ -199,12 +199,20 @@ ExportedModel ExportedModel::read(const fs::path& path) {
     throw Error(printable(path.string()) + " is not an exported folder: " +
                 printable(deploy.string()) + " is missing; liteseg export writes one");
   }
+  ExportedModel exported;
+  std::map<fs::path, std::string> sums;
   try {
-    return read_deploy(deploy);
+    exported = read_deploy(deploy, sums);
   } catch (const std::exception& error) {  // yaml-cpp's too
-    throw Error(printable(deploy.string()) + " is not the deploy.yaml of an export: " +
-                last_line(error.what()));
+    throw Error(printable(deploy.string()) +
+                " is not the deploy.yaml of an export: " + last_line(error.what()));
   }
+  for (const auto& [file, sum] : sums) {  // engines load truncated weights
+    if (file_sha256(file) != sum) {
+      throw Error(printable(file.string()) + " is not the exported file; export again");
+    }
+  }
+  return exported;
 }
 
 std::vector<ClassInfo> ExportedModel::named_classes() const {
