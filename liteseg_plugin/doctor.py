@@ -30,6 +30,8 @@ _DISTRIBUTIONS = (
     "onnxruntime-gpu",
     "openvino",
     "tensorrt",
+    "ncnn",
+    "pnnx",
 )
 
 
@@ -219,6 +221,7 @@ def _runtimes(blocked: str) -> list[Check]:
          "pip install 'liteseg_plugin[openvino]'"),
         ("tensorrt", "import tensorrt as t; print(t.__version__)",
          "needs an NVIDIA GPU; pip install 'liteseg_plugin[tensorrt]'"),
+        ("ncnn", "import ncnn; print(ncnn.__version__)", "pip install 'liteseg_plugin[ncnn]'"),
     )  # fmt: skip
     found = [Check("paddle inference", not blocked, blocked or "part of the installed Paddle")]
     for name, code, way_out in probes:

@@ -55,6 +55,10 @@ class DataError(LitesegError):
     """A file of a data set that cannot be used."""
 
 
+class TooLargeError(DataError):
+    """An image or a tensor that is larger than the limits allow."""
+
+
 class WeightsError(LitesegError):
     """Weights that cannot be loaded, or not into this network."""
 

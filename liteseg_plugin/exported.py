@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,24 +21,41 @@ from paddleseg.transforms import Compose
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
+from liteseg_plugin.datasets.image_compose import compose, format_of
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.errors import ConfigError, ExportError
-from liteseg_plugin.system.checksums import file_sha256
+from liteseg_plugin.system.checksums import file_sha256, value_sha256
 from liteseg_plugin.system.files import atomic_write, to_disk
 from liteseg_plugin.system.text import read_yaml
 
 DEPLOY_FILE = "deploy.yaml"
-OUTPUT_OPS = ("argmax", "confidence", "softmax", "none")
+INPUT_NAME = "x"
+"""Name of the graph's input."""
+OUTPUT_NAMES = {
+    "argmax": "labels",
+    "confidence": "labels_and_confidence",
+    "softmax": "probabilities",
+    "none": "logits",
+}
+"""Name that servers give the output, by ``output_op``."""
+OUTPUT_OPS = tuple(OUTPUT_NAMES)
 MODEL_FILES = ("model.json", "model.pdmodel")
 PARAMS_FILE = "model.pdiparams"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model_int8.onnx"
 INT8_REPORT_FILE = "model_int8.json"
+REQUIRED_AGREEMENT = 0.9999
+"""Share of pixels that must have the label of the trained network, in float32."""
+NCNN_FILE = "model_ncnn.param"
+NCNN_WEIGHTS_FILE = "model_ncnn.bin"
+NCNN_FP16_WEIGHTS_FILE = "model_ncnn_fp16.bin"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
 _TRAINING = {"_base_", "model", "train_dataset", "val_dataset", "optimizer", "loss"}
 _MODEL_SUFFIXES = (".json", ".onnx", ".pdiparams", ".pdmodel", ".pdparams")
-_FILE_KEYS = ("model", "params", "onnx", "onnx_int8")
+_OWN_FILE_KEYS = ("onnx", "onnx_int8", "ncnn", "ncnn_weights", "ncnn_fp16_weights")
+_FILE_KEYS = ("model", "params", *_OWN_FILE_KEYS)
 
 # Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
 _MARK = "-export"
@@ -53,16 +71,25 @@ class ModelFiles:
         params: Path of its weights; None for an ONNX file by itself.
         onnx: Path of the ONNX file, or None.
         onnx_int8: Path of the quantised ONNX file, or None.
-        input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        ncnn: Path of ncnn's graph, or None.
+        ncnn_weights: Path of its weights, or None.
+        ncnn_fp16_weights: Path of its weights in half precision, or None.
+        input_shape: (N, C, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
+        agreement: Share of labels that were the trained network's when the model was exported, 0 to
+            1, by runtime; empty where that was not checked.
     """
 
     model: Path
     params: Path | None = None
     onnx: Path | None = None
     onnx_int8: Path | None = None
+    ncnn: Path | None = None
+    ncnn_weights: Path | None = None
+    ncnn_fp16_weights: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
+    agreement: Mapping[str, float] = field(default_factory=dict)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the model's output: labels or scores."""
@@ -107,14 +134,18 @@ class ExportedModel(ModelFiles):
                 )
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             transforms = [dict(t) for t in deploy["transforms"]]
+            input_shape = _input_shape(deploy.get("input_shape"))
+            image_format = ImageFormat.from_json(own.get("image") or {}, input_shape[1])
             exported = cls(
                 model=_beside(path, deploy["model"]),
                 params=_beside(path, deploy["params"]),
-                onnx=_beside(path, own["onnx"]) if own.get("onnx") else None,
-                onnx_int8=_beside(path, own["onnx_int8"]) if own.get("onnx_int8") else None,
-                input_shape=_input_shape(deploy.get("input_shape")),
+                **{key: _beside(path, own[key]) for key in _OWN_FILE_KEYS if own.get(key)},
+                input_shape=input_shape,
                 scale=_scale(own.get("evaluation_scale", 1.0)),
-                transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
+                agreement={k: float(v) for k, v in (own.get("agreement") or {}).items()},
+                transforms=compose(
+                    [manager.TRANSFORMS[t.pop("type")](**t) for t in transforms], image_format
+                ),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
                 provenance=dict(own.get("provenance") or {}),
@@ -128,6 +159,7 @@ class ExportedModel(ModelFiles):
             checksums = own.get("sha256") or {}
             if not isinstance(checksums, dict):
                 raise ValueError(f"sha256 {checksums!r} must be checksums by file name")
+            is_changed = DEPLOY_FILE in checksums and checksums[DEPLOY_FILE] != _digest(content)
         except FileNotFoundError as error:
             raise ExportError(
                 f"{path.parent} is not an exported folder: {error.filename} is missing"
@@ -137,11 +169,21 @@ class ExportedModel(ModelFiles):
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ExportError(f"{path} is not the deploy.yaml of an export: {error!r}") from error
+        if is_changed:
+            raise ExportError(
+                f"{path} is damaged or was edited: it does not hold what was exported. Export "
+                f"again; if you edited it yourself, remove the line {DEPLOY_FILE} of its sha256"
+            )
         for file in filter(None, (getattr(exported, key) for key in _FILE_KEYS)):
             # Paddle loads truncated weights, and computes wrong results with them.
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the exported file; export again")
         return exported
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """The images that it takes."""
+        return format_of(self.transforms)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the graph's output, by ``output_op``."""
@@ -152,6 +194,12 @@ class ExportedModel(ModelFiles):
     def named_classes(self) -> list[ClassInfo]:
         """Return names and colours; numbers and PaddleSeg's colours for exports without them."""
         return self.classes or numbered_classes(256)
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of what a ``deploy.yaml`` says, but for this one."""
+    sums = {k: v for k, v in content["liteseg"]["sha256"].items() if k != DEPLOY_FILE}
+    return value_sha256({**content, "liteseg": {**content["liteseg"], "sha256": sums}})
 
 
 def _way_out(folder: Path) -> str:
@@ -198,7 +246,7 @@ def _input_shape(written: list | None) -> tuple[int | None, ...]:
     shape = tuple(
         None if n is None or n == -1 else int(n) for n in written or [None, 3, None, None]
     )
-    if len(shape) != 4 or shape[1] != 3 or any(n is not None and n < 1 for n in shape):
+    if len(shape) != 4 or any(n is not None and n < 1 for n in shape):
         raise ValueError(f"input_shape {written}")
     return shape
 
@@ -221,6 +269,19 @@ def _beside(deploy: Path, name: str) -> Path:
 
 
 # --- writing
+
+
+def record_agreement(exported: ExportedModel, agreement: Mapping[str, float]) -> None:
+    """Write into ``deploy.yaml`` which runtimes gave the labels of the trained network.
+
+    Args:
+        exported: The export.
+        agreement: Share of equal labels, 0 to 1, by runtime.
+    """
+    folder = exported.model.parent
+    deploy = read_yaml(folder / DEPLOY_FILE)
+    deploy["liteseg"] = {**(deploy.get("liteseg") or {}), "agreement": dict(agreement)}
+    _write(folder, deploy)
 
 
 def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[str]:
@@ -264,7 +325,8 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
     for path in folder.iterdir():
         if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
-    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE)
+    ncnn = (NCNN_FILE, NCNN_WEIGHTS_FILE, NCNN_FP16_WEIGHTS_FILE)
+    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE, *ncnn)
     stale = [name for name in own if name not in named] if was_export else []
     if INT8_FILE in stale:
         stale.append(INT8_REPORT_FILE)
@@ -330,5 +392,7 @@ def _staged_name(name: str, tag: str) -> str:
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
     to_disk(folder)
+    if sums := deploy["liteseg"].get("sha256"):
+        sums[DEPLOY_FILE] = _digest(deploy)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
     to_disk(folder)

@@ -2,15 +2,17 @@
 # The virtual environment of the scripts in this folder, which source this file.
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-.venv}
+CONSTRAINTS=${CONSTRAINTS:-constraints/paddle-3.3.1.txt}
 
 say() { printf '\n== %s\n' "$*"; }
 
 cpus() { getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1; }
 
 # make_environment EXTRAS: creates $VENV with these extras and this checkout, unless it is up to date.
+# It installs the releases of $CONSTRAINTS.
 make_environment() {
   local wanted
-  wanted=$(cat setup.cfg && echo "$1")
+  wanted=$(cat setup.cfg "$CONSTRAINTS" && echo "$1")
   if [ -x "$VENV/bin/liteseg" ] && [ "$(cat "$VENV/.liteseg" 2>/dev/null)" = "$wanted" ]; then
     return
   fi
@@ -26,6 +28,6 @@ make_environment() {
   # Where a caller tests the status of this function, `set -e` has no effect in it.
   "$VENV/bin/python" -m pip install -qq --upgrade pip || return
   # Python compiles what it imports anyway; compiling all of it here would double the time.
-  "$VENV/bin/python" -m pip install -qq --no-compile -e ".[$1]" || return
+  "$VENV/bin/python" -m pip install -qq --no-compile -c "$CONSTRAINTS" -e ".[$1]" || return
   echo "$wanted" >"$VENV/.liteseg"
 }

@@ -6,22 +6,26 @@
 #   bash scripts/test.sh -m slow                  the slow ones
 #   bash scripts/test.sh -n 0 --pdb tests/losses  one after the other, with a debugger
 #
-# PADDLE=3.2.2 tests another Paddle than the newest, in an environment of its own.
+# PADDLE=3.2.2 tests another Paddle than the newest, in an environment of its own: a release that
+# constraints/ has a file for. EXTRAS=ray installs further extras.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ -n "${PADDLE:-}" ]; then
   VENV=${VENV:-.venv-paddle-$PADDLE}
-  PIP_CONSTRAINT=$(mktemp)
-  trap 'rm -f "$PIP_CONSTRAINT"' EXIT
-  export PIP_CONSTRAINT
-  echo "paddlepaddle==$PADDLE" >"$PIP_CONSTRAINT"
+  CONSTRAINTS=constraints/paddle-$PADDLE.txt
+  [ -f "$CONSTRAINTS" ] || {
+    echo "error: there is no $CONSTRAINTS; choose one of $(cd constraints && echo *)" >&2
+    exit 1
+  }
 fi
 VENV=${VENV:-.venv-test}
 . scripts/_environment.sh
 if [ -n "${PADDLE:-}" ]; then
   make_environment cpu,dev
 else
-  make_environment cpu,onnx,openvino,coco,demo,dev
+  make_environment "cpu,onnx,openvino,ncnn,coco,geo,demo,serve,dev${EXTRAS:+,$EXTRAS}"
+  # Without PyTorch, on which it depends.
+  "$VENV/bin/python" -m pip show -qq pnnx || "$VENV/bin/python" -m pip install -qq --no-deps pnnx
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
 fi

@@ -302,3 +302,18 @@ def test_payloads_are_tried_one_by_one(process, tmp_path):
     result = process(*script, check=False)
     assert result.returncode == 1
     assert "/good` | **read**" in result.stdout
+
+
+@pytest.mark.parametrize("variant", ["T", "B"])
+def test_costs_on_paper_are_those_of_the_network(variant, build_network, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY / "scripts")
+    paper = import_module("scaling_figure")
+    model = paper.MODELS[variant]
+    network = build_network(variant)
+    trained = [value for value in network.parameters() if not value.stop_gradient]
+    assert model.parameters == sum(value.size for value in trained)
+    norms = [layer for layer in network.sublayers() if "BatchNorm" in type(layer).__name__]
+    assert model.batch_norms == len(norms)
+    # A ring of two sends each half twice; alone, nothing is sent.
+    assert paper.all_reduce(100, 2, paper.Network(10, 1)) == 2 * (50 / 10 + 1)
+    assert paper.all_reduce(100, 1, paper.Network(10, 1)) == 0

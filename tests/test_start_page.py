@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pages import blocks, check_printed
 
 PAGE = Path(__file__).parents[1] / "docs" / "start.md"
 SMALL = {  # flags that make a command quick; the last of two equal flags counts
@@ -15,18 +16,6 @@ SMALL = {  # flags that make a command quick; the last of two equal flags counts
     "config": ("--iters", "12", "--batch_size", "2"),
     "train": ("--save_interval", "6"),
 }
-
-
-def _blocks(text):
-    """Return language and content of each block of code."""
-    return re.findall(r"```(\w+)\n(.*?)```", text, flags=re.DOTALL)
-
-
-def _masked(text):
-    """Return lines without times and numbers, which differ between runs."""
-    text = re.sub(r"^[\d-]+ [\d:]+ \[INFO\]\s*", "", text, flags=re.MULTILINE)
-    lines = (re.sub(r"\d[\d.,:]*", "N", line) for line in text.splitlines())
-    return [" ".join(line.split()) for line in lines]
 
 
 def _run(language, block, run, capfd):
@@ -51,16 +40,14 @@ def test_page_from_photos_to_a_model_runs_and_prints_what_it_says(
     run, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.chdir(tmp_path)
-    blocks = _blocks(PAGE.read_text(encoding="utf-8"))
-    assert [language for language, _ in blocks].count("text") > 8
+    found = blocks(PAGE.read_text(encoding="utf-8"))
+    assert [language for language, _ in found].count("text") > 8
     printed = ""
-    for language, block in blocks:
+    for language, block in found:
         if language != "text":
             printed = _run(language, block, run, capfd)
             continue
-        lines = iter(_masked(printed))
-        for expected in _masked(block):
-            assert expected in lines, f"{expected!r} is not printed, or not in this order"
+        check_printed(printed, block)
     names = ("check.html", "curves.png", "report/index.html", "test_0000.jpg", "result/legend.png")
     for name in names:
         assert (tmp_path / name).stat().st_size > 1000, name

@@ -97,6 +97,21 @@ Shape read_shape(const YAML::Node& written) {
   return shape;
 }
 
+/// Refuses images that are not of three channels of 8 bits, which are read in BGR.
+void require_colour(const YAML::Node& node) {
+  const Section image(node, "liteseg: image", {"channels", "max_value", "shown_bands"});
+  if (image.integer("channels", 3) != 3) {
+    image.refuse("channels", "must be 3: this program segments colour images");
+  }
+  if (image.integer("max_value", 255) != 255) {
+    image.refuse("max_value", "must be 255: this program segments images of 8 bits");
+  }
+  if (image.has("shown_bands") &&
+      image["shown_bands"].as<std::vector<int>>() != std::vector{0, 1, 2}) {
+    image.refuse("shown_bands", "must be 0, 1, 2");
+  }
+}
+
 OutputOp read_output_op(const std::string& name) {
   static const std::map<std::string, OutputOp> known = {{"argmax", OutputOp::kArgmax},
                                                         {"confidence", OutputOp::kConfidence},
@@ -153,7 +168,8 @@ ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>&
       {"model", "params", "transforms", "input_shape", "output_op", "output_dtype"});
   const Section own(document.has("liteseg") ? document["liteseg"] : YAML::Node(YAML::NodeType::Map),
                     "liteseg",
-                    {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance"});
+                    {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance",
+                     "image", "agreement", "ncnn", "ncnn_weights", "ncnn_fp16_weights"});
   ExportedModel exported;
   exported.folder = path.parent_path();
   exported.model = beside(path, deploy.text("model"));
@@ -167,6 +183,9 @@ ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>&
   }
   if (deploy.has("input_shape")) {
     exported.input_shape = read_shape(deploy["input_shape"]);
+  }
+  if (own.has("image")) {
+    require_colour(own["image"]);
   }
   exported.scale = own.number("evaluation_scale", 1.0);
   if (exported.scale <= 0) {

@@ -24,6 +24,7 @@ _COMMANDS = {
     "verify": "compare an exported model with the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "demo": "open a local page that segments pictures with an exported model",
+    "serve": "answer requests with exported models, over HTTP and gRPC",
     "benchmark": "time a model in every runtime, also against PaddleSeg's own export",
     "infer_shape": "fix the input shape of a model that PaddleSeg exported",
     "paddle2onnx": "convert a model that PaddleSeg exported to ONNX, and compare the results",
@@ -43,12 +44,8 @@ _NOISE = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    Args:
-        argv: Arguments after the program's name; by default the process's own.
-    """
+def create_parser() -> Parser:
+    """Return the parser of the command line."""
     parser = Parser(
         prog="liteseg",
         description="PP-LiteSeg for PaddleSeg. `liteseg COMMAND --help` explains a command.",
@@ -60,7 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = add_command(commands, name, help_text, command.__doc__ or "")
         command.add_arguments(sub)
         sub.set_defaults(run=command.run, debug=False, max_pixels=None)
-    args = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: Arguments after the program's name; by default the process's own.
+    """
+    args = create_parser().parse_args(argv)
 
     from liteseg_plugin.system.pixels import limited
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 # The keys of runtimes.catalog.RUNTIMES, which a test compares; importing it would load Paddle.
-RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt")
+RUNTIMES = ("paddle", "paddle_tensorrt", "onnxruntime", "openvino", "tensorrt", "ncnn")
 # Those of runtimes.base.PRECISIONS, likewise.
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
@@ -29,6 +29,23 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     add_opts(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
+    )
+
+
+def add_channels(parser: argparse.ArgumentParser) -> None:
+    """Add ``--channels``."""
+    channels = "number of channels to read of an image (default: those of most images)"
+    parser.add_argument("--channels", type=int, help=channels)
+
+
+def add_bands(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bands``."""
+    parser.add_argument(
+        "--bands",
+        nargs=3,
+        type=int,
+        metavar=("R", "G", "B"),
+        help="channels, from 0, that overlays show as red, green and blue (default: shown_bands)",
     )
 
 
@@ -57,8 +74,10 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     """Add ``--runtime``."""
     parser.add_argument(
         "--runtime",
-        choices=RUNTIMES,
-        help="what runs an export (default: paddle, or an installed one with that --precision)",
+        default="auto",
+        choices=("auto", *RUNTIMES),
+        help="what runs an export; auto takes the fastest that is installed, has the --precision, "
+        "and agreed with the trained network at export",
     )
 
 
@@ -90,6 +109,37 @@ def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
     for flag, what in (("--crop_size", "size"), ("--stride", "step")):
         help_text = f"{what} of the window in pixels; needs --is_slide"
         add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
+
+
+def add_images(parser: argparse.ArgumentParser) -> None:
+    """Add ``--image_path`` and ``--separator`` of what is segmented."""
+    parser.add_argument(
+        "--image_path",
+        required=True,
+        help="an image, a folder, a list file, a video file, a camera (camera:0), or a stream "
+        "(rtsp://..., http://..., tcp://...)",
+    )
+    parser.add_argument(
+        "--separator", help="separator of image and label in a list file (default: white space)"
+    )
+
+
+def add_tiles(parser: argparse.ArgumentParser) -> None:
+    """Add ``--tile`` and ``--overlap``."""
+    parser.add_argument(
+        "--tile",
+        nargs=2,
+        type=int,
+        metavar=("W", "H"),
+        help="cut images into tiles of this size, for images of any size; logits are blended "
+        "where tiles overlap",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="pixels that neighbouring tiles share (default: an eighth of the shorter side)",
+    )
 
 
 def html_file(text: str) -> str:

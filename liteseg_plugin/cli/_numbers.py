@@ -11,14 +11,16 @@ _SMALLEST = {
         *("iters", "batch_size", "save_interval", "log_iters", "early_stop_intervals", "repeats"),
         *("gradient_accumulation_steps", "cpu_threads", "workers", "width", "height", "size"),
         *("images", "num_images", "num_classes", "opset_version", "server_port"),
-        *("crop_size", "stride"),
+        *("crop_size", "stride", "nproc_per_node", "nnodes"),
+        *("engines", "max_batch_size", "max_requests", "max_body_mb", "tile"),
     ),
     0: (
-        *("num_workers", "max_restarts", "timeout", "device_id", "warmup", "worst", "samples"),
-        *("seed", "train", "val", "test", "tolerance"),
+        *("num_workers", "max_restarts", "timeout", "hang_timeout", "device_id", "warmup"),
+        *("worst", "samples", "seed", "train", "val", "test", "tolerance", "http_port"),
+        *("grpc_port", "max_batch_delay", "overlap"),
     ),
 }
-_POSITIVE = ("learning_rate", "scales")
+_POSITIVE = ("learning_rate", "scales", "request_timeout")
 
 
 def check_numbers(args: argparse.Namespace) -> None:

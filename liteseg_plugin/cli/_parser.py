@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import platform
 from collections.abc import Sequence
 from typing import Any
+
+from liteseg_plugin.system.text import did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,10 +23,17 @@ class Parser(argparse.ArgumentParser):
         """Refuse unknown arguments here: argparse does so in the outermost parser."""
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            near = difflib.get_close_matches(unknown[0], self._option_string_actions, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+            hint = did_you_mean(unknown[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint and f'; {hint}'}")
         return parsed, unknown
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            hint = did_you_mean(str(value), map(str, action.choices or ()))
+            error.message += hint and f"; {hint}"
+            raise
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:

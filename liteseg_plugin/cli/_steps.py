@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from paddle import nn
     from paddleseg.cvlibs import SegBuilder
 
+    from liteseg_plugin.inference.tiles import Tiling
     from liteseg_plugin.integration.config import ConfigBuilder
 
 
@@ -85,6 +86,27 @@ def use_device(asked: str) -> str:
     return chosen
 
 
+def connect(device: str) -> None:
+    """Let the processes of a launch meet, before one of them fails by itself.
+
+    Only what is connected notices that another process ends.
+
+    Args:
+        device: As in :func:`use_device`.
+    """
+    from liteseg_plugin.system import heartbeat
+    from liteseg_plugin.training import processes
+
+    if processes.count() > 1:
+        import paddle
+
+        from liteseg_plugin.system.device import paddle_devices
+
+        paddle.set_device(paddle_devices().choose(device))
+        processes.connect()
+    heartbeat.reached("connected")
+
+
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:
     """Return the config's test settings, overridden by the flags of ``add_augmentation``."""
     chosen = dict(test_config)
@@ -92,12 +114,38 @@ def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> di
         chosen["aug_eval"] = True
         for name in ("scales", "flip_horizontal", "flip_vertical"):
             chosen[name] = getattr(args, name)
+    tiles = tiling(args)
+    if tiles is not None:
+        if args.is_slide or chosen.get("aug_eval"):
+            raise LitesegError(
+                "--tile runs a sliding window of its own, at scale 1: remove it, or "
+                "--is_slide, scales and flips"
+            )
+        step = [tiles.width - tiles.overlap, tiles.height - tiles.overlap]
+        chosen.update(is_slide=True, crop_size=[tiles.width, tiles.height], stride=step)
     if args.is_slide:
         if not (args.crop_size and args.stride):
             raise LitesegError("--is_slide needs --crop_size W H and --stride W H")
         for name in ("is_slide", "crop_size", "stride"):
             chosen[name] = getattr(args, name)
     return chosen
+
+
+def tiling(args: argparse.Namespace) -> Tiling | None:
+    """Return the tiles of ``--tile`` and ``--overlap``; None without them.
+
+    Raises:
+        LitesegError: If ``--overlap`` stands alone, or a value is impossible.
+    """
+    from liteseg_plugin.inference.tiles import Tiling
+
+    if args.tile is None:
+        if args.overlap is not None:
+            raise LitesegError("--overlap needs --tile W H")
+        return None
+    overlap = min(args.tile) // 8 if args.overlap is None else args.overlap
+    width, height = args.tile
+    return Tiling(width, height, overlap, show_progress=True)
 
 
 def build(

@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
     )
+    _arguments.add_runtime(parser)
     _arguments.add_device(parser)
     parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     address = "address to listen on; 0.0.0.0 opens the page to the network"
@@ -28,11 +29,14 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.integration.registry import repair
 
     repair()
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.serving.demo import Model
     from liteseg_plugin.serving.page import serve
 
-    print(catalog.choose_device("paddle", args.device)[1], flush=True)
-    model = Model(args.exported, args.device, args.cpu_threads)
+    exported = ExportedModel.read(args.exported)
+    choice = choose(exported, args.runtime, args.device)
+    print(choice.text, flush=True)
+    model = Model(exported, args.device, args.cpu_threads, choice.runtime)
     with tempfile.TemporaryDirectory(prefix="liteseg_demo_") as folder:
         serve(model, Path(folder), args.server_name, args.server_port)

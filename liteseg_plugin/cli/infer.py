@@ -5,17 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg_plugin.cli import _arguments
+from liteseg_plugin.cli import _arguments, _steps
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
-    parser.add_argument(
-        "--image_path",
-        required=True,
-        help="an image, a folder, a list file, a video file, or a camera (camera:0)",
-    )
+    _arguments.add_images(parser)
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
@@ -32,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_confidence",
         action="store_true",
-        help="also write the probability of each label, as a grey image; needs an export with "
+        help="also write the probability of each label, as a grey image, of a video's frames too; "
+        "needs an export with "
         "--output_op confidence",
     )
     parser.add_argument(
@@ -44,6 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
+    )
+    _arguments.add_bands(parser)
+    _arguments.add_tiles(parser)
+    parser.add_argument(
+        "--geotiff",
+        action="store_true",
+        help="read images by windows and write GeoTIFFs with their georeference; needs --tile, and "
+        "rasterio (the extra geo)",
     )
     many = parser.add_argument_group("many images")
     many.add_argument(
@@ -60,36 +65,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "names it",
     )
     many.add_argument("--shard", metavar="I/N", help="segment part I (from 0) of N, of all images")
+    add_ray(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def add_ray(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of ``--ray``."""
+    ray = parser.add_argument_group("many processes or machines")
+    ray.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="segment with Ray Data: on the cluster at ADDRESS (auto, HOST:6379), or without one, "
+        "in processes of this machine; --image_path may then be Parquet, a file or a folder",
+    )
+    ray.add_argument(
+        "--ray_workers",
+        type=int,
+        metavar="N",
+        help="processes with a predictor; by default one per GPU, or else one per machine",
+    )
+    ray.add_argument(
+        "--image_column",
+        default="image",
+        metavar="NAME",
+        help="column of Parquet: paths, or encoded images (bytes)",
+    )
+    ray.add_argument(
+        "--save_as",
+        default="files",
+        choices=("files", "parquet"),
+        help="parquet: label maps alone, in labels/part-NNNNN.parquet",
+    )
 
 
 def run(args: argparse.Namespace) -> dict:
     """Segment images or a video; write overlays, label maps and a legend, as ``predict``."""
+    from dataclasses import replace
     from statistics import median
     from time import perf_counter
 
     from liteseg_plugin.integration.registry import repair
 
     repair()
+    from liteseg_plugin.datasets.image_compose import showing
     from liteseg_plugin.errors import LitesegError, printable
-    from liteseg_plugin.inference import bulk, images, pipeline, video
+    from liteseg_plugin.exported import ExportedModel
+    from liteseg_plugin.inference import bulk, frames, images, on_ray, pipeline, tiled, video
     from liteseg_plugin.inference.predictor import Predictor
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.system.parallel import per_second
     from liteseg_plugin.system.progress import progress_bar
 
-    extras = pipeline.Extras(args.save_confidence, args.save_polygons, args.min_confidence)
-    is_video = video.is_video(args.image_path)
-    if is_video and extras != pipeline.Extras():
-        raise LitesegError(
-            "--save_confidence, --min_confidence and --save_polygons are for images, not for videos"
-        )
+    tiling = _steps.tiling(args)
+    if args.geotiff and tiling is None:
+        raise LitesegError("--geotiff reads images by windows; give their size: --tile W H")
+    extras = pipeline.Extras(
+        args.save_confidence, args.save_polygons, args.min_confidence, args.geotiff
+    )
+    is_video = frames.is_video(args.image_path)
+    if is_video and (extras.polygons or extras.geotiff):
+        raise LitesegError("--save_polygons and --geotiff are for images, not for videos")
     if is_video and (args.resume or args.shard):
         raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
-    found = [] if is_video else images.find_images(args.image_path)
-    runtime = args.runtime or catalog.choose(args.device, args.precision)
-    print(catalog.choose_device(runtime, args.device, args.precision)[1], flush=True)
-    predictor = Predictor(args.config, runtime, args.device, args.cpu_threads, args.precision)
+    if args.ray and (is_video or args.shard):
+        raise LitesegError("--ray is for images, and divides them itself: not with --shard")
+    if args.ray and (tiling or args.separator):
+        raise LitesegError("--ray does not take --tile or --separator")
+    if not args.ray and (args.ray_workers or args.save_as == "parquet"):
+        raise LitesegError("--ray_workers and --save_as parquet need --ray")
+    if args.save_as == "parquet" and (args.save_confidence or args.save_polygons):
+        raise LitesegError("--save_as parquet writes label maps alone, no confidence or polygons")
+    exported = ExportedModel.read(args.config)
+    exported = replace(exported, transforms=showing(exported.transforms, args.bands))
+    choice = choose(exported, args.runtime, args.device, args.precision)
+    runtime = choice.runtime
+    bulk_options: dict[str, Any] = {
+        "resume": args.resume,
+        "skip_errors": args.on_error == "skip",
+        "progress": progress_bar,
+    }
+    if args.ray:
+        started = perf_counter()
+        model = on_ray.Model(args.config, runtime, args.device, args.cpu_threads, args.precision)
+        ray_run = on_ray.RayRun(
+            args.ray, model, args.ray_workers, extras, args.image_column, args.save_as == "parquet"
+        )
+        summary = ray_run.segment(args.image_path, args.save_dir, **bulk_options)
+        print(summary.text())
+        rate = per_second(len(summary.done), perf_counter() - started)
+        return {**summary.to_json(), "images_per_second": rate, "runtime": runtime}
+    found = [] if is_video else images.find_images(args.image_path, args.separator)
+    print(choice.text, flush=True)
+    predictor = Predictor(exported, runtime, args.device, args.cpu_threads, args.precision, tiling)
+    if tiling is not None:
+        print(tiled.describe(predictor, tiling), flush=True)
     started = perf_counter()
     document: dict[str, Any]
     if is_video:
@@ -99,6 +170,7 @@ def run(args: argparse.Namespace) -> dict:
             args.image_path,
             args.save_dir,
             save_labels=args.save_labels,
+            extras=extras,
             in_window=args.show,
         )
         document = {"video": args.image_path, "frames": count, "overlay": overlay}
@@ -109,10 +181,8 @@ def run(args: argparse.Namespace) -> dict:
             found,
             args.save_dir,
             extras=extras,
-            resume=args.resume,
-            skip_errors=args.on_error == "skip",
             shard=bulk.Shard.parse(args.shard or "0/1"),
-            progress=progress_bar,
+            **bulk_options,
         )
         print(summary.text())
         count, document = len(summary.done), summary.to_json()

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max_restarts", type=int, default=0, metavar="N", help=restarts)
     wait = "seconds to wait for the other hosts"
     add("--timeout", type=float, default=600, metavar="SECONDS", help=wait)
+    hang = "seconds without progress after which all processes are ended; 0: never"
+    add("--hang_timeout", type=float, default=600, metavar="SECONDS", help=hang)
     add("--dry-run", action="store_true", help="print the command line of Paddle's launcher")
     add("program", choices=_PROGRAMS, help="the command to run, followed by its flags")
     add("arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="its flags")
@@ -75,15 +77,18 @@ def run(args: argparse.Namespace) -> None:
         return
     resume = ("--resume_model", "auto") if args.program == "train" else ()
     supervise(
-        launch, arguments, max_restarts=args.max_restarts, resume=resume, timeout=args.timeout
+        launch,
+        arguments,
+        max_restarts=args.max_restarts,
+        resume=resume,
+        timeout=args.timeout,
+        hang_timeout=args.hang_timeout,
     )
 
 
 def _log_dir(args: argparse.Namespace, save_dir: str | None) -> Path:
-    if args.log_dir:
-        return Path(args.log_dir)
-    folder = Path(save_dir or "", "log")
-    return folder / f"host_{args.rank}" if args.nnodes > 1 else folder  # they may share save_dir
+    folder = Path(args.log_dir or Path(save_dir or "", "log"))
+    return folder / f"host_{args.rank}" if args.nnodes > 1 else folder  # hosts may share it
 
 
 def _batch_flags(theirs: argparse.Namespace, processes: int) -> list[str]:

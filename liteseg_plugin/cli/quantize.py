@@ -12,6 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--image_path", required=True, help="calibration images: a folder or a list file"
     )
     parser.add_argument(
+        "--separator", help="separator of image and label in a list file (default: white space)"
+    )
+    parser.add_argument(
         "--num_images", type=int, default=32, help="number of images to take, spread evenly"
     )
     parser.add_argument(
@@ -35,7 +38,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.inference.images import find_images
     from liteseg_plugin.system.progress import progress_bar
 
-    images = [image.path for image in find_images(args.image_path)]
+    images = [image.path for image in find_images(args.image_path, args.separator)]
     images = images[:: max(1, len(images) // args.num_images)][: args.num_images]
     report = quantize(
         args.exported,

@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accumulate = "batches that make up an iteration, to train with a batch that exceeds the memory"
     add("--gradient_accumulation_steps", type=int, default=1, help=accumulate)
     add("--profiler_options", help="of Paddle's profiler, such as batch_range=[50,60]")
+    add(
+        "--save_format",
+        default="pdparams",
+        choices=("pdparams", "safetensors"),
+        help="format of the weights in checkpoints and best models",
+    )
     add("--repeats", type=int, default=1, help="number of times that an epoch uses each image")
     add("--to_static_training", action=switch, help="train the network as a static graph")
     add("--data_format", default="NCHW", choices=("NCHW",), help="order of the dimensions")
@@ -62,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
     """Train, alone in the folder of the run."""
     from liteseg_plugin.training import lock, run
 
+    _steps.connect(args.device)
     folder = Path(args.save_dir)
     with lock.run_folder(folder, args.resume_model) as args.resume_model, run.logged(folder):
         _train(args)
@@ -92,17 +99,15 @@ def _train(args: argparse.Namespace) -> None:
     args.to_static_training = args.to_static_training or config.to_static_training
     settings = Settings(**{f.name: getattr(args, f.name) for f in dataclasses.fields(Settings)})
     val_dataset = builder.val_dataset if args.do_eval else None
-    changes.begin(
-        Path(args.save_dir),
-        args.resume_model,
-        RunRecord.of(
-            config.dic,
-            {**dataclasses.asdict(settings), "repeats": args.repeats, "do_eval": args.do_eval},
-            [train_dataset, *filter(None, [val_dataset])],
-            Start.now(args.resume_model, device),
-        ),
-        allow_changes=args.allow_changes,
+    record = RunRecord.of(
+        config.dic,
+        {**dataclasses.asdict(settings), "repeats": args.repeats, "do_eval": args.do_eval},
+        [train_dataset, *filter(None, [val_dataset])],
+        Start.now(args.resume_model, device),
     )
+    changes.check_same_on_hosts(record)
+    folder, allowed = Path(args.save_dir), args.allow_changes
+    changes.begin(folder, args.resume_model, record, allow_changes=allowed)
     train_dataset.file_list *= args.repeats
     parts = (model, builder.optimizer, builder.loss, train_dataset, settings, val_dataset)
     names = []

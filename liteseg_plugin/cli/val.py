@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from liteseg_plugin import __version__
 from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
@@ -20,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that load images (with --exported or --report: threads, at least 2)",
     )
     _arguments.add_augmentation(parser, "--aug_eval")
+    _arguments.add_tiles(parser)
     parser.add_argument(
         "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
     )
@@ -40,35 +42,44 @@ def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
     _steps.choose_model(args)
+    _steps.connect(args.device)
     builder = _steps.build(args)
 
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
-    from liteseg_plugin.evaluation import evaluate, report
+    from liteseg_plugin.evaluation import evaluate
     from liteseg_plugin.exported import ExportedModel
-    from liteseg_plugin.runtimes import catalog
+    from liteseg_plugin.runtimes.choice import choose
     from liteseg_plugin.system.progress import progress_bar
     from liteseg_plugin.training import processes
+    from liteseg_plugin.training.run import DataList
 
     if args.auc_roc and processes.count() > 1:
         raise LitesegError("--auc_roc needs all logits in one process; evaluate without a launcher")
     writes = bool(args.report) and processes.is_main()
     if writes:
+        from liteseg_plugin.evaluation import report  # loads matplotlib
+
         report.check_folder(args.report)
     dataset = builder.val_dataset
+    facts = {"val_dataset's list": DataList.of(dataset), "liteseg_plugin": __version__}
+    processes.check_same({name: str(value) for name, value in facts.items()})
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if args.exported:
-        runtime = args.runtime or catalog.choose(args.device, args.precision)
-        logger.info(catalog.choose_device(runtime, args.device, args.precision)[1])
+        export = ExportedModel.read(args.exported)
+        choice = choose(export, args.runtime, args.device, args.precision)
+        for line in choice.text.splitlines():
+            logger.info(line)
         evaluated = evaluate.exported(
-            ExportedModel.read(args.exported),
+            export,
             dataset,
-            runtime=runtime,
+            runtime=choice.runtime,
             device=args.device,
             threads=args.cpu_threads,
             precision=args.precision,
             classes=classes,
+            tiling=_steps.tiling(args),
         )
     else:
         _steps.use_device(args.device)
@@ -109,7 +120,8 @@ def _refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
     if args.exported and (args.aug_eval or args.is_slide):
         raise LitesegError(
             "an exported model infers once, at the scale it was exported with; for --aug_eval and "
-            "--is_slide give the trained weights (--model_path)"
+            "--is_slide give the trained weights (--model_path), for a sliding window --tile W H"
         )
-    if not args.exported and (args.runtime or args.cpu_threads or args.precision != "fp32"):
+    chosen = args.runtime != "auto" or args.precision != "fp32"
+    if not args.exported and (chosen or args.cpu_threads):
         raise LitesegError("--runtime, --precision and --cpu_threads need --exported")

@@ -17,7 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("info", _info, "print all that is known of released weights", known),
         ("fetch", _fetch, "download weights, and print the path of the file", f"{known}, or a URL"),
         ("check", _check, "read weights, and print what they hold", f"a file, a URL, or {known}"),
-        ("convert", _convert, "write weights as safetensors or .pdparams", f"a file, or {known}"),
+        (
+            "convert",
+            _convert,
+            "write weights as safetensors or .pdparams",
+            f"a file (.pdparams, .safetensors, or PyTorch's .pth), or {known}",
+        ),
     ):
         sub = add_command(actions, name, help_text)
         if argument:
@@ -39,13 +44,14 @@ def run(args: argparse.Namespace) -> dict | None:
 
 
 def _list(args: argparse.Namespace) -> dict:
-    from liteseg_plugin.weights import BACKBONES, RELEASED
+    from liteseg_plugin.weights import BACKBONES, PSSL, RELEASED
 
-    records = (*RELEASED, *BACKBONES)
+    records = (*RELEASED, *PSSL, *BACKBONES)
     width = max(len(record.name) for record in records)
     for record in records:
-        miou = f"mIoU {record.miou:.2f} %" if record.miou else "backbone"
-        print(f"{record.name:{width}}  {record.model:12}  {record.dataset:10}  {miou}")
+        others = "pre-trained" if record.classes else "backbone"
+        miou = f"mIoU {record.miou:.2f} %" if record.miou else others
+        print(f"{record.name:{width}}  {record.model:12}  {record.dataset:14}  {miou}")
     return {"weights": [record.to_json() for record in records]}
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, grey_channel, read_label
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system.files import atomic_write, scratch_folder
+from liteseg_plugin.system.files import atomic_write, place_folder, scratch_folder
 from liteseg_plugin.system.parallel import process
 
 _RANGE = r"(\d+)(?:-(\d+))?"
@@ -64,12 +64,12 @@ def read_map(entries: Sequence[str]) -> dict[int, int]:
             raise ValueError(f"--map {entry}: give OLD=NEW, such as 255=1, or 1-19=0-18")
         first, last, new, new_last = parts.groups()
         old = range(int(first), int(last or first) + 1)
-        news = [*range(int(new), int(new_last) + 1)] if new_last else [int(new)] * len(old)
-        if not old or len(news) != len(old):
-            raise ValueError(f"--map {entry}: both ranges must have the same number of values")
-        if old[-1] > _LARGEST or max(news) > 255:
+        news = range(int(new), int(new_last or new) + 1)
+        if int(last or first) > _LARGEST or int(new_last or new) > 255:
             raise ValueError(f"--map {entry}: old values are 0 to {_LARGEST}, new ones 0 to 255")
-        for value, changed in zip(old, news):
+        if not old or not news or len(news) not in ((len(old),) if new_last else (1,)):
+            raise ValueError(f"--map {entry}: both ranges must have the same number of values")
+        for value, changed in zip(old, news if new_last else [int(new)] * len(old)):
             if value in changes:
                 raise ValueError(f"--map {entry}: {value} is in another entry, too")
             changes[value] = changed
@@ -136,7 +136,7 @@ def relabel(
         if not set().union(*(found for _, found in done)):
             held = ", ".join(map(str, [*pixels][:8])) + (" ..." if len(pixels) > 8 else "")
             raise DataError(f"no label in {source} holds a value of --map; they hold {held}")
-        os.replace(made, dest)
+        place_folder(made, dest)
     return Relabelled(str(dest), len(targets), pixels)
 
 

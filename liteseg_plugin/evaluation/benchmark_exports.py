@@ -16,6 +16,7 @@ from paddleseg.cvlibs import manager
 from paddleseg.deploy.export import WrappedModel
 from paddleseg.models.pp_liteseg import PPLiteSeg
 
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.exported import (
@@ -44,6 +45,7 @@ def exports_to_time(
     exported: str | None = None,
     onnx_file: str | None = None,
     with_onnx: bool = True,
+    with_ncnn: bool = False,
     against: SegBuilder | None = None,
 ) -> Iterator[dict[str, ModelFiles]]:
     """Give exports by name; those that are made lie in temporary folders.
@@ -54,6 +56,7 @@ def exports_to_time(
         exported: Folder of an export to take instead of a new one.
         onnx_file: An ONNX file to take instead of a new export.
         with_onnx: Whether to convert to ONNX what is made.
+        with_ncnn: Whether to convert the plugin's export to ncnn, too.
         against: Builder of a config, to add PaddleSeg's own network and export of the same
             weights; None to leave these out.
     """
@@ -66,7 +69,13 @@ def exports_to_time(
         else:
             opset = DEFAULT_OPSET if with_onnx else None
             export_model(
-                network, ours, transforms=_TRANSFORMS, input_shape=input_shape, onnx_opset=opset
+                network,
+                ours,
+                transforms=_TRANSFORMS,
+                image_format=ImageFormat(input_shape[1]),
+                input_shape=input_shape,
+                onnx_opset=opset,
+                ncnn=with_ncnn,
             )
             exports["liteseg_plugin"] = ExportedModel.read(ours)
         if against is not None and network is not None:
@@ -102,6 +111,7 @@ def export_as_paddleseg(
         "params": PARAMS_FILE,
         "transforms": _TRANSFORMS,
         "output_op": "argmax",
+        "input_shape": [*input_shape],
     }
     if onnx:
         convert(folder / model, folder / PARAMS_FILE, folder / ONNX_FILE, DEFAULT_OPSET)

@@ -27,6 +27,8 @@ from liteseg_plugin.evaluation.result import Evaluation, ImageScore
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.network import segment_by
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.inference.tiled import segment_preprocessed
+from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
 from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
@@ -85,6 +87,7 @@ def exported(
     threads: int | None = None,
     precision: str = "fp32",
     classes: Sequence[ClassInfo] = (),
+    tiling: Tiling | None = None,
 ) -> Evaluated:
     """Evaluate an exported model, with the transforms that it was exported with.
 
@@ -99,6 +102,7 @@ def exported(
         threads: CPU threads of all engines together; by default as many as the process may use.
         precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it.
         classes: Names and colours, for an export that has none.
+        tiling: Tiles into which the images are cut, if any.
 
     Raises:
         DeviceError: If there is no such device.
@@ -110,7 +114,7 @@ def exported(
     parallel = min(threads, _MOST_ENGINES) if device == "cpu" else 1
     free: SimpleQueue[Predictor] = SimpleQueue()
     for _ in range(parallel):
-        free.put(Predictor(export, runtime, device, threads // parallel, precision))
+        free.put(Predictor(export, runtime, device, threads // parallel, precision, tiling))
     known = len(export.classes)
     if known not in (0, dataset.num_classes):
         raise DataError(
@@ -127,11 +131,16 @@ def exported(
         batch = np.ascontiguousarray(sample["img"][np.newaxis])
         mine = free.get()
         try:
+            if tiling is not None:
+                return segment_preprocessed(mine, tiling, batch, sample["label"].shape[-2:])
             return mine.postprocess(mine.run(batch), sample["label"].shape[-2:])
         finally:
             free.put(mine)
 
-    test_config = {"aug_eval": True, "scales": export.scale}
+    test_config: dict[str, Any] = {"aug_eval": True, "scales": export.scale}
+    if tiling is not None:
+        test_config["tile"] = [tiling.width, tiling.height]
+        test_config["overlap"] = tiling.overlap
     engine = runtime if precision == "fp32" else f"{runtime} {precision}"
     return Evaluated(dataset, segment, parallel, engine, test_config, export.classes or classes)
 

@@ -64,7 +64,7 @@ def write_card(
         WeightsError: As :func:`card_path`.
     """
     name = record.name if record else weights.stem
-    config = record.name if record else evaluation.config if evaluation else "CONFIG"
+    config = record.config if record else evaluation.config if evaluation else "CONFIG"
     parts = [f"# {name}\n", _what(record)]
     if record and record.miou is not None:
         parts.append(_of_record(record))

@@ -13,18 +13,16 @@ from paddle import nn
 from paddleseg.core import infer
 from paddleseg.transforms import Compose
 
-from liteseg_plugin.datasets.validation import about, check_label, read_image, read_label
+from liteseg_plugin.datasets.image_compose import format_of
+from liteseg_plugin.datasets.validation import about, check_label, read_label
 from liteseg_plugin.errors import DataError, ExportError, printable
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
-from liteseg_plugin.exported import ExportedModel
+from liteseg_plugin.exported import REQUIRED_AGREEMENT, ExportedModel, record_agreement
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.metrics.confusion import count_pixels
 from liteseg_plugin.runtimes.catalog import installed_for
-
-REQUIRED_AGREEMENT = 0.9999
-"""Share of pixels that must have the label of the trained network, in float32."""
 
 ACCEPTED_MIOU_LOSS = 0.005
 """Accepted loss of mIoU in a lower precision, as a fraction."""
@@ -188,20 +186,21 @@ def verify(
     exported = ExportedModel.read(path)
     names = list(runtimes or installed_for(exported, precision=precision))
     predictors = {name: Predictor(exported, name, "cpu", precision=precision) for name in names}
-    scale = evaluation_scale(test_config)
+    scale, image_format = evaluation_scale(test_config), format_of(transforms)
     trained = _Tally(num_classes)
     tallies = {name: _Tally(num_classes) for name in names}
     images = 0
     network.eval()
     for image_path, label_path in pairs:
         images += 1
-        image, truth = read_image(image_path, labelled=True), read_label(label_path)
+        image = image_format.read(image_path, labelled=True)
+        truth = read_label(label_path)
         size_hw = (image.shape[0], image.shape[1])
         try:
             check_label(truth, size_hw, num_classes, ignore_index)
         except DataError as error:
             raise DataError(about(image_path, label_path, error)) from None
-        data = transforms({"img": str(image_path)})
+        data = transforms({"img": image_format.values(image)})
         batch = paddle.to_tensor(data["img"][np.newaxis])
         with paddle.no_grad():
             labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)
@@ -252,6 +251,8 @@ class SpotCheck:
 def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) -> SpotCheck:
     """Compare an export with the trained network on noise, without a data set.
 
+    ``deploy.yaml`` gets the agreement of each runtime, by which ``--runtime auto`` chooses.
+
     Args:
         network: The trained network.
         path: The exported folder.
@@ -282,10 +283,12 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
             _require_finite(output, f"the export in {exported.model.parent}, in {name},")
             equal.append(label_agreement(exported.labels_of(output), labels.numpy()[:, 0]))
         agreement[name] = min(equal)
-        if agreement[name] < REQUIRED_AGREEMENT:
+    record_agreement(exported, agreement)
+    for name, share in agreement.items():
+        if share < REQUIRED_AGREEMENT:
             raise ExportError(
                 f"the export in {exported.model.parent} does not give the trained network's labels "
-                f"in {name}: {agreement[name]:.4%} agree on noise; do not use it there"
+                f"in {name}: {share:.4%} agree on noise; do not use it there"
             )
     return SpotCheck(input_shapes=shapes, agreement=agreement)
 

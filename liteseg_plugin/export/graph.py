@@ -12,6 +12,7 @@ from liteseg_plugin.models.resize import (
     apply_columns,
     apply_matrices,
     bilinear_matrices,
+    resize,
     sample,
     spatial_size,
 )
@@ -30,26 +31,33 @@ class ExportedNetwork(nn.Layer):
         output_op: One of ``OUTPUT_OPS``.
         scale: The network sees the image resized by this, and its logits are resized back, as
             PaddleSeg's evaluation does with ``aug_eval: True, scales: 0.5``.
+        plain: Whether it is traced within ``plain_operators()``.
     """
 
-    def __init__(self, network: nn.Layer, output_op: str, scale: float = 1.0) -> None:
+    def __init__(
+        self, network: nn.Layer, output_op: str, scale: float = 1.0, plain: bool = False
+    ) -> None:
         super().__init__()
         self.network = network
         self._output_op = output_op
         self._scale = scale
+        self._plain = plain
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Map normalised images (N, 3, H, W) to what ``output_op`` says."""
         sizes = [spatial_size(x)]
         if self._scale != 1:
             sizes.insert(0, _scaled_size(sizes[0], self._scale))
-            x = sample(x, sizes[0])
+            x = resize(x, sizes[0]) if self._plain else sample(x, sizes[0])
         if hasattr(self.network, "coarse_logits"):
             logit = self.network.coarse_logits(x)[0]
         else:
             logit = self.network(x)[0]
             sizes.pop(0)
-        if sizes:
+        if self._plain:
+            for size_hw in sizes:
+                logit = resize(logit, size_hw)
+        elif sizes:
             # One product to the image's size, past those between.
             rows, columns = bilinear_matrices(spatial_size(logit), *sizes)
             if self._output_op in _SMALL_OUTPUTS:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from liteseg_plugin.errors import ExportError, last_words
+
+if TYPE_CHECKING:
+    import onnx
 
 DEFAULT_OPSET = 13
 """Read by ONNX Runtime, OpenVINO and TensorRT 8 to 11."""
@@ -54,3 +62,30 @@ def convert(
     if result.returncode != 0 or not target.is_file() or not target.stat().st_size:
         raise ExportError(f"paddle2onnx cannot convert {model}: {last_words(result)}")
     onnx.checker.check_model(str(target), full_check=True)
+
+
+def fold(path: str | os.PathLike) -> onnx.ModelProto:
+    """Return an ONNX file's model with constants computed, and batch norms in the convolutions."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        quant_pre_process(str(path), f"{folder}/folded.onnx", skip_symbolic_shape=True)
+        model = onnx.load(f"{folder}/folded.onnx")
+    for number, node in enumerate(model.graph.node):
+        node.name = node.name or f"{node.op_type}_{number}"
+    return model
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress the quantiser's advice and ONNX Runtime's notes on folded constants."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        onnxruntime.set_default_logger_severity(2)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.export.onnx import fold, quiet
 from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
@@ -79,12 +77,12 @@ def quantize(
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
-        batch = predictor.preprocess(read_image(image))
+        batch = predictor.preprocess(predictor.read(image))
         predictor.require_shape(batch)
         return batch
 
     with tempfile.TemporaryDirectory() as work:
-        source = _folded(onnx_file(exported, "fp32"), work)
+        source = fold(onnx_file(exported, "fp32"))
         ranges = _ranges(source, map(read, images), work)
         layers = [node for node in source.graph.node if node.op_type == "Conv"]
 
@@ -126,20 +124,6 @@ def quantize(
     return report
 
 
-def _folded(path: Path, work: str) -> onnx.ModelProto:
-    """Return the model with its batch norms folded into the convolutions."""
-    import onnx
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    target = Path(work, "folded.onnx")
-    with _quiet():
-        quant_pre_process(str(path), str(target), skip_symbolic_shape=True)
-    model = onnx.load(str(target))
-    for number, node in enumerate(model.graph.node):
-        node.name = node.name or f"{node.op_type}_{number}"
-    return model
-
-
 def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: str) -> TensorsData:
     """Return the range of each input and output of the convolutions over the images.
 
@@ -162,7 +146,7 @@ def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: str) ->
     calibrator = create_calibrator(
         path, ["Conv", "Relu"], augmented_model_path=str(Path(work, "augmented.onnx"))
     )
-    with _quiet():
+    with quiet():
         calibrator.set_execution_providers(["CPUExecutionProvider"])
         calibrator.collect_data(Reader())
         return calibrator.compute_data()
@@ -235,17 +219,3 @@ def _write(folder: Path, model: onnx.ModelProto, report: QuantizationReport) -> 
         checksums = own["sha256"] = own.get("sha256") or {}
         checksums[INT8_FILE] = file_sha256(Path(complete, INT8_FILE))
         replace_files(folder, complete, deploy)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppress the quantiser's advice and ONNX Runtime's notes on folded constants."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)
-        onnxruntime.set_default_logger_severity(2)

@@ -18,10 +18,13 @@ from liteseg_plugin.errors import DataError, LitesegError, printable
 from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.pipeline import (
     Extras,
+    OnError,
     SegmentedImage,
     plan_results,
     segment_planned,
+    write_legend_of,
 )
+from liteseg_plugin.inference.segmentation import require_confidence
 from liteseg_plugin.system.files import atomic_write
 
 if TYPE_CHECKING:
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 DONE, FAILED = "done", "failed"
 # How a complete file ends; others count as complete if they are not empty.
-_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9"}
+_ENDS = {".png": b"IEND\xaeB`\x82", ".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".parquet": b"PAR1"}
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ class Shard:
             "manifest.jsonl" if self.count == 1 else f"manifest_{self.index}_of_{self.count}.jsonl"
         )
 
-    def of(self, images: Sequence[InputImage]) -> list[InputImage]:
-        """Return its images, each once."""
-        return list(dict.fromkeys(images))[self.index :: self.count]
+    def of(self, planned: Sequence[SegmentedImage]) -> list[SegmentedImage]:
+        """Return its part of the planned results, each once."""
+        return list(dict.fromkeys(planned))[self.index :: self.count]
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Summary:
     """
 
     done: Sequence[SegmentedImage]
-    skipped: Sequence[SegmentedImage]
+    skipped: Sequence[Entry]
     failed: Sequence[Entry]
     manifest: Path
 
@@ -129,22 +132,16 @@ def segment_in_bulk(
     save_dir: str | os.PathLike,
     *,
     extras: Extras | None = None,
-    resume: bool = False,
-    skip_errors: bool = False,
-    shard: Shard = Shard(),
-    progress: Callable[..., Iterable[SegmentedImage]] = lambda results, **_: results,
+    **options: Any,
 ) -> Summary:
-    """Segment images, and write what became of each into the manifest.
+    """Segment images in this process, and write what became of each into the manifest.
 
     Args:
         predictor: An exported model.
         images: All images, of every shard.
         save_dir: As in :func:`segment_files`; also for the manifest.
         extras: As in :func:`segment_files`.
-        resume: Skip images whose files are there and complete.
-        skip_errors: Continue after an image that cannot be segmented.
-        shard: Which of the images to segment.
-        progress: Wraps the results, as ``tqdm`` does; gets ``total`` and ``unit``.
+        options: Of :func:`run_in_bulk`.
 
     Raises:
         DataError: As :func:`segment_files`; with ``skip_errors`` only if all images fail.
@@ -152,17 +149,55 @@ def segment_in_bulk(
     """
     extras = extras or Extras()
     if extras.needs_confidence:
-        predictor.require_confidence()
-    planned = {result.image: result for result in plan_results(images, save_dir, extras)}
-    mine = shard.of(images)
-    complete = {image.path for image in mine if resume and _is_complete(planned[image.path])}
-    skipped = [planned[image.path] for image in mine if image.path in complete]
-    todo = [planned[image.path] for image in mine if image.path not in complete]
+        require_confidence(predictor.exported)
+
+    def segment(todo: Sequence[SegmentedImage], on_error: OnError) -> Iterator[SegmentedImage]:
+        return segment_planned(predictor, todo, extras, on_error=on_error)
+
+    summary = run_in_bulk(segment, plan_results(images, save_dir, extras), save_dir, **options)
+    write_legend_of(predictor.exported, save_dir)
+    return summary
+
+
+def run_in_bulk(
+    segment: Callable[[Sequence[SegmentedImage], OnError], Iterable[SegmentedImage]],
+    planned: Sequence[SegmentedImage],
+    save_dir: str | os.PathLike,
+    *,
+    resume: bool = False,
+    skip_errors: bool = False,
+    shard: Shard = Shard(),
+    progress: Callable[..., Iterable[SegmentedImage]] = lambda results, **_: results,
+) -> Summary:
+    """Segment what is not complete yet, and write what became of each image into the manifest.
+
+    Args:
+        segment: Segments images, and yields each when its files are written, or calls its second
+            argument with the error.
+        planned: The files of all images, of every shard. An image without files is complete if
+            the manifest says so, and the files that it names are.
+        save_dir: For the manifest.
+        resume: Skip images whose files are there and complete.
+        skip_errors: Continue after an image that cannot be segmented.
+        shard: Which of the images to segment.
+        progress: Wraps the results, as ``tqdm`` does; gets ``total`` and ``unit``.
+
+    Raises:
+        DataError: If an image fails; with ``skip_errors`` only if all images do.
+    """
     path = Path(save_dir, shard.manifest)
-    names = {image.path for image in mine}
-    before = [entry for entry in _read(path) if entry.image not in names] if resume else []
-    kept = [*before, *map(Entry.of, skipped)]
-    atomic_write(path, "".join(entry.line() for entry in kept).encode())
+    mine = {files.image: files for files in shard.of(planned)}
+    before = {entry.image: entry for entry in _read(path)} if resume else {}
+    skipped = []
+    for files in mine.values():
+        entry = Entry.of(files) if files.written() else before.get(files.image)
+        if resume and entry and entry.outputs and all(map(_ends_well, entry.outputs)):
+            skipped.append(entry)
+    complete = {entry.image for entry in skipped}
+    todo = [files for files in mine.values() if files.image not in complete]
+    others = [entry for entry in before.values() if entry.image not in mine]
+    lines = "".join(entry.line() for entry in (*others, *skipped))
+    atomic_write(path, lines.encode())
 
     done: list[SegmentedImage] = []
     failed: list[Entry] = []
@@ -178,8 +213,7 @@ def segment_in_bulk(
             if not skip_errors:
                 raise error
 
-        results = segment_planned(predictor, todo, save_dir, extras, on_error=on_error)
-        for result in progress(results, total=len(todo), unit="image"):
+        for result in progress(segment(todo, on_error), total=len(todo), unit="image"):
             done.append(result)
             add(Entry.of(result))
     if todo and len(failed) == len(mine):
@@ -187,8 +221,10 @@ def segment_in_bulk(
     return Summary(done, skipped, failed, path)
 
 
-def _is_complete(result: SegmentedImage) -> bool:
-    return all(map(_ends_well, result.written()))
+def named_files(save_dir: str | os.PathLike) -> list[str]:
+    """Return the files that the manifest of an unshared run names."""
+    entries = _read(Path(save_dir, Shard().manifest))
+    return [path for entry in entries for path in entry.outputs]
 
 
 def _ends_well(path: str) -> bool:

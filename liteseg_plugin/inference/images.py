@@ -42,13 +42,14 @@ class Result(NamedTuple):
     source: str
 
 
-def find_images(image_path: str) -> list[InputImage]:
+def find_images(image_path: str, separator: str | None = None) -> list[InputImage]:
     """Find the images that ``--image_path`` names.
 
     Args:
         image_path: An image; a folder, which is searched with its subfolders, but for hidden
             files and the results of an earlier run; or a list with lines ``image [label]``,
             relative to the list's folder.
+        separator: Separator of image and label in a list; None for any white space.
 
     Returns:
         The images; those of a folder are sorted, those of a list keep its order.
@@ -69,9 +70,9 @@ def find_images(image_path: str) -> list[InputImage]:
     elif _is_image(image_path):
         paths = [image_path]
     else:
-        paths = _read_list(image_path)
+        paths = _read_list(image_path, separator)
     folder = folder_of(image_path)
-    return [InputImage(path, _name_below(folder, path)) for path in paths]
+    return [InputImage(path, name_below(folder, path)) for path in paths]
 
 
 def folder_of(image_path: str) -> str:
@@ -149,7 +150,7 @@ def _search(folder: str) -> list[str]:
     return paths
 
 
-def _read_list(path: str) -> list[str]:
+def _read_list(path: str, separator: str | None) -> list[str]:
     folder = os.path.dirname(path)
     with open(path, "rb") as file:
         is_text = b"\0" not in file.read(_HEAD_BYTES)
@@ -159,7 +160,8 @@ def _read_list(path: str) -> list[str]:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    images.append((number, os.path.join(folder, line.split()[0])))
+                    name = line.strip().split(separator)[0]
+                    images.append((number, os.path.join(folder, name)))
         if not images:
             raise DataError(f"list {printable(path)} is empty")
     missing = [(number, image) for number, image in images if not os.path.isfile(image)]
@@ -175,7 +177,8 @@ def _read_list(path: str) -> list[str]:
     return [image for _, image in images]
 
 
-def _name_below(folder: str, path: str) -> str:
+def name_below(folder: str, path: str) -> str:
+    """Return the name of an image's results: its path below a folder, without root and ``..``."""
     try:
         relative = os.path.relpath(path, folder or os.curdir)
     except ValueError:  # another drive of Windows

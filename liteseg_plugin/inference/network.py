@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import paddle
@@ -10,6 +11,7 @@ from paddle import nn
 from paddleseg.core import infer
 
 from liteseg_plugin.errors import ExportError
+from liteseg_plugin.inference.tiles import Tiling, blend
 
 
 def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
@@ -25,9 +27,15 @@ def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndar
         for k in ("scales", "flip_horizontal", "flip_vertical")
         if k in test_config
     }
+    tiling = None if test_config.get("aug_eval") else _tiling(**sliding)
     network.eval()
 
     def segment(sample: dict) -> np.ndarray:
+        if tiling is not None and not sample["trans_info"]:
+            strips = blend(
+                tiling, sample["img"].shape[1:], partial(_logits, network, sample["img"])
+            )
+            return np.concatenate([strip.labels for strip in strips])
         image = paddle.to_tensor(sample["img"][np.newaxis])
         with paddle.no_grad():
             if test_config.get("aug_eval"):
@@ -39,6 +47,25 @@ def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndar
         return labels.numpy()[0, 0]
 
     return segment
+
+
+def _tiling(
+    is_slide: bool = False, crop_size: Sequence[int] = (), stride: Sequence[int] = ()
+) -> Tiling | None:
+    """Return PaddleSeg's sliding window as tiles, or None for one that overlaps unevenly.
+
+    PaddleSeg keeps the logits of the whole picture, tiles those of a row.
+    """
+    overlaps = {size - step for size, step in zip(crop_size, stride)}
+    if not is_slide or len(overlaps) != 1 or not 0 <= min(overlaps) < min(crop_size):
+        return None
+    return Tiling(crop_size[0], crop_size[1], overlaps.pop(), show_progress=True)
+
+
+def _logits(network: nn.Layer, image: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """Return the logits (C, h, w) of a window of an image (3, H, W)."""
+    with paddle.no_grad():
+        return network(paddle.to_tensor(image[np.newaxis, :, rows, columns]))[0].numpy()[0]
 
 
 def evaluation_scale(test_config: dict) -> float:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     CONFIDENCE,
@@ -24,11 +23,13 @@ from liteseg_plugin.inference.images import (
     check_results,
     result_paths,
 )
-from liteseg_plugin.inference.segmentation import Segmentation
+from liteseg_plugin.inference.large import segment_geotiff, segment_large
+from liteseg_plugin.inference.segmentation import Segmentation, require_confidence
 from liteseg_plugin.system.parallel import prefetch
 from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
 if TYPE_CHECKING:
+    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference.predictor import Predictor
 
 POLYGONS = "polygons"
@@ -47,19 +48,24 @@ class Extras:
         confidence: Whether to write ``confidence/NAME.png``, grey: 255 is a probability of 1.
         polygons: Whether to write ``polygons/NAME.json``, labelme's document.
         min_confidence: Labels of a smaller probability become 255; 0 keeps all.
+        geotiff: Whether images are read by windows, and label map, overlay and confidence written
+            as GeoTIFF with their georeference; needs a predictor with ``tiling``.
 
     Raises:
-        ValueError: If ``min_confidence`` is not 0 to 1.
+        ValueError: If ``min_confidence`` is not 0 to 1, or outlines are to go with GeoTIFFs.
     """
 
     confidence: bool = False
     polygons: bool = False
     min_confidence: float = 0.0
+    geotiff: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0 <= self.min_confidence <= 1:
             raise ValueError(f"--min_confidence must be 0 to 1, got {self.min_confidence}")
+        if self.geotiff and self.polygons:
+            raise ValueError("--save_polygons needs the whole picture; it does not take --geotiff")
 
     @property
     def needs_confidence(self) -> bool:
@@ -73,15 +79,16 @@ class SegmentedImage:
 
     Attributes:
         image: Path of the image.
-        label: Path of the label map: class indices with a palette.
-        overlay: Path of the image under the colours of its classes.
+        label: Path of the label map: class indices with a palette. Or of the Parquet file with it,
+            None until that is written.
+        overlay: Path of the image under the colours of its classes; None beside Parquet.
         confidence: Path of the confidence, if it was asked for.
         polygons: Path of the outlines, likewise.
     """
 
     image: str
-    label: str
-    overlay: str
+    label: str | None
+    overlay: str | None
     confidence: str | None = None
     polygons: str | None = None
 
@@ -108,6 +115,9 @@ def plan_results(
     legend = Result(os.path.join(save_dir, LEGEND), "the legend")
     check_results([image.path for image in images], [*written, legend])
     return results
+
+
+OnError = Callable[[SegmentedImage, DataError], None]
 
 
 def _raise(files: SegmentedImage, error: DataError) -> None:
@@ -143,19 +153,34 @@ def segment_files(
     """
     extras = extras or Extras()
     if extras.needs_confidence:
-        predictor.require_confidence()
+        require_confidence(predictor.exported)
     planned = plan_results(images, save_dir, extras)
-    yield from segment_planned(predictor, planned, save_dir, extras, workers=workers)
+    yield from segment_planned(predictor, planned, extras, workers=workers)
+    write_legend_of(predictor.exported, save_dir)
+
+
+def write_results(files: SegmentedImage, segmentation: Segmentation) -> None:
+    """Write the files of a planned result; each is complete or absent."""
+    if files.label:
+        segmentation.save(files.label)
+    if files.overlay:
+        write_image(files.overlay, segmentation.overlay())
+    if files.confidence:
+        segmentation.save_confidence(files.confidence)
+    if files.polygons:
+        folder = os.path.dirname(os.path.abspath(files.polygons))
+        segmentation.save(files.polygons, os.path.relpath(files.image, folder))
 
 
 def segment_planned(
     predictor: Predictor,
     planned: Sequence[SegmentedImage],
-    save_dir: str | os.PathLike,
     extras: Extras,
     *,
     workers: int = 2,
-    on_error: Callable[[SegmentedImage, DataError], None] = _raise,
+    on_error: OnError = _raise,
+    read: Callable[[SegmentedImage], np.ndarray] | None = None,
+    write: Callable[[SegmentedImage, Segmentation], None] = write_results,
 ) -> Iterator[SegmentedImage]:
     """Segment images whose results are planned; see :func:`segment_files`.
 
@@ -164,43 +189,42 @@ def segment_planned(
     Args:
         predictor: An exported model; one with confidence if ``extras`` need it.
         planned: Of :func:`plan_results`.
-        save_dir: Where the legend goes.
         extras: What else is planned.
         workers: Threads that read, and as many that write.
         on_error: Gets each image that cannot be read or segmented; raises to end the run.
+        read: Reads the image of a result; by default its file.
+        write: Writes a result.
     """
     classes = predictor.exported.named_classes()
     # An image that fails travels on as its error, so that those around it are not lost.
-    reads: Any = (partial(_or_error, read_image, files.image) for files in planned)
+    read = read or (lambda files: predictor.read(files.image))
+    reads: Any = (partial(_or_error, read, files) for files in planned)
 
     def labelled(image: np.ndarray) -> Segmentation:
         if extras.needs_confidence:
             return predictor.predict(image).confident(extras.min_confidence)
-        return Segmentation(image, predictor(image), classes)
+        return Segmentation(predictor.shown(image), predictor(image), classes)
 
     def segment(image: Any) -> Any:
         return image if isinstance(image, DataError) else _or_error(labelled, image)
 
-    def write(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
+    def finish(number: int, image: np.ndarray, segmentation: Any) -> SegmentedImage | DataError:
         if isinstance(segmentation, DataError):
             return segmentation
-        files = planned[number]
-        segmentation.save(files.label)
-        write_image(files.overlay, segmentation.overlay())
-        if files.confidence:
-            segmentation.save_confidence(files.confidence)
-        if files.polygons:
-            folder = os.path.dirname(os.path.abspath(files.polygons))
-            segmentation.save(files.polygons, os.path.relpath(files.image, folder))
-        return files
+        write(planned[number], segmentation)
+        return planned[number]
 
-    for files, result in zip(planned, overlapped(segment, reads, write, workers=workers)):
+    if predictor.tiling is None and not extras.geotiff:
+        results = overlapped(segment, reads, finish, workers=workers)
+    else:  # one after the other, as each may take gigabytes
+        by_tiles = segment_geotiff if extras.geotiff else segment_large
+        one = partial(by_tiles, predictor, extras=extras)
+        results = (_or_error(one, files) for files in planned)
+    for files, result in zip(planned, results):
         if isinstance(result, DataError):
             on_error(files, result)
         else:
             yield result
-    if predictor.exported.classes:
-        write_legend(classes, save_dir)
 
 
 def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
@@ -208,6 +232,12 @@ def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except DataError as error:
         return error
+
+
+def write_legend_of(exported: ExportedModel, save_dir: str | os.PathLike) -> None:
+    """Write the legend of an export, if it names its classes."""
+    if exported.classes:
+        write_legend(exported.named_classes(), save_dir)
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:
@@ -220,11 +250,14 @@ def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> s
 def _files(image: InputImage, save_dir: str | os.PathLike, extras: Extras) -> SegmentedImage:
     added, label_map = result_paths(image.name, save_dir)
     name = Path(image.name)
+    suffix = ".tif" if extras.geotiff else ".png"
+    if extras.geotiff:
+        added, label_map = added.with_suffix(suffix), label_map.with_suffix(suffix)
     return SegmentedImage(
         image.path,
         str(label_map),
         str(added),
-        str(Path(save_dir, CONFIDENCE) / name.with_suffix(".png")) if extras.confidence else None,
+        str(Path(save_dir, CONFIDENCE) / name.with_suffix(suffix)) if extras.confidence else None,
         str(Path(save_dir, POLYGONS) / name.with_suffix(".json")) if extras.polygons else None,
     )
 
@@ -235,20 +268,28 @@ def overlapped(
     write: Callable[[int, np.ndarray, _Segmented], _Written],
     *,
     workers: int,
+    ahead: int | None = None,
+    stop: Callable[[], None] = lambda: None,
 ) -> Iterator[_Written]:
     """Segment images, while the next are read and the last are written.
 
     Args:
         segment: Maps an image to its result; a :class:`Predictor`, for one.
-        reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
+        reads: Each reads an image, as ``segment`` takes it; None from one of them is the end.
         write: Takes the number of an image, the image, and its result.
         workers: Threads that read, and as many that write; with one, each keeps the order.
+        ahead: Images to read before they are needed; by default two a thread.
+        stop: Called at the end, also at an error; ends a read that still waits.
 
     Yields:
         For each image, in order, what ``write`` returned.
     """
     with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers:
-        read = prefetch(readers, lambda task: task(), reads, 2 * workers)
+        ahead = 2 * workers if ahead is None else ahead
+        read = prefetch(readers, lambda task: task(), reads, ahead)
         images = takewhile(lambda image: image is not None, read)
         labelled = ((number, image, segment(image)) for number, image in enumerate(images))
-        yield from prefetch(writers, lambda result: write(*result), labelled, 2 * workers)
+        try:
+            yield from prefetch(writers, lambda result: write(*result), labelled, 2 * workers)
+        finally:
+            stop()  # before the executors wait for their threads

@@ -11,17 +11,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX
-from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.datasets import image_compose
+from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.inference.segmentation import (
-    WITHOUT_CONFIDENCE,
-    Segmentation,
-    most_likely,
-)
+from liteseg_plugin.inference import tiled
+from liteseg_plugin.inference.segmentation import Segmentation, most_likely
+from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime, written_shape
+from liteseg_plugin.runtimes.choice import AUTO, choose
 from liteseg_plugin.system.parallel import usable_cpus
 
 _Result = TypeVar("_Result")
@@ -43,13 +43,17 @@ class Predictor:
     Args:
         path: The exported folder, or the ``deploy.yaml`` or the model in it; or an export that
             was read before, whose files are not checked again.
-        runtime: One of ``runtimes.catalog.RUNTIMES``.
+        runtime: One of ``runtimes.catalog.RUNTIMES``; ``auto`` is the fastest that agreed with the
+            trained network at export, see :func:`liteseg_plugin.runtimes.choice.choose`.
         device: ``cpu``, ``gpu``, or ``auto``: the best that the runtime can use here.
         threads: CPU threads; by default as many as this process may use.
         precision: One of ``runtimes.base.PRECISIONS``, as far as the runtime has it on that device.
+        tiling: Tiles into which every picture is cut, for pictures of any size; see
+            :class:`liteseg_plugin.inference.tiles.Tiling`.
 
     Attributes:
         exported: What was exported.
+        tiling: As given.
         engine_ms: Milliseconds an image that the engine alone took, one for each of its last
             ``KEPT_TIMES`` runs.
 
@@ -69,16 +73,21 @@ class Predictor:
     def __init__(
         self,
         path: str | os.PathLike | ExportedModel,
-        runtime: str = "paddle",
+        runtime: str = AUTO,
         device: str = "auto",
         threads: int | None = None,
         precision: str = "fp32",
+        tiling: Tiling | None = None,
     ) -> None:
         self.exported = path if isinstance(path, ExportedModel) else ExportedModel.read(path)
+        chosen = choose(self.exported, runtime, device, precision).runtime
         self._engine = catalog.create(
-            runtime, self.exported, device, threads or usable_cpus(), precision
+            chosen, self.exported, device, threads or usable_cpus(), precision
         )
         self.engine_ms: deque[float] = deque(maxlen=KEPT_TIMES)
+        self.tiling = tiling
+        if tiling is not None:
+            tiled.require_tile(self, tiling)
 
     @classmethod
     def from_engine(cls, exported: ExportedModel, engine: Runtime) -> Predictor:
@@ -86,6 +95,7 @@ class Predictor:
         predictor = cls.__new__(cls)
         predictor.exported, predictor._engine = exported, engine
         predictor.engine_ms = deque(maxlen=KEPT_TIMES)
+        predictor.tiling = None
         return predictor
 
     @property
@@ -93,12 +103,28 @@ class Predictor:
         """What the engine computes on, ``cpu`` or ``gpu``."""
         return self._engine.device
 
+    @property
+    def runtime(self) -> str:
+        """The name of the runtime, one of ``runtimes.catalog.RUNTIMES``."""
+        return self._engine.name
+
+    @property
+    def classes(self) -> list[ClassInfo]:
+        """Names and colours; numbers from 0 to 254 for an export without them."""
+        return self.exported.classes or self.exported.named_classes()[:IGNORE_INDEX]
+
+    @property
+    def input_shape(self) -> tuple[int | None, ...]:
+        """(N, 3, H, W) that the model takes, with None for any size."""
+        return self._engine.input_shape
+
     def __call__(self, image: AnyImage) -> np.ndarray:
         """Segment one image.
 
         Args:
             image: (H, W, 3) of uint8, BGR, as ``cv2.imread`` reads it; or a path; or a PIL image,
-                whose transparency does not count.
+                whose transparency does not count. For a model of other images, as
+                :meth:`read` gives them: (H, W) or (H, W, C) of uint8 or uint16.
 
         Returns:
             Class indices, (H, W) of int32.
@@ -113,6 +139,10 @@ class Predictor:
 
         Takes and raises what calling the predictor does.
         """
+        if self.tiling:
+            array = as_array(image, self.exported.image_format)
+            labels, _, milliseconds = tiled.segment_image(self, self.tiling, array)
+            return labels, milliseconds
         [result] = self._segment([image], self.postprocess)
         return result
 
@@ -124,20 +154,37 @@ class Predictor:
 
         Takes and raises what calling the predictor does.
         """
-        array = as_array(image)
-        [((labels, confidence), milliseconds)] = self._segment([array], self._label_and_confidence)
-        # A class 255 is a number that an export without names cannot have.
-        classes = self.exported.classes or self.exported.named_classes()[:IGNORE_INDEX]
-        return Segmentation(array, labels, classes, confidence, milliseconds)
+        array = as_array(image, self.exported.image_format)
+        labels: np.ndarray
+        confidence: np.ndarray | None
+        if self.tiling:
+            labels, confidence, milliseconds = tiled.segment_image(
+                self, self.tiling, array, confidence=True
+            )
+        else:
+            [((labels, confidence), milliseconds)] = self._segment(
+                [array], self._label_and_confidence
+            )
+        return Segmentation(self.shown(array), labels, self.classes, confidence, milliseconds)
 
-    def require_confidence(self) -> None:
-        """Refuse an export that gives labels only.
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """Read an image file of the kind that the model takes.
+
+        Returns:
+            (H, W, 3) of uint8, BGR, for a model of 8-bit RGB. Else (H, W) for one channel, (H, W,
+            3) in BGR, or (H, W, C) in the file's order; of uint8, or uint16 for 16 bits.
 
         Raises:
-            ExportError: If it does.
+            DataError: If it cannot be read, or is of another kind.
         """
-        if self.exported.output_op == "argmax":
-            raise ExportError(f"{self.exported.model.parent}: {WITHOUT_CONFIDENCE}")
+        return self.exported.image_format.read(path)
+
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """Return a picture of an image of the model, (H, W, 3) of uint8, BGR."""
+        if self.exported.image_format.is_rgb:
+            return image
+        image = self.exported.image_format.check(image)
+        return image_compose.shown(self.exported.transforms, image)
 
     def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.
@@ -153,6 +200,8 @@ class Predictor:
         """
         if isinstance(images, (np.ndarray, str, os.PathLike, Image.Image)):
             raise DataError(f"batch takes a list of images, got one {type(images).__name__}")
+        if self.tiling:
+            return [self(image) for image in images]
         return [label for label, _ in self._segment(images, self.postprocess)]
 
     def _segment(
@@ -164,7 +213,7 @@ class Predictor:
             given: The images.
             finish: Makes a result of the output for a batch of one, and of the image's size.
         """
-        images = [as_array(image) for image in given]
+        images = [as_array(image, self.exported.image_format) for image in given]
         preprocessed = [self.preprocess(image) for image in images]
         of_size: dict[tuple[int, ...], list[int]] = {}
         for number, x in enumerate(preprocessed):
@@ -176,7 +225,7 @@ class Predictor:
                 part = numbers[start : start + together]
                 # A batch of fixed size is filled with copies of the last image.
                 filled = part + part[-1:] * (together - len(part))
-                output, ms = self._run_timed(np.concatenate([preprocessed[n] for n in filled]))
+                output, ms = self.run_timed(np.concatenate([preprocessed[n] for n in filled]))
                 for place, number in enumerate(part):
                     height, width = images[number].shape[:2]
                     result = finish(output[place : place + 1], (height, width))
@@ -195,29 +244,32 @@ class Predictor:
         return _resized(labels, size_hw), _resized(confidence, size_hw)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """Return the network's input for an image: a batch of one, (1, 3, h, w) of float32.
+        """Return the network's input for an image: a batch of one, (1, C, h, w) of float32.
 
         Raises:
-            DataError: If the array is not an image.
+            DataError: If the array is not an image that the model takes.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        image_format = self.exported.image_format
+        if not image_format.is_rgb:
+            image = image_format.check(image)
+        elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
                 f"{_TAKEN}, got an array {image.shape} of {image.dtype}{_conversion(image)}"
             )
-        data = self.exported.transforms({"img": image.astype("float32")})
+        data = self.exported.transforms({"img": image_format.values(image)})
         return np.ascontiguousarray(data["img"][np.newaxis])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map a preprocessed batch (N, 3, H, W) to the graph's output, and note the time.
+        """Map a preprocessed batch (N, C, H, W) to the graph's output, and note the time.
 
         Raises:
             DataError: If the export does not take batches of that shape.
             ExportError: If the output does not fit ``deploy.yaml``, or this process is a fork of
                 the one that loaded the model.
         """
-        return self._run_timed(batch)[0]
+        return self.run_timed(batch)[0]
 
-    def _run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
+    def run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
         """Do as :meth:`run`; return also the engine's milliseconds an image."""
         self.require_shape(batch)
         output, seconds = self._engine.run_timed(batch)
@@ -293,8 +345,8 @@ def _conversion(image: np.ndarray) -> str:
     return ""
 
 
-def as_array(image: AnyImage) -> np.ndarray:
-    """Return an image as an array, (H, W, 3) of uint8 in BGR; an array stays as it is.
+def as_array(image: AnyImage, image_format: ImageFormat = RGB) -> np.ndarray:
+    """Return an image as an array, as :meth:`Predictor.read` gives it; an array stays as it is.
 
     Raises:
         DataError: If a path cannot be read, or it is none of these.
@@ -302,8 +354,12 @@ def as_array(image: AnyImage) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return image_format.read(image)
     if isinstance(image, Image.Image):
+        if not image_format.is_rgb:
+            stored = image.convert("RGB") if image.mode == "P" else image
+            array = np.asarray(stored)
+            return array[..., ::-1] if array.shape[2:] == (3,) else array
         if image.mode not in _PIL_MODES:
             raise DataError(f"a PIL image of mode {image.mode} has no 8-bit colours; convert it")
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from liteseg_plugin.datasets import outlines
@@ -18,6 +19,9 @@ from liteseg_plugin.datasets.outlines import Outline
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.visualization.overlay import indexed_image, overlay, write_image
+
+if TYPE_CHECKING:
+    from liteseg_plugin.exported import ExportedModel
 
 ADDED_WEIGHT = 0.4
 """Share of the colours in overlays; that of PaddleSeg's."""
@@ -141,7 +145,15 @@ class Segmentation:
             ExportError: If there is no confidence.
             OSError: If it cannot be written.
         """
-        write_image(path, np.rint(self._confidence() * 255).astype(np.uint8))
+        write_image(path, self.grey_confidence())
+
+    def grey_confidence(self) -> np.ndarray:
+        """Return the confidence as grey values, (H, W) of uint8: 255 is 1.
+
+        Raises:
+            ExportError: If there is no confidence.
+        """
+        return cv2.convertScaleAbs(self._confidence(), alpha=255)
 
     def _confidence(self) -> np.ndarray:
         if self.confidence is None:
@@ -173,9 +185,24 @@ def write_label_map(
     path: str | os.PathLike, label: np.ndarray, classes: Sequence[ClassInfo]
 ) -> None:
     """Write class indices (H, W) as a PNG with a palette; the file is complete or absent."""
+    atomic_write(path, encode_label_map(label, classes), durable=False)
+
+
+def encode_label_map(label: np.ndarray, classes: Sequence[ClassInfo]) -> bytes:
+    """Return class indices (H, W) as the content of a PNG with a palette."""
     encoded = BytesIO()
     indexed_image(label, classes).save(encoded, format="PNG")
-    atomic_write(path, encoded.getvalue(), durable=False)
+    return encoded.getvalue()
+
+
+def require_confidence(exported: ExportedModel) -> None:
+    """Refuse an export that gives labels only.
+
+    Raises:
+        ExportError: If it does.
+    """
+    if exported.output_op == "argmax":
+        raise ExportError(f"{exported.model.parent}: {WITHOUT_CONFIDENCE}")
 
 
 def most_likely(scores: np.ndarray, *, logits: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Video files and cameras: their frames in, a video of overlays out."""
+"""Videos, cameras and streams: their frames in, a video of overlays out."""
 
 from __future__ import annotations
 
@@ -10,46 +10,42 @@ from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.errors import DataError, LitesegError
+from liteseg_plugin.errors import LitesegError
+from liteseg_plugin.inference.frames import Frames, is_stream, name_of
 from liteseg_plugin.inference.images import (
+    CONFIDENCE,
     LABEL_MAPS,
     OVERLAYS,
     Result,
     check_results,
     check_utf8,
 )
-from liteseg_plugin.inference.pipeline import overlapped
-from liteseg_plugin.inference.segmentation import write_label_map
+from liteseg_plugin.inference.pipeline import Extras, overlapped
+from liteseg_plugin.inference.segmentation import (
+    Segmentation,
+    require_confidence,
+    write_label_map,
+)
+from liteseg_plugin.inference.stream import StreamFrames
 from liteseg_plugin.system.parallel import per_second
-from liteseg_plugin.system.pixels import check_pixels
 from liteseg_plugin.system.progress import progress_bar
 from liteseg_plugin.visualization.overlay import legend_bar, overlay
 
 if TYPE_CHECKING:
     from liteseg_plugin.inference.predictor import Predictor
 
-VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
-CAMERA = "camera:"
-
-_USUAL_FPS = 25.0
-_FASTEST_FPS = 240.0  # some containers state the ticks of their clock instead
 _RATE_FRAMES = 30
 
 
-def is_video(source: str) -> bool:
-    """Whether a path names a video file by its suffix, or a camera (``camera:0``)."""
-    return source.startswith(CAMERA) or Path(source).suffix.lower() in VIDEO_SUFFIXES
-
-
 def open_video(source: str, save_dir: str | os.PathLike) -> Frames:
-    """Open a video or a camera, whose overlay is going to be written to a folder.
+    """Open a video, a camera or a stream, whose overlay is going to be written to a folder.
 
     Raises:
         DataError: If a path is not UTF-8, the overlay would overwrite the video, or it cannot be
@@ -57,100 +53,11 @@ def open_video(source: str, save_dir: str | os.PathLike) -> Frames:
     """
     check_utf8(source, os.fspath(save_dir))
     check_results([source], [Result(str(_overlay_path(source, save_dir)), source)])
-    return Frames(source)
+    return StreamFrames(source) if is_stream(source) else Frames(source)
 
 
 def _overlay_path(source: str, save_dir: str | os.PathLike) -> Path:
-    return Path(save_dir, OVERLAYS, f"{_name_of(source)}.mp4")
-
-
-def _name_of(source: str) -> str:
-    if source.startswith(CAMERA):
-        return f"camera_{source[len(CAMERA) :]}"
-    return PurePath(source).stem
-
-
-class Frames:
-    """The frames of a video file or a camera, one after the other.
-
-    Args:
-        source: The file, or ``camera:`` and its number.
-
-    Attributes:
-        source: As given.
-        live: Whether it is a camera.
-        name: What its results are called.
-        fps: Frames per second that it states, or a common default.
-        stated: Number of frames that it states, or None.
-
-    Raises:
-        DataError: If it cannot be opened.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.live = source.startswith(CAMERA)
-        self.name = _name_of(source)
-        if self.live:
-            number = source[len(CAMERA) :]
-            if not number.isdecimal():
-                raise DataError(f"{source!r} is not a camera; the first is {CAMERA}0")
-            self._capture = cv2.VideoCapture(int(number))
-            problem = f"cannot open camera {number}: it is missing, in use, or not permitted"
-        else:
-            if not os.path.isfile(source):
-                raise DataError(f"video not found: {source}")
-            self._capture = cv2.VideoCapture(source)
-            problem = f"cannot read video {source}: it is not a video, or is truncated"
-        if not self._capture.isOpened():
-            raise DataError(problem)
-        extents = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        check_pixels(source, *(int(self._capture.get(extent)) for extent in extents))
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps <= _FASTEST_FPS else _USUAL_FPS
-        stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.stated = int(stated) if stated > 0 and not self.live else None
-        self._read, self._seconds = 0, 0.0
-        self._shape: tuple[int, ...] | None = None
-
-    def read(self) -> np.ndarray | None:
-        """Return the next frame, (H, W, 3) of uint8 in BGR, or None after the last.
-
-        Raises:
-            DataError: If there is no frame, if the size changes, if the file ends before
-                the time that it states, or if the camera stops.
-        """
-        whole, frame = self._capture.read()
-        if not whole:
-            self._check_end()
-            return None
-        if self._shape not in (None, frame.shape):
-            raise DataError(
-                f"{self.source}: frame {self._read} has another size than those before it"
-            )
-        self._shape = frame.shape
-        self._read += 1
-        # Containers of a varying frame rate give times, others only count.
-        elapsed = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        self._seconds = max(elapsed, self._read / self.fps)
-        return frame
-
-    def close(self) -> None:
-        """Release the file or the camera."""
-        self._capture.release()
-
-    def _check_end(self) -> None:
-        if self.live:
-            raise DataError(f"{self.source} gave no more frames after {self._read}")
-        if not self._read:
-            raise DataError(f"cannot read video {self.source}: it has no frame")
-        seconds = (self.stated or 0) / self.fps
-        # Counts are estimates in some containers, but not by half a second.
-        if seconds - self._seconds > 0.5 + 0.02 * seconds:
-            raise DataError(
-                f"video {self.source} is truncated: it ends at {self._seconds:.1f} s of "
-                f"{seconds:.1f} s; the {self._read} frames before are written"
-            )
+    return Path(save_dir, OVERLAYS, f"{name_of(source)}.mp4")
 
 
 @dataclass(frozen=True)
@@ -160,11 +67,13 @@ class SegmentedFrame:
     Attributes:
         overlay: Path of the video.
         label: Path of the label map, or None.
+        confidence: Path of the confidence, or None.
         picture: What the video shows, (H, W, 3) of uint8, BGR.
     """
 
     overlay: str
     label: str | None
+    confidence: str | None
     picture: np.ndarray
 
 
@@ -174,35 +83,47 @@ def segment_source(
     save_dir: str | os.PathLike,
     *,
     save_labels: bool = False,
+    extras: Extras | None = None,
     in_window: bool = False,
 ) -> tuple[int, str | None]:
     """Segment the video or the camera that ``--image_path`` names, with a progress bar.
 
-    Takes and raises what :func:`open_video`, :func:`segment_video` and :func:`watch` do, which
-    it calls; returns what the last does.
+    Of ``extras`` it takes ``confidence`` and ``min_confidence``, for which the export must give
+    probabilities. Takes and raises what :func:`open_video`, :func:`segment_video` and
+    :func:`watch` do, which it calls; returns what the last does.
     """
     if in_window:
         require_display()
+    extras = extras or Extras()
+    least = extras.min_confidence
+
+    def confident(frame: np.ndarray) -> Segmentation:
+        return predictor.predict(frame).confident(least)
+
+    if extras.needs_confidence:
+        require_confidence(predictor.exported)
     frames = open_video(source, save_dir)
     results = segment_video(
-        predictor,
+        confident if extras.needs_confidence else predictor,
         predictor.exported.named_classes(),
         frames,
         save_dir,
         legend=bool(predictor.exported.classes),
         save_labels=save_labels,
+        save_confidence=extras.confidence,
     )
     return watch(results, frames, in_window=in_window)
 
 
 def segment_video(
-    segment: Callable[[np.ndarray], np.ndarray],
+    segment: Callable[[np.ndarray], np.ndarray | Segmentation],
     classes: Sequence[ClassInfo],
     frames: Frames,
     save_dir: str | os.PathLike,
     *,
     legend: bool = True,
     save_labels: bool = False,
+    save_confidence: bool = False,
 ) -> Generator[SegmentedFrame, None, None]:
     """Segment the frames of a video or a camera, and write a video of overlays.
 
@@ -210,7 +131,8 @@ def segment_video(
     leaves a video of the frames so far.
 
     Args:
-        segment: Maps a frame to its class indices (H, W); a :class:`Predictor`, for one.
+        segment: Maps a frame to its class indices (H, W), as a :class:`Predictor` does; or, for
+            ``save_confidence``, to labels with confidence.
         classes: In index order.
         frames: Where they come from; closed at the end.
         save_dir: Where ``added_prediction/NAME.mp4`` goes, with the frame rate. The video of a
@@ -218,6 +140,7 @@ def segment_video(
         legend: Whether to list all classes below the picture.
         save_labels: Whether to write ``pseudo_color_prediction/NAME/000000.png`` (class indices
             with a palette) too.
+        save_confidence: Whether to write ``confidence/NAME/000000.png`` (grey, 255 is 1) too.
 
     Yields:
         Each frame, as soon as it is written.
@@ -226,10 +149,19 @@ def segment_video(
         DataError: If a frame cannot be read; those before it are written.
         OSError: If the video cannot be written.
     """
-    video = _OverlayVideo(classes, legend, frames, Path(save_dir), save_labels)
+    folders = {LABEL_MAPS: save_labels, CONFIDENCE: save_confidence}
+    names = [name for name, wanted in folders.items() if wanted]
+    video = _OverlayVideo(classes, legend, frames, Path(save_dir), names)
     try:
         # One reader and one writer, which keep the order.
-        yield from overlapped(segment, repeat(frames.read), video.write, workers=1)
+        yield from overlapped(
+            segment,
+            repeat(frames.read),
+            video.write,
+            workers=1,
+            ahead=0 if frames.newest else None,
+            stop=frames.stop,
+        )
     finally:
         video.close()
         frames.close()
@@ -287,11 +219,11 @@ class _OverlayVideo:
         legend: bool,
         frames: Frames,
         folder: Path,
-        save_labels: bool,
+        of_frames: Sequence[str],
     ) -> None:
         self._classes, self._legend = classes, legend
         self._frames = frames
-        self._labels = folder / LABEL_MAPS / frames.name if save_labels else None
+        self._of_frames = {name: folder / name / frames.name for name in of_frames}
         self._path = _overlay_path(frames.source, folder)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._writer: cv2.VideoWriter | None = None
@@ -299,7 +231,12 @@ class _OverlayVideo:
         self._times: deque[float] = deque(maxlen=_RATE_FRAMES)
         self._started = time.perf_counter()
 
-    def write(self, number: int, image: np.ndarray, label: np.ndarray) -> SegmentedFrame:
+    def write(
+        self, number: int, image: np.ndarray, result: np.ndarray | Segmentation
+    ) -> SegmentedFrame:
+        if isinstance(result, np.ndarray):
+            result = Segmentation(image, result, self._classes)
+        label = result.labels
         self._times.append(time.perf_counter())
         picture = overlay(image, label, self._classes)
         if len(self._times) > 1:
@@ -312,11 +249,14 @@ class _OverlayVideo:
         for _ in range(self._due()):
             self._writer.write(picture)
             self._written += 1
-        path = None
-        if self._labels:
-            path = str(self._labels / f"{number:06d}.png")
-            write_label_map(path, label, self._classes)
-        return SegmentedFrame(str(self._path), path, picture)
+        paths = {k: str(path / f"{number:06d}.png") for k, path in self._of_frames.items()}
+        if LABEL_MAPS in paths:
+            write_label_map(paths[LABEL_MAPS], label, self._classes)
+        if CONFIDENCE in paths:
+            result.save_confidence(paths[CONFIDENCE])
+        return SegmentedFrame(
+            str(self._path), paths.get(LABEL_MAPS), paths.get(CONFIDENCE), picture
+        )
 
     def close(self) -> None:
         if self._writer is not None:

@@ -104,7 +104,7 @@ def _components() -> list[tuple]:
 
     from liteseg_plugin.datasets import loading
     from liteseg_plugin.losses.ohem import OhemCrossEntropyLoss
-    from liteseg_plugin.models import pp_liteseg, sppm, uafm
+    from liteseg_plugin.models import pp_liteseg, sppm, stdc, uafm
 
     models = (
         pp_liteseg.PPLiteSeg,
@@ -120,6 +120,7 @@ def _components() -> list[tuple]:
     )
     return [
         (manager.MODELS, models),
+        (manager.BACKBONES, (stdc.STDC1_PyTorch, stdc.STDC2_PyTorch)),
         (manager.LOSSES, (OhemCrossEntropyLoss,)),
         (manager.DATASETS, (loading.Dataset, loading.Cityscapes)),
     ]

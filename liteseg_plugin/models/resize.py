@@ -7,10 +7,16 @@ and it holds neither ``bilinear_interp`` (which Paddle 3.3's oneDNN cannot run, 
 nor an adaptive pooling to a grid (which ONNX lacks, so that converters replace it by a wrong one,
 Paddle2ONNX issues 1076 and 1077). Products suit features, which are small; :func:`sample` resizes
 images.
+
+Engines of small boards have no fast matrix product. Within :func:`plain_operators` a traced graph
+of a fixed size gets resizing, average pooling and slices instead.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from functools import reduce
 from typing import Any, Union, cast
 
@@ -21,6 +27,18 @@ RESIZE_MODES = ("bilinear", "nearest")
 
 Extent = Union[int, paddle.Tensor]
 """A length in pixels: an int where it is known, a 0-D integer tensor where a graph computes it."""
+
+_plain = ContextVar("plain", default=False)
+
+
+@contextlib.contextmanager
+def plain_operators() -> Iterator[None]:
+    """Let graphs of a fixed size be traced without matrix products."""
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
 
 
 def spatial_size(x: paddle.Tensor) -> tuple[Extent, Extent]:
@@ -46,7 +64,9 @@ def resize(
     Returns:
         (N, C, *size_hw), of the type of ``x``.
     """
-    if not paddle.in_dynamic_mode():
+    if not paddle.in_dynamic_mode() and _are_known_and_equal(size_hw, x.shape[2:]):
+        return x
+    if not (paddle.in_dynamic_mode() or _plain.get()):
         if _is_one(x.shape[2]) and _is_one(x.shape[3]):
             return paddle.expand(x, [-1, -1, *size_hw])  # of one pixel: the same everywhere
         if mode == "bilinear":
@@ -97,6 +117,8 @@ def adaptive_avg_pool(x: paddle.Tensor, bins: int) -> paddle.Tensor:
     """
     if bins == 1 or paddle.in_dynamic_mode():
         return F.adaptive_avg_pool2d(x, bins)
+    if _plain.get():
+        return _pool_axis(_pool_axis(x, bins, axis=2), bins, axis=3)
     rows, columns = (_pooling_matrix(extent, bins) for extent in spatial_size(x))
     return apply_matrices(rows, x, columns)
 
@@ -209,9 +231,30 @@ def _pooling_matrix(source: Extent, bins: int) -> paddle.Tensor:
     return inside / (end - first)
 
 
+def _pool_axis(x: paddle.Tensor, bins: int, axis: int) -> paddle.Tensor:
+    """Average ``x`` (N, C, H, W), of a known size, over ``bins`` cells of one axis."""
+    length = x.shape[axis]
+    if length % bins == 0:
+        return _average(x, length // bins, axis)
+    cells = [(i * length // bins, -(-(i + 1) * length // bins)) for i in range(bins)]
+    return paddle.concat(
+        [_average(paddle.slice(x, [axis], [a], [b]), b - a, axis) for a, b in cells], axis=axis
+    )
+
+
+def _average(x: paddle.Tensor, length: int, axis: int) -> paddle.Tensor:
+    """Average each ``length`` pixels of ``x`` (N, C, H, W) along one axis."""
+    return F.avg_pool2d(x, (length, 1) if axis == 2 else (1, length))
+
+
 def _positions(length: Extent) -> paddle.Tensor:
     """Return 0, 1, ... length - 1 as float32."""
     return paddle.arange(0, length, dtype="int64").astype("float32")
+
+
+def _are_known_and_equal(size_hw: Sequence[Extent], other_hw: Sequence[Extent]) -> bool:
+    pairs = zip(size_hw, other_hw)
+    return all(isinstance(a, int) and isinstance(b, int) and a == b for a, b in pairs)
 
 
 def _is_one(length: Extent) -> bool:

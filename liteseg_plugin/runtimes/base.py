@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import threading
 import time
@@ -38,9 +39,11 @@ class Runtime(ABC):
     Attributes:
         precisions: What it computes in, by device.
         input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        name: The name that ``--runtime`` takes.
         device: A key of ``precisions``, on which it computes.
     """
 
+    name = ""
     device = "cpu"
     precisions: ClassVar[dict[str, tuple[str, ...]]]
     input_shape: tuple[int | None, ...]
@@ -180,16 +183,52 @@ def onnx_file(files: ModelFiles, precision: str) -> Path:
     """Return the ONNX file of a model for a precision.
 
     Raises:
-        ExportError: If it has none.
+        ExportError: If it has none, or one that keeps weights in other files.
     """
     folder = files.model.parent
     if files.onnx is None:
         raise ExportError(f"{folder} has no ONNX file; export with --format onnx")
-    if precision != "int8":
-        return files.onnx
-    if files.onnx_int8 is None:
+    path = files.onnx_int8 if precision == "int8" else files.onnx
+    if path is None:
         raise ExportError(f"{folder} has no INT8 model; create it with liteseg quantize {folder}")
-    return files.onnx_int8
+    refuse_external_data(path)
+    return path
+
+
+def refuse_external_data(path: Path) -> None:
+    """Refuse an ONNX file that names other files, which no checksum covers, as its weights.
+
+    Args:
+        path: The ONNX file; whether it is one at all is for the engine to say.
+
+    Raises:
+        ExportError: If it does, or may do so and the package ``onnx`` is missing.
+    """
+    with path.open("rb") as file:
+        if not os.path.getsize(path):
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"location") < 0:  # the key beside every such name
+                return
+    onnx = engine_package("onnx", "onnx")
+    with loading("onnx", path):
+        model = onnx.load(str(path), load_external_data=False)
+    if _has_external_data(model):
+        raise ExportError(
+            f"{path} keeps weights in other files, which may be any; store them in the ONNX file: "
+            "onnx.save(onnx.load(PATH), NEW_PATH)"
+        )
+
+
+def _has_external_data(message: Any) -> bool:
+    if message.DESCRIPTOR.name == "TensorProto":
+        return bool(message.external_data)
+    return any(
+        _has_external_data(value)
+        for field, found in message.ListFields()
+        if field.message_type is not None
+        for value in (found if hasattr(found, "__len__") else [found])
+    )
 
 
 def on_first_gpu(devices: Devices) -> Devices:

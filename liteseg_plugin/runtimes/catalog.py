@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ModelFiles
 from liteseg_plugin.runtimes.base import PRECISIONS, Runtime, written_shape
+from liteseg_plugin.runtimes.ncnn import Ncnn
 from liteseg_plugin.runtimes.onnxruntime import OnnxRuntime
 from liteseg_plugin.runtimes.openvino import OpenVino
 from liteseg_plugin.runtimes.paddle import PaddleInference
@@ -24,24 +25,28 @@ RUNTIMES: dict[str, type[Runtime]] = {
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "tensorrt": TensorRt,
+    "ncnn": Ncnn,
 }
 """The engines by the names that ``--runtime`` takes, which are those of their modules.
 
 ``paddle_tensorrt`` is not a module: it runs only if it is named.
 """
 
-_PREFERRED = ("paddle", "tensorrt", "openvino", "onnxruntime")
+
+def is_installed(name: str) -> bool:
+    """Whether the package of a runtime is installed."""
+    return find_spec(name) is not None
 
 
 def installed(device: str = "cpu", precision: str = "fp32") -> list[str]:
     """Return the installed runtimes with this precision on a device, or on any for ``auto``."""
-    names = (name for name in RUNTIMES if find_spec(name) is not None)
+    names = (name for name in RUNTIMES if is_installed(name))
     if device != "auto":
-        return [name for name in names if _computes(name, device, precision)]
+        return [name for name in names if computes(name, device, precision)]
     return [
         name
         for name in names
-        if any(_computes(name, there, precision) for there in RUNTIMES[name].devices().present)
+        if any(computes(name, there, precision) for there in RUNTIMES[name].devices().present)
     ]
 
 
@@ -65,7 +70,7 @@ def choose_device(name: str, asked: str, precision: str = "fp32") -> tuple[str, 
         _require_precision(name, kind_of(asked), precision)
     devices = RUNTIMES[name].devices()
     if asked == "auto":
-        able = devices.only(lambda kind: _computes(name, kind, precision))
+        able = devices.only(lambda kind: computes(name, kind, precision))
         devices = able if able.present else devices
     chosen = devices.choose(asked)
     _require_precision(name, kind_of(chosen), precision)
@@ -77,52 +82,23 @@ def _require_precision(name: str, kind: str, precision: str) -> None:
     if kind not in known:
         raise ExportError(f"{name} does not run on {kind}: --device {', '.join(known)}")
     if precision not in known[kind]:
-        able = [other for other in RUNTIMES if _computes(other, kind, precision)]
+        able = [other for other in RUNTIMES if computes(other, kind, precision)]
         raise ExportError(
             f"{name} does not compute in {precision} on {kind}; choose one of {list(known[kind])}"
             + (f", or --runtime {', '.join(able)}" if able else "")
         )
 
 
-def _computes(name: str, device: str, precision: str) -> bool:
+def computes(name: str, device: str, precision: str) -> bool:
+    """Whether a runtime computes in a precision on a kind of device."""
     return precision in RUNTIMES[name].precisions.get(kind_of(device), ())
 
 
 def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32") -> list[str]:
     """Return the names of those of :func:`installed` that a model has the file for."""
     names = installed(device, precision)
-    return [name for name in names if name == "paddle" or files.onnx is not None]
-
-
-def choose(asked: str = "auto", precision: str = "fp32") -> str:
-    """Return the installed runtime to use where none is named: Paddle if it has the precision.
-
-    Args:
-        asked: ``auto``, or a device; see :mod:`liteseg_plugin.system.device`.
-        precision: One of ``PRECISIONS``.
-
-    Raises:
-        ExportError: If no installed runtime has this precision on such a device.
-    """
-    kinds = ("cpu", "gpu") if asked == "auto" else (kind_of(asked),)
-    able = [n for n in _PREFERRED if any(_computes(n, kind, precision) for kind in kinds)]
-    there = [name for name in able if find_spec(name) is not None]
-    for name in there:
-        present = RUNTIMES[name].devices().present
-        if name == "paddle" or any(
-            kind_of(p) in kinds and _computes(name, p, precision) for p in present
-        ):
-            return name
-    if there:
-        return there[0]  # whose error says which devices there are
-    where = "" if asked == "auto" else f" on {asked}"
-    if not able and precision == "fp32":
-        return "paddle"  # likewise
-    if not able:
-        raise ExportError(f"no runtime computes in {precision}{where}")
-    raise ExportError(
-        f"no installed runtime computes in {precision}{where}: install {' or '.join(able)}"
-    )
+    needed = {"paddle": files.params, "ncnn": files.ncnn}
+    return [name for name in names if needed.get(name, files.onnx) is not None]
 
 
 def create(
@@ -147,7 +123,7 @@ def create(
         raise ValueError(f"unknown precision {precision!r}; choose one of {PRECISIONS}")
     kind, _ = choose_device(name, device, precision)
     engine = RUNTIMES[name](files, kind, threads, precision)
-    engine.device = kind
+    engine.name, engine.device = name, kind
     fixed = ((a, b) for a, b in zip(engine.input_shape, files.input_shape) if a and b)
     if any(a != b for a, b in fixed):
         raise ExportError(

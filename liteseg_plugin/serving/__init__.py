@@ -1,1 +1,1 @@
-"""An exported model behind a web page."""
+"""Exported models behind a web page, and behind HTTP and gRPC."""

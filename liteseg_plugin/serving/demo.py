@@ -12,9 +12,11 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
+from liteseg_plugin.runtimes.choice import AUTO, choose
 from liteseg_plugin.serving.uploads import read_upload
 from liteseg_plugin.visualization.html import render
 from liteseg_plugin.visualization.overlay import overlay
@@ -24,9 +26,10 @@ class Model:
     """An exported model, in each runtime that can run it here.
 
     Args:
-        path: The exported folder, or the ``deploy.yaml`` in it.
+        path: The exported folder, or the ``deploy.yaml`` in it; or an export that was read before.
         device: ``cpu``, ``gpu``, or ``auto``: the best that each runtime can use here.
         threads: CPU threads; by default as many as this process may use.
+        runtime: The first one to offer; see :func:`liteseg_plugin.runtimes.choice.choose`.
 
     Attributes:
         exported: What was exported.
@@ -38,9 +41,19 @@ class Model:
     """
 
     def __init__(
-        self, path: str | os.PathLike, device: str = "auto", threads: int | None = None
+        self,
+        path: str | os.PathLike | ExportedModel,
+        device: str = "auto",
+        threads: int | None = None,
+        runtime: str = AUTO,
     ) -> None:
-        self.exported = exported = ExportedModel.read(path)
+        exported = path if isinstance(path, ExportedModel) else ExportedModel.read(path)
+        self.exported = exported
+        if not exported.image_format.takes_pictures:
+            raise ExportError(
+                f"{path} takes images of {exported.image_format}, but uploads are RGB of 8 bits; "
+                "segment files with liteseg infer"
+            )
 
         def load(engine: str) -> Predictor:
             runtime, _, precision = engine.partition(" ")
@@ -48,9 +61,9 @@ class Model:
 
         self._load = lru_cache(maxsize=None)(load)
         self._lock = threading.Lock()
-        self._load("paddle")
+        first = self._load(choose(exported, runtime, device).runtime).runtime
         self.engines = []
-        for name in catalog.installed_for(exported, device):
+        for name in dict.fromkeys([first, *catalog.installed_for(exported, device)]):
             self.engines.append(name)
             if name != "paddle" and exported.onnx_int8:
                 self.engines.append(f"{name} int8")

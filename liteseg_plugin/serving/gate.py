@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.serving.refusal import RefusedError
 from liteseg_plugin.serving.uploads import uploaded
 
 # The page contacts only its own server, whatever Gradio includes.
@@ -62,7 +63,7 @@ class Gate:
         if scope["type"] == "http":
             try:
                 receive = await self._checked(scope["method"], scope["path"], receive)
-            except _RefusedError as error:
+            except RefusedError as error:
                 answer = JSONResponse({"detail": error.detail}, error.status)
                 await answer(scope, receive, send)
                 return
@@ -74,12 +75,12 @@ class Gate:
             return await self._checked_event(receive)
         readable = method in ("GET", "HEAD") and _READ.fullmatch(path)
         if not readable and (method, path) != ("POST", _UPLOAD):
-            raise _RefusedError(404, "Not Found")
+            raise RefusedError(404, "Not Found")
         if path.startswith(_FILE):
             try:
                 uploaded(path[len(_FILE) :], self._folder)
             except DataError as error:
-                raise _RefusedError(403, str(error)) from error
+                raise RefusedError(403, str(error)) from error
         return receive
 
     async def _checked_event(self, receive: Callable) -> Callable:
@@ -89,26 +90,20 @@ class Gate:
             body += message.get("body", b"")
             more = message.get("more_body", False)  # absent if the client is gone
             if len(body) > _MAX_EVENT:
-                raise _RefusedError(413, f"an event has at most {_MAX_EVENT} bytes")
+                raise RefusedError(413, f"an event has at most {_MAX_EVENT} bytes")
         try:
             # Written again, so that Gradio reads exactly what was checked.
             body = json.dumps(_with_uploads(json.loads(body), self._folder)).encode()
         except DataError as error:
-            raise _RefusedError(400, str(error)) from error
+            raise RefusedError(400, str(error)) from error
         except (ValueError, RecursionError) as error:
-            raise _RefusedError(400, "the event is not JSON") from error
+            raise RefusedError(400, "the event is not JSON") from error
         messages = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_checked() -> dict:
             return messages.pop() if messages else await receive()
 
         return receive_checked
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.detail = status, detail
 
 
 def _with_uploads(value: object, folder: Path) -> object:

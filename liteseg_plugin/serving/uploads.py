@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import DataError, TooLargeError
 from liteseg_plugin.system.pixels import check_pixels
 
 MAX_SIDE = 8192
@@ -42,31 +43,37 @@ def uploaded(path: object, folder: Path) -> str:
     )
 
 
-def read_upload(path: str) -> np.ndarray:
+def read_upload(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
     """Read a picture from an untrusted client.
 
     Pillow decodes it, at the size that was checked. OpenCV would read the header itself, and a
     hostile file can have a different size there; other files have the same pixels in both.
 
+    Args:
+        file: Its path, or its content.
+        name: What messages call it; by default the name of the path.
+
     Returns:
         (H, W, 3) of uint8, BGR; 16 bits become 8, grey becomes three channels, alpha is dropped.
 
     Raises:
-        DataError: If it is not of ``FORMATS``, truncated, or larger than the page takes; known from
-            its header, before anything is decoded.
+        DataError: If it is not of ``FORMATS``, or truncated.
+        TooLargeError: If it is larger than servers take; known from its header, before anything is
+            decoded.
     """
-    name = Path(path).name
+    if name is None:
+        name = Path(file).name if isinstance(file, str) else "upload"
     try:
-        with Image.open(path, formats=FORMATS) as file:
-            _check_size(name, *file.size)
-            image = ImageOps.exif_transpose(file)
+        with Image.open(file, formats=FORMATS) as opened:
+            _check_size(name, *opened.size)
+            image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits of grey, which convert() clips
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR)
     except DataError:
         raise
     except Image.DecompressionBombError as error:
-        raise DataError(f"{name} is too large: {error}") from error
+        raise TooLargeError(f"{name} is too large: {error}") from error
     except Exception as error:  # a hostile file may raise anything
         raise DataError(
             f"cannot read image {name}: it is not a PNG, JPEG, WebP or BMP file, or is truncated"
@@ -76,7 +83,7 @@ def read_upload(path: str) -> np.ndarray:
 def _check_size(name: str, width: int, height: int) -> None:
     check_pixels(name, width, height, MAX_PIXELS)
     if max(width, height) > MAX_SIDE:
-        raise DataError(
-            f"{name} is too large: {width} x {height} pixels; this page takes up to {MAX_SIDE} a "
+        raise TooLargeError(
+            f"{name} is too large: {width} x {height} pixels; servers take up to {MAX_SIDE} a "
             "side; use liteseg infer for larger ones"
         )

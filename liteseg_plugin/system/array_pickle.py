@@ -35,7 +35,7 @@ def load_arrays(file: BinaryIO) -> Any:
         WeightsError: If it holds anything else, or exceeds the bounds of :mod:`.plain_values`.
         Exception: Of any kind, if it is not a pickle.
     """
-    reader = _Reader(file)
+    reader = PickleReader(file)
     value = reader.load()
     check_plain(value, reader.size)
     return value
@@ -68,8 +68,15 @@ class _Content:
         self.is_taken = False
 
 
-class _Reader:
-    """Interprets the instructions of a pickle."""
+class PickleReader:
+    """Interprets the instructions of a pickle.
+
+    Args:
+        file: The file, open at its start; it can be sought.
+
+    Attributes:
+        size: Bytes of the file, which bound those of the arrays.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -150,9 +157,13 @@ class _Reader:
     def _set(self, pairs: list[Any]) -> None:
         target = self._top(dict)
         for key, value in zip(pairs[::2], pairs[1::2]):
-            if type(key) is not str:  # keys of other types can be made to collide
-                raise WeightsError(f"it has a key of type {type(key).__name__}, which is not text")
+            if type(key) is not str:
+                self._check_key(key)
             target[key] = value
+
+    def _check_key(self, key: Any) -> None:
+        # Keys of other types can be made to collide.
+        raise WeightsError(f"it has a key of type {type(key).__name__}, which is not text")
 
     def _top(self, kind: type) -> Any:
         value = self._pop()
@@ -249,6 +260,9 @@ class _Reader:
     def _ordered_dict(self) -> dict:
         return {}
 
+    def _not_called(self, *_: Any) -> NoReturn:
+        raise WeightsError("it calls a type, which weights do not need")
+
     def _same_tuple(self, values: Any) -> tuple:
         if type(values) is not tuple:
             raise WeightsError(f"it makes a tuple of a {type(values).__name__}")
@@ -270,7 +284,7 @@ class _Reader:
         ("builtins", "tuple"): _same_tuple,  # of name and array, for a tensor
         ("__builtin__", "tuple"): _same_tuple,
     }
-    _RUN: ClassVar[dict[bytes, Callable[[_Reader], Any]]] = {
+    _RUN: ClassVar[dict[bytes, Callable[[PickleReader], Any]]] = {
         pickle.PROTO: lambda self: self._bytes(1),
         pickle.FRAME: lambda self: self._bytes(8),
         pickle.MARK: _mark,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.system.files import atomic_write
@@ -25,6 +27,11 @@ def file_sha256(path: str | os.PathLike) -> str:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def value_sha256(value: Any) -> str:
+    """Return the SHA-256 of plain values, which does not depend on how a file writes them."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def write_sums(folder: Path, *sums: Mapping[str, str]) -> None:

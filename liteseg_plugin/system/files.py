@@ -29,7 +29,9 @@ _LEFT_AFTER_SECONDS = 24 * 3600
 _number = itertools.count()
 
 
-def atomic_write(path: str | os.PathLike, content: bytes, *, durable: bool = True) -> None:
+def atomic_write(
+    path: str | os.PathLike, content: bytes | memoryview, *, durable: bool = True
+) -> None:
     """Write a file atomically: under another name, then renamed.
 
     Args:
@@ -110,6 +112,19 @@ def to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def place_folder(made: Path, dest: Path) -> None:
+    """Rename a complete folder to its final name, under which a power failure leaves it whole.
+
+    Args:
+        made: The folder; all that it holds is forced to the disk first.
+        dest: Its name, on the same disk; absent, or an empty folder.
+    """
+    for path in (*made.rglob("*"), made):
+        to_disk(path)
+    os.replace(made, dest)
+    to_disk(dest.absolute().parent)
 
 
 @functools.cache  # once for each folder

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from liteseg_plugin.errors import DataError, LitesegError, printable
+from liteseg_plugin.errors import LitesegError, TooLargeError, printable
 
 MOST_PIXELS = 178_956_970
 """Pixels of an image, unless ``--max_pixels`` says otherwise: half a gigabyte, once decoded."""
@@ -34,14 +34,19 @@ def check_pixels(name: object, width: int, height: int, default: int = MOST_PIXE
         default: The bound without ``--max_pixels``.
 
     Raises:
-        DataError: If it has more pixels.
+        TooLargeError: If it has more pixels.
     """
     most = max_pixels(default)
     if width * height > most:
-        raise DataError(
+        raise TooLargeError(
             f"{printable(name)} is too large: {width} x {height} pixels; the limit is {most} "
             "pixels in all, and --max_pixels sets it"
         )
+
+
+def variables() -> dict[str, str]:
+    """Return the environment variables that hold the bound, for processes of other machines."""
+    return {name: os.environ[name] for name in (_VARIABLE, _OPENCV) if name in os.environ}
 
 
 @contextlib.contextmanager

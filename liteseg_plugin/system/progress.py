@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tqdm import tqdm
+
+from liteseg_plugin.system import heartbeat
 
 _LOG_SECONDS = 30  # between two lines of progress in a log
 
@@ -19,9 +21,23 @@ def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
         options: Of tqdm.
     """
     if sys.stderr is not None and not sys.stderr.isatty():
-        sparse = {"mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS}
+        # position: a bar in a bar would move the cursor of a terminal.
+        sparse = {"mininterval": _LOG_SECONDS, "maxinterval": _LOG_SECONDS, "position": 0}
         options = {**sparse, "ascii": True, "file": _Lines(), **options}
-    return tqdm(iterable, **options)
+    return _Bar(iterable, **options)
+
+
+class _Bar(tqdm):
+    """A bar whose every item is a sign of life."""
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            heartbeat.tick()
+            yield item
+
+    def update(self, n: float | None = 1) -> bool | None:
+        heartbeat.tick()
+        return super().update(n)
 
 
 class ProgressBar:

@@ -68,6 +68,8 @@ def read_yaml(path: str | os.PathLike) -> Any:
         OSError: If it cannot be read.
     """
     size = os.path.getsize(path)
+    if not os.path.isfile(path):  # a device has no size, and no end
+        raise ConfigError(f"{path} is not a file")
     if size > MOST_YAML_BYTES:
         raise ConfigError(f"{path} has {size} bytes; a YAML file here has up to {MOST_YAML_BYTES}")
     text = read_text(path)

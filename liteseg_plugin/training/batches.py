@@ -20,6 +20,7 @@ from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from paddle.io.dataloader.collate import default_collate_fn
 
 from liteseg_plugin.errors import DataError, LitesegError
+from liteseg_plugin.system import heartbeat
 
 _ERROR = "error"  # in place of a batch of which a sample could not be read
 
@@ -125,6 +126,7 @@ class _Samples(Dataset):
 
     def __getitem__(self, key: Any) -> dict:
         epoch, index = key
+        heartbeat.tick()
         if self._seed is not None:
             words = np.random.SeedSequence((self._seed, epoch, index)).generate_state(4)
             random.seed(words.tobytes())

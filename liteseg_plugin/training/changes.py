@@ -27,6 +27,8 @@ _FLAGS = (
 _PLACES = ("dataset_root", "train_path", "val_path", "test_path")
 # Samples are the same with and without.
 _LOADING = ("fast_loading", "cache_gb", "cache_dir")
+# A host may have its own.
+_OWN = (*_PLACES, *_LOADING, "pretrained")
 # They set weights that the checkpoint replaces.
 _FIRST_WEIGHTS = ("model.pretrained", "model.backbone.pretrained", "model.backbone_init")
 _UNSET = "(not set)"
@@ -75,6 +77,22 @@ def compare(before: RunRecord, now: RunRecord) -> list[Change]:
     if before.val_list and now.val_list and before.val_list != now.val_list:
         changes.append(Change("val_dataset's list", before.val_list, now.val_list, True))
     return sorted(changes, key=lambda change: not change.breaks)
+
+
+def check_same_on_hosts(now: RunRecord) -> None:
+    """Refuse to train if hosts have other versions, configs, flags or lists.
+
+    Raises:
+        TrainingError: If they differ; it names host, rank and what differs.
+    """
+    facts: dict[str, Any] = {
+        name: v for name, v in now.starts[-1].versions.items() if name != "python"
+    }
+    content = _values(_effective(now.config))
+    facts |= {name: value for name, value in content if not name.endswith(_OWN)}
+    facts |= {f"--{name}": value for name, value in now.settings.items()}
+    facts |= {"train_dataset's list": now.train_list, "val_dataset's list": now.val_list}
+    processes.check_same({name: str(value) for name, value in facts.items()})
 
 
 def begin(folder: Path, resumed: Path | None, now: RunRecord, *, allow_changes: bool) -> None:

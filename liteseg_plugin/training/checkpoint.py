@@ -1,7 +1,8 @@
 """Checkpoints that withstand a kill, a full disk and a hostile file.
 
 A checkpoint is a folder ``iter_N`` with PaddleSeg's files (``model.pdparams``, ``model.pdopt``,
-with EMA ``ema_model.pdparams``) and ``training.json``, which holds what else training needs. It is
+with EMA ``ema_model.pdparams``) and ``training.json``, which holds what else training needs.
+``.safetensors`` may take the place of ``.pdparams`` (``--save_format``). It is
 written under another name, forced to the disk, and renamed: a folder ``iter_N`` is complete.
 ``SHA256SUMS`` lists its files, and reading them checks it.
 """
@@ -26,6 +27,7 @@ from liteseg_plugin.system.checksums import check_sum, file_sha256, sums_of, wri
 from liteseg_plugin.system.files import to_disk
 from liteseg_plugin.training.state import Best
 from liteseg_plugin.weights import load_weights, read_arrays
+from liteseg_plugin.weights.converting import save_safetensors
 
 STATE = "training.json"
 _BEST = "best.json"
@@ -125,6 +127,12 @@ def _cleaned_checkpoints(run: Path) -> list[Path]:
     return [run / name for name in sorted(names, key=lambda name: int(name.rpartition("_")[2]))]
 
 
+def find_weights(folder: Path, name: str = "model") -> Path:
+    """Return the file of weights in a folder, whichever format it has; it may be missing."""
+    path = folder / f"{name}.safetensors"
+    return path if path.is_file() else path.with_suffix(".pdparams")
+
+
 def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     """Write a checkpoint: ``folder`` is complete, or as it was before.
 
@@ -137,6 +145,9 @@ def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> No
         TrainingError: If the disk is full, or the checkpoint cannot be written.
     """
     writing = folder.with_name(_PARTIAL + folder.name)
+    for name, content in files.items():
+        if name == "model.safetensors":  # which has no place for them
+            state = {**state, _NAMES: {key: tensor.name for key, tensor in content.items()}}
     with _explained(folder, files):
         shutil.rmtree(writing, ignore_errors=True)
         try:
@@ -174,6 +185,8 @@ def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
                 part.replace(target)
             to_disk(path.parent)
             write_sums(path.parent, new)
+            other = {".pdparams": ".safetensors"}.get(path.suffix, ".pdparams")
+            path.with_suffix(other).unlink(missing_ok=True)  # of a run resumed in another format
             to_disk(path.parent)
         except BaseException:
             for part in parts:
@@ -213,8 +226,12 @@ def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
     Raises:
         WeightsError: If a file is missing, broken, or of another network.
     """
-    load_weights(model, folder / "model.pdparams")
-    names = read_arrays(folder / "model.pdparams").get(_NAMES, {})
+    weights, path = find_weights(folder), folder / STATE
+    load_weights(model, weights)
+    state = read_json(path) if path.is_file() else {}
+    names = state.pop(_NAMES, None)
+    if names is None:
+        names = read_arrays(weights).get(_NAMES, {}) if weights.suffix == ".pdparams" else {}
     content = read_arrays(folder / "model.pdopt")
     if not isinstance(content, dict):
         raise WeightsError(f"{folder / 'model.pdopt'} is not the state of an optimiser")
@@ -227,8 +244,7 @@ def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
         raise WeightsError(
             f"{folder / 'model.pdopt'} does not fit the optimiser: {error}"
         ) from error
-    path = folder / STATE
-    return read_json(path) if path.is_file() else {}
+    return state
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -294,6 +310,8 @@ def _bytes(content: Any) -> int:
 def _write(path: Path, content: Any) -> None:
     if path.suffix == ".json":
         path.write_text(json.dumps(content), encoding="utf-8")
+    elif path.suffix == ".safetensors":
+        save_safetensors({name: tensor.numpy() for name, tensor in content.items()}, path)
     else:
         paddle.save(content, str(path))
     to_disk(path)

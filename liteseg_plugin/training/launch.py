@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import liteseg_plugin
 from liteseg_plugin.errors import ConfigError, LitesegError
@@ -197,10 +198,20 @@ def resolved_master(master: str, timeout: float = 0) -> str:
     return address
 
 
+def hosts_at(master: str) -> list[int]:
+    """Return the ranks of the hosts that came to the launcher at ``IP:PORT``."""
+    came = _ask(master, "/default/info") or {}
+    return sorted(int(key.rpartition("/")[2]) for key in came)
+
+
 def _is_launcher(address: str) -> bool:
+    return _ask(address, "/healthy") == {"/healthy": "ok"}
+
+
+def _ask(address: str, key: str) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"http://{address}/healthy", timeout=_CONNECT_SECONDS) as answer:
-            return json.load(answer) == {"/healthy": "ok"}
+        with opener.open(f"http://{address}{key}", timeout=_CONNECT_SECONDS) as answer:
+            return json.load(answer)
     except (OSError, ValueError):
-        return False
+        return None

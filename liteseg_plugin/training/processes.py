@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import socket
+from collections.abc import Mapping
 from typing import Any
 
 import paddle
@@ -35,6 +37,31 @@ def gather(value: Any) -> list:
     values: list = []
     paddle.distributed.all_gather_object(values, value)
     return values
+
+
+def check_same(facts: Mapping[str, str]) -> None:
+    """Refuse to run on hosts that were given different things.
+
+    Args:
+        facts: What must be equal in all processes: values by name.
+
+    Raises:
+        TrainingError: If a process has another value; the same error in all of them.
+    """
+    shares = gather((socket.gethostname(), dict(facts)))
+    main_host, expected = shares[0]
+    for rank, (host, found) in enumerate(shares):
+        others = [
+            f"{name} is {found.get(name, 'missing')}, not {expected.get(name, 'missing')}"
+            for name in {**expected, **found}
+            if found.get(name) != expected.get(name)
+        ]
+        if others:
+            more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
+            raise TrainingError(
+                f"rank {rank} on host {host} differs from rank 0 on host {main_host}: "
+                f"{'; '.join(others[:3])}{more}; start the same on every host"
+            )
 
 
 def share_statistics(model: nn.Layer) -> None:

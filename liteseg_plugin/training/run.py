@@ -232,12 +232,12 @@ class TrainedRun:
                 f"--run {folder} has no {CONFIG}, which liteseg train writes; give --config and "
                 "--model_path"
             )
-        best = folder / "best_model" / "model.pdparams"
+        best = checkpoint.find_weights(folder / "best_model")
         if best.is_file():
             miou, iteration = checkpoint.read_best(best.parent)
             return cls(folder, config, best, miou if miou >= 0 else None, iteration)
         for saved in reversed(checkpoint.list_checkpoints(folder)):
-            weights, iteration = saved / "model.pdparams", checkpoint.iteration_of(saved)
+            weights, iteration = checkpoint.find_weights(saved), checkpoint.iteration_of(saved)
             return cls(folder, config, weights, None, iteration)
         raise WeightsError(
             f"--run {folder} has no weights: neither best_model nor a checkpoint (iter_N). Train "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ _SMALLEST = {
     "num_workers": 0,
 }
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
+
+
+FORMATS = ("pdparams", "safetensors")
+"""Of weights in checkpoints and best models; both are read everywhere."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Settings:
         profiler_options: Of PaddleSeg's profiler.
         to_static_training: Whether to compile the network.
         seed: What samples are seeded by where worker processes read them.
+        save_format: Suffix of the files of weights, one of ``FORMATS``.
     """
 
     iters: int
@@ -65,6 +71,7 @@ class Settings:
     profiler_options: str | None = None
     to_static_training: bool = False
     seed: int | None = None
+    save_format: str = "pdparams"
 
     def __post_init__(self) -> None:
         """Refuse settings that would never end or never start."""
@@ -84,6 +91,18 @@ class Settings:
             return contextlib.nullcontext()
         level: Any = self.amp_level
         return paddle.amp.auto_cast(level=level, dtype=self.amp_dtype, **_AMP_LISTS)
+
+
+def check_format(save_format: str) -> None:
+    """Refuse a format that cannot be written, before the training instead of after it.
+
+    Raises:
+        TrainingError: If its package is missing.
+    """
+    if save_format == "safetensors" and find_spec("safetensors") is None:
+        raise TrainingError(
+            "--save_format safetensors needs a package: pip install 'liteseg_plugin[safetensors]'"
+        )
 
 
 def check_precision(precision: str) -> None:

@@ -4,47 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liteseg_plugin.errors import TrainingError, printable, telling_line
-from liteseg_plugin.training.launch import Launch, resolved_master
+from liteseg_plugin.errors import TrainingError
+from liteseg_plugin.system import heartbeat
+from liteseg_plugin.training import failures
+from liteseg_plugin.training.failures import LAUNCHER_LOG, Failure
+from liteseg_plugin.training.launch import Launch, hosts_at, resolved_master
+from liteseg_plugin.training.watch import Watch
 
-LAUNCHER_LOG = "launcher.log"
 _POLL_SECONDS = 0.2
 _STOP_SECONDS = 45  # more than the launcher gives its workers
 _STARTED = "LAUNCH INFO .* Run Pod"
-_FAILED = re.compile(r"Container rank (\d+) status failed .* code (-?\d+) log")
-# What is in the log of a process whose peer ended.
-_LOST_PEER = re.compile(
-    "gloo|NCCL error|TCP connection reset|Connection (closed|reset) by peer"
-    "|Process abort signal|Termination signal"
+# The stack of a process that was ended; workerlog.N keeps it.
+_STACK = re.compile(
+    r"(-+\n)?C\+\+ Traceback|terminate called after|FatalError:|(Current t|T)hread 0x[0-9a-f]{8}"
 )
-# Paddle's C++ stack of a process that was stopped; workerlog.N keeps it.
-_STACK = re.compile(r"(-+\n)?C\+\+ Traceback|terminate called after|FatalError:")
-_UNEXPECTED = "(--debug shows the traceback)"
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why the processes of a host ended.
-
-    Attributes:
-        reason: A sentence that names host and rank, and where to look.
-        is_final: Whether a new start would fail likewise.
-    """
-
-    reason: str
-    is_final: bool
 
 
 def supervise(
@@ -54,6 +38,7 @@ def supervise(
     max_restarts: int = 0,
     resume: Sequence[str] = (),
     timeout: float = 600,
+    hang_timeout: float = 600,
 ) -> None:
     """Run a command of ``liteseg`` in the processes of a launch, and restart it after a fault.
 
@@ -66,10 +51,12 @@ def supervise(
         max_restarts: How often all processes of this host are started again after one died. An
             error that says what to change is not repeated.
         resume: Further arguments of such a start.
-        timeout: Seconds in which the other hosts must come.
+        timeout: Seconds in which the other hosts must come, and then the processes connect.
+        hang_timeout: Seconds without progress after which a process counts as hung, ``timeout``
+            more before its first step; 0 for never.
 
     Raises:
-        TrainingError: If the processes failed, or the hosts did not meet.
+        TrainingError: If the processes failed or hang, or the hosts did not meet.
         LitesegError: If the master's name is unknown, or its port is taken.
         KeyboardInterrupt: After SIGINT, SIGTERM or SIGHUP, which the processes get too.
     """
@@ -78,7 +65,8 @@ def supervise(
         found = launch
         if launch.nnodes > 1 and launch.master is not None:  # it may move between two starts
             found = dataclasses.replace(launch, master=resolved_master(launch.master, timeout))
-        failure = _run(found, [*arguments, *(resume if restart else ())], timeout)
+        more = resume if restart else ()
+        failure = _run(found, [*arguments, *more], timeout, hang_timeout)
         if failure is None:
             return
         if failure.is_final or restart == max_restarts:
@@ -86,23 +74,41 @@ def supervise(
         _say(f"{failure.reason}. Restart {restart + 1} of {max_restarts}")
 
 
-def _run(launch: Launch, arguments: Sequence[str], timeout: float) -> Failure | None:
+def _run(
+    launch: Launch, arguments: Sequence[str], timeout: float, hang_timeout: float
+) -> Failure | None:
     logs = [launch.log_dir / f"workerlog.{n}" for n in range(launch.nproc_per_node)]
     before = {path: path.stat().st_size if path.is_file() else 0 for path in logs}
+    watch = Watch(launch, hang_timeout, timeout)
+    environment = {
+        **os.environ,
+        heartbeat.FOLDER: str(launch.log_dir.absolute()),
+        heartbeat.SUPERVISOR: str(os.getpid()),
+    }
     with (launch.log_dir / LAUNCHER_LOG).open("ab") as said:
         before[Path(said.name)] = said.tell()
         # In a session of its own, Ctrl-C reaches it once: twice, it gives its workers less time.
         process = subprocess.Popen(
-            launch.command(arguments), stdout=said, stderr=said, start_new_session=True
+            launch.command(arguments),
+            env=environment,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
         )
     with _shown(logs[0], before[logs[0]]), _signals_to(process) as received:
         failure = _wait_for_hosts(process, launch, before, timeout) if launch.nnodes > 1 else None
+        failure = failure or _wait_for_end(process, launch, watch)
         code = process.wait()
+        watch.end()
     if received:
         raise KeyboardInterrupt
+    if failure is None and code < 0:
+        reason = f"ended by {signal.Signals(-code).name}"
+        return failures.of_launcher(launch, reason, is_final=False)
     if failure is None and code != 0:
         said_by = [_since(path, before) for path in logs]
-        failure = explain(launch, _launcher_said(launch, before), said_by)
+        cut_off = watch.peers_that_do_not_answer() if launch.nnodes > 1 else []
+        failure = failures.explain(launch, _launcher_said(launch, before), said_by, cut_off)
     return failure
 
 
@@ -113,65 +119,24 @@ def _wait_for_hosts(
     end = time.monotonic() + timeout
     while process.poll() is None and not re.search(_STARTED, _launcher_said(launch, before)):
         if time.monotonic() > end:
+            came = ", ".join(map(str, hosts_at(launch.master or "")))
+            seen = f"those that came have --rank {came}" if came else "nothing answers there"
             _stop(process)
-            alone = "master not ready" in _launcher_said(launch, before)
-            seen = "nothing answers there" if alone else "some did not come"
-            return Failure(
-                f"host {socket.gethostname()} (--rank {launch.rank}) waited {timeout:g} s for "
-                f"{launch.nnodes} hosts at --master {launch.master}, and {seen}: check --master, "
-                "--nnodes, --rank and the firewall of every host. "
-                f"{_see(launch, LAUNCHER_LOG)}",
-                is_final=True,
-            )
+            return failures.did_not_meet(launch, timeout, seen)
         time.sleep(_POLL_SECONDS)
     return None
 
 
-def explain(launch: Launch, launcher_said: str, said_by: Sequence[str]) -> Failure:
-    """Say which process failed first, and why.
-
-    Args:
-        launch: Where they ran.
-        launcher_said: The launcher's log of this start.
-        said_by: The log of each process of this host.
-    """
-    found = _FAILED.search(launcher_said)
-    if found is None:
-        said = telling_line(launcher_said) or "it printed nothing"
-        return Failure(f"Paddle's launcher failed: {said}. {_see(launch, LAUNCHER_LOG)}", True)
-    failed, code = int(found[1]), int(found[2])
-    errors = {n: line for n, said in enumerate(said_by) if (line := _error_line(said))}
-    silent = [n for n, said in enumerate(said_by) if not _LOST_PEER.search(said)]
-    if errors:
-        failed = failed if failed in errors else min(errors)
-        reason, is_final = errors[failed], _UNEXPECTED not in said_by[failed]
-    elif failed not in silent and not silent:
-        reason, is_final = "lost its peers; the console of another host says why", False
-    else:
-        if failed not in silent:  # it ended because that one did
-            failed, code = silent[0], -signal.SIGKILL
-        reason, is_final = _end(code, said_by[failed]), False
-    rank = failed + launch.nproc_per_node * (launch.rank or 0)
-    who = f"rank {rank} on host {socket.gethostname()}"
-    return Failure(f"{who}: {reason}. {_see(launch, f'workerlog.{failed}')}", is_final)
-
-
-def _see(launch: Launch, name: str) -> str:
-    return f"See {printable(launch.log_dir / name)}"
-
-
-def _end(code: int, said: str) -> str:
-    if code == -signal.SIGKILL:
-        return "killed by SIGKILL; if nobody did so, the system ran out of memory (dmesg says so)"
-    if code < 0:
-        return f"ended by {signal.Signals(-code).name}"
-    return f"{telling_line(said) or 'it printed nothing'} (exit code {code})"
-
-
-def _error_line(said: str) -> str | None:
-    errors = [line for line in said.splitlines() if line.startswith("error: ")]
-    errors = [line for line in errors if not _LOST_PEER.search(line)]
-    return errors[-1][len("error: ") :].rstrip(".") if errors else None
+def _wait_for_end(process: subprocess.Popen, launch: Launch, watch: Watch) -> Failure | None:
+    """Wait until the launcher ends; end it if one of its processes hangs."""
+    while process.poll() is None:
+        if (hang := watch.find_hang()) is not None:
+            watch.kill()
+            _stop(process)
+            return failures.of_process(launch, hang.local_rank, hang.reason)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_POLL_SECONDS)
+    return None
 
 
 def _launcher_said(launch: Launch, before: dict[Path, int]) -> str:
@@ -189,7 +154,7 @@ def _since(path: Path, before: dict[Path, int]) -> str:
 
 @contextlib.contextmanager
 def _shown(path: Path, position: int) -> Iterator[None]:
-    """Print what is appended to a log, but for the C++ stack of a process that was stopped."""
+    """Print what is appended to a log, but for the stack of a process that was ended."""
     ended = threading.Event()
 
     def follow() -> None:

@@ -22,10 +22,11 @@ from paddle.distributed import fleet
 from paddle.io import Dataset
 from paddleseg.utils import init_ema_params, logger, train_profiler, update_ema_model
 
+from liteseg_plugin.system import heartbeat
 from liteseg_plugin.training import batches, checkpoint, finite, processes
 from liteseg_plugin.training.best import BestWeights, frozen_copy
 from liteseg_plugin.training.log import RunLog, log_cpu_use
-from liteseg_plugin.training.settings import Settings, check_precision
+from liteseg_plugin.training.settings import Settings, check_format, check_precision
 from liteseg_plugin.training.signals import Interrupted, SignalsDeferred
 from liteseg_plugin.training.state import State
 from liteseg_plugin.training.step import Step, Stepper
@@ -64,6 +65,7 @@ def train(
     """
     processes.check_batch_is_filled(train_dataset, settings.batch_size)
     check_precision(settings.precision)
+    check_format(settings.save_format)
     Path(settings.save_dir).mkdir(parents=True, exist_ok=True)
     if processes.count() > 1:
         fleet.init(is_collective=True)
@@ -93,9 +95,10 @@ class _Trainer:
         self.batches = batches.Batches(
             train_dataset, settings.batch_size, settings.num_workers, seed
         )
-        self.best = BestWeights(self.save_dir / "best_model" / "model.pdparams", "model")
+        suffix = settings.save_format
+        self.best = BestWeights(self.save_dir / "best_model" / f"model.{suffix}", "model")
         self.best_ema = BestWeights(
-            self.save_dir / "ema_best_model" / "ema_model.pdparams", "EMA model"
+            self.save_dir / "ema_best_model" / f"ema_model.{suffix}", "EMA model"
         )
         self.iteration = 0
         window: list[list[float]] = []
@@ -134,6 +137,8 @@ class _Trainer:
                 stops = False
                 if waits_anyway or logs or saves:
                     stops = self._read_losses_and_agree(signals.received)
+                    heartbeat.reached("stepped")
+                heartbeat.tick()
                 # After reading, which waits for what a GPU has still to do.
                 self.log.record(time.time() - start)
                 if logs:
@@ -217,11 +222,11 @@ class _Trainer:
         )
         if processes.is_main():
             files = {
-                "model.pdparams": self.stepper.model.state_dict(),
+                f"model.{self.settings.save_format}": self.stepper.model.state_dict(),
                 "model.pdopt": self.stepper.optimizer.state_dict(),
             }
             if self.ema_model is not None:
-                files["ema_model.pdparams"] = self.ema_model.state_dict()
+                files[f"ema_model.{self.settings.save_format}"] = self.ema_model.state_dict()
             scaler: dict[str, Any] = dict(self.scaler.state_dict()) if self.scaler else {}
             state = State(
                 iteration=self.iteration,
@@ -245,7 +250,7 @@ class _Trainer:
         state = State.from_json(content)
         lacks = [] if content else ["random state", "best mIoU", "loss scale of fp16"]
         if self.ema_model is not None:
-            ema_weights = folder / "ema_model.pdparams"
+            ema_weights = checkpoint.find_weights(folder, "ema_model")
             if ema_weights.is_file():
                 load_weights(self.ema_model, ema_weights)
             else:

@@ -14,6 +14,7 @@ from paddleseg import core
 from paddleseg.utils import logger
 
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.system import heartbeat
 from liteseg_plugin.training import processes
 from liteseg_plugin.training.batches import sample_error
 from liteseg_plugin.training.settings import Settings
@@ -111,6 +112,7 @@ class _Samples(Dataset):
         self._errors: Any = multiprocessing.SimpleQueue()  # from worker processes, too
 
     def __getitem__(self, index: int) -> dict:
+        heartbeat.tick()
         try:
             return self._dataset[index]
         except Exception as error:
@@ -122,5 +124,6 @@ class _Samples(Dataset):
         return len(self._dataset)
 
     def raise_error(self) -> None:
+        heartbeat.tick()
         if not self._errors.empty():
             raise self._errors.get()

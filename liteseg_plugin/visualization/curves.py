@@ -84,7 +84,7 @@ def read(path: str | os.PathLike) -> Run:
     if not path.exists():
         raise DataError(f"log or folder not found: {path}")
     for files in _candidates(path):
-        read = {file: _reader_of(file)(file) for file in files}
+        read = {file: _read_file(file) for file in files}
         used = {file: curves for file, curves in read.items() if any(curves.values())}
         if used:
             joined: dict[str, Points] = {name: [] for name in _CURVES}
@@ -144,6 +144,13 @@ def _time(path: Path) -> tuple[float, str]:
     return path.stat().st_mtime, path.name
 
 
+def _read_file(path: Path) -> dict[str, Points]:
+    try:
+        return _reader_of(path)(path)
+    except (csv.Error, ValueError) as error:  # such as a number of thousands of digits
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
 def _reader_of(path: Path) -> Callable[[Path], dict[str, Points]]:
     if path.suffix == ".csv":
         return _read_metrics
@@ -155,7 +162,7 @@ def _read_metrics(path: Path) -> dict[str, Points]:
         reader = csv.DictReader(file)
         if missing := {"iteration", *_CURVES} - {*(reader.fieldnames or ())}:
             raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}")
-        rows = [row for row in reader if row["iteration"].isdecimal()]
+        rows = [row for row in reader if (row["iteration"] or "").isdecimal()]
     return {
         name: [(int(row["iteration"]), _number(row[name])) for row in rows if row[name]]
         for name in _CURVES

@@ -16,6 +16,7 @@ from liteseg_plugin.errors import DataError, printable
 from liteseg_plugin.system.files import atomic_write
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+_OVERLAY_ROWS = 64
 _Written = TypeVar("_Written")
 
 
@@ -53,7 +54,7 @@ def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
         ) from None
     if not encoded:
         raise OSError(f"cannot write {printable(path)}")
-    atomic_write(path, content.tobytes(), durable=False)
+    atomic_write(path, content.data, durable=False)
 
 
 def overlay(
@@ -62,6 +63,7 @@ def overlay(
     classes: Sequence[ClassInfo],
     *,
     weight: float = 0.55,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Blend an image with the colours of its labels.
 
@@ -70,14 +72,17 @@ def overlay(
         label: Class indices (H, W); indices without a class stay uncoloured.
         classes: In index order.
         weight: Share of the label's colour.
+        out: Where to write it, such as ``image`` itself; None for an array of its own.
 
     Returns:
         (H, W, 3) of uint8, BGR.
     """
-    blended = image.copy()
-    known = label < len(classes)
-    mixed = cv2.addWeighted(image, 1 - weight, colorize(label, classes), weight, 0)
-    blended[known] = mixed[known]
+    blended = np.empty_like(image) if out is None else out
+    for top in range(0, len(image), _OVERLAY_ROWS):  # all at once would take ten times its memory
+        rows = slice(top, top + _OVERLAY_ROWS)
+        part, colors = image[rows], colorize(label[rows], classes)
+        mixed = cv2.addWeighted(part, 1 - weight, colors, weight, 0)
+        blended[rows] = np.where((label[rows] < len(classes))[..., np.newaxis], mixed, part)
     return blended
 
 

@@ -10,6 +10,7 @@ from liteseg_plugin.weights.loading import (
 )
 from liteseg_plugin.weights.records import (
     BACKBONES,
+    PSSL,
     RELEASED,
     ReleasedWeights,
     find_record,
@@ -18,6 +19,7 @@ from liteseg_plugin.weights.records import (
 
 __all__ = [
     "BACKBONES",
+    "PSSL",
     "RELEASED",
     "ReleasedWeights",
     "fetch",

@@ -17,6 +17,8 @@ _TERMS = {
     "Cityscapes": f"{_OF_PADDLESEG}. Trained on Cityscapes, whose terms allow non-commercial use "
     "only (https://www.cityscapes-dataset.com/license/); ask them if you need more",
     "CamVid": f"{_OF_PADDLESEG}. Trained on CamVid; ask its authors for their terms",
+    "ImageNet, PSSL": f"{_OF_PADDLESEG}. Trained on ImageNet with the pseudo labels PSSL; ask the "
+    "authors of both for their terms",
     "not stated": f"{_OF_PADDLESEG}, which does not state the data of the pre-training",
 }
 
@@ -32,6 +34,7 @@ class ReleasedWeights:
         dataset: What was trained on.
         url: URL of the weights, or of an archive of them.
         classes: Number of classes; None for a backbone, like all that follows but ``sha256``.
+            Weights to start from have no metrics.
         iterations: Length of training.
         train_wh: Crop of training, width and height in pixels.
         test_wh: Size at which the network runs in evaluation.
@@ -62,6 +65,11 @@ class ReleasedWeights:
     size_bytes: int | None = None
     sha256: str | None = None
     sha256_quoted: str | None = None
+
+    @property
+    def config(self) -> str:
+        """Name of the configuration of a model."""
+        return self.name.removesuffix("_pssl")
 
     @property
     def licence(self) -> str:
@@ -159,7 +167,36 @@ BACKBONES = (
 )
 """The two backbones that training starts from."""
 
-_ALL = {record.name: record for record in (*RELEASED, *BACKBONES)}
+_PSSL = "https://paddleseg.bj.bcebos.com/dygraph/pssl"
+PSSL = (
+    ReleasedWeights(
+        name="pp_liteseg_stdc2_cityscapes_1024x512_scale1.0_160k_pssl",
+        model="PP-LiteSeg-B",
+        backbone="STDC2",
+        dataset="Cityscapes",
+        url=f"{_PSSL}/pplite_stdc2_cityscapes_pssl/model.pdparams",
+        classes=19,
+        iterations=160_000,
+        train_wh=(1024, 512),
+        test_wh=(2048, 1024),
+        miou=79.06,
+        miou_flip=79.61,
+        miou_ms_flip=79.97,
+        log_url=f"{_PSSL}/pplite_stdc2_cityscapes_pssl/train.log",
+    ),
+    ReleasedWeights(
+        name="pp_liteseg_stdc2_pssl_pretrained",
+        model="PP-LiteSeg-B",
+        backbone="STDC2",
+        dataset="ImageNet, PSSL",
+        url=f"{_PSSL}/pp_liteseg_stdc2_pssl_pretrained/model.pdparams",
+        classes=1001,
+        train_wh=(256, 256),
+    ),
+)
+"""PaddleSeg's PSSL pre-training (its configs/pssl): what it gave, and what it started from."""
+
+_ALL = {record.name: record for record in (*RELEASED, *PSSL, *BACKBONES)}
 
 
 def find_record(name_or_url: str) -> ReleasedWeights | None:

@@ -70,10 +70,12 @@ def test_help_writes_defaults_as_they_are_typed(parsers):
         (
             ["val", "--config", "c", "--model_path", "m", "--repot", "r"],
             "liteseg val",
-            "unrecognized arguments: --repot r; did you mean --report?",
+            "unrecognized arguments: --repot r; did you mean --report",
         ),
         (["data", "split", "f", "--foo"], "liteseg data split", "unrecognized arguments: --foo"),
         (["data", "foo"], "liteseg data", "invalid choice: 'foo'"),
+        (["data", "chekc"], "liteseg data", "did you mean check?"),
+        (["tran"], "liteseg", "did you mean train?"),
         (["--foo", "autoload", "status"], "liteseg", "unrecognized arguments: --foo"),
     ],
 )

@@ -150,7 +150,7 @@ def with_int8(tmp_path_factory):
         export_model(network, folder, transforms=[{"type": "Normalize"}], onnx_opset=13)
     deploy = folders[0] / "deploy.yaml"
     content = yaml.safe_load(deploy.read_text())
-    content["liteseg"]["onnx_int8"] = INT8_FILE
+    content["liteseg"].update(onnx_int8=INT8_FILE, sha256={})
     deploy.write_text(yaml.safe_dump(content))
     return shutil.copy(folders[1] / ONNX_FILE, folders[0] / INT8_FILE).parent
 

@@ -190,6 +190,8 @@ BOMB = "".join(f"k{n}: &k{n} [{', '.join([f'*k{n - 1}'] * 9) if n else 1}]\n" fo
     ("change", "message"),
     [
         (lambda d: d["Deploy"].update(channels=4), "has the key 'channels', which this program"),
+        (lambda d: d["liteseg"].update(image={"channels": 4}), "this program segments colour"),
+        (lambda d: d["liteseg"].update(image={"max_value": 4095}), "images of 8 bits"),
         (lambda d: d.update(more=1), "has the key 'more', which this program does not know"),
         (lambda d: d["Deploy"].update(model="../model.json"), "which is not a file beside it"),
         (lambda d: d["liteseg"].update(onnx="/etc/passwd"), "which is not a file beside it"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liteseg_plugin.datasets import camvid
+from liteseg_plugin.datasets import camvid, camvid_conversion
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system import files
 
@@ -71,7 +71,7 @@ def test_split_is_that_of_the_real_lists():
 
 @needs_frames
 def test_real_labels_become_those_of_the_segnet_edition(tmp_path):
-    made = camvid.convert(SHARED / "camvid_raw", tmp_path / "camvid", progress=False)
+    made = camvid_conversion.convert(SHARED / "camvid_raw", tmp_path / "camvid", progress=False)
     assert (made.train, made.val, made.test) == (2, 1, 0)
     lines = [*(tmp_path / "camvid/train.txt").open(), *(tmp_path / "camvid/val.txt").open()]
     for line in lines:
@@ -113,13 +113,13 @@ def test_segnet_edition(tmp_path, kind, below):
         root = tmp_path / "segnet" / below
         save(root / split / f"{name}.png", np.zeros((36, 48, 3)))
         save(root / f"{split}annot/{name}.png", indices if kind == "index" else palette[indices])
-    camvid.convert(tmp_path / "segnet", tmp_path / "out", progress=False)
+    camvid_conversion.convert(tmp_path / "segnet", tmp_path / "out", progress=False)
     label = np.asarray(Image.open(tmp_path / f"out/annot/{VAL}.png"))
     np.testing.assert_array_equal(label, np.where(indices == 11, 255, indices))
 
 
 def test_size_resizes_images_smoothly_and_labels_by_neighbour(original, tmp_path):
-    camvid.convert(original, tmp_path / "out", resolution_wh=(24, 18), progress=False)
+    camvid_conversion.convert(original, tmp_path / "out", resolution_wh=(24, 18), progress=False)
     label = cv2.imread(str(tmp_path / f"out/annot/{TRAIN}.png"), -1)
     np.testing.assert_array_equal(label, colors()[1][::2, ::2])
     image = cv2.imread(str(tmp_path / f"out/images/{TRAIN}.png"))
@@ -132,59 +132,59 @@ def test_unknown_colour_is_named_and_counted(original, tmp_path):
     label[0, :3] = (1, 2, 3)
     path = save(original / f"labels/{VAL}_L.png", label)
     with pytest.raises(DataError) as error:
-        camvid.convert(original, tmp_path / "out", progress=False)
+        camvid_conversion.convert(original, tmp_path / "out", progress=False)
     assert str(path) in str(error.value)
     assert "(1, 2, 3) (3 pixels)" in str(error.value) and "--void_unknown" in str(error.value)
     assert not (tmp_path / "out" / "train.txt").exists()
-    camvid.convert(original, tmp_path / "out", void_unknown=True, progress=False)
+    camvid_conversion.convert(original, tmp_path / "out", void_unknown=True, progress=False)
     assert (np.asarray(Image.open(tmp_path / f"out/annot/{VAL}.png"))[0, :3] == 255).all()
 
 
 def test_unknown_index_is_named(tmp_path):
     with pytest.raises(DataError, match=r"out of range: 12 \(2 pixels\)"):
-        camvid.to_indices(np.uint8([[0, 12], [12, 11]]))
+        camvid_conversion.to_indices(np.uint8([[0, 12], [12, 11]]))
 
 
 def test_frames_in_no_split_are_left_out_and_said(original, tmp_path):
     save(original / "frames/0001TP_000001.png", np.zeros((36, 48, 3)))
     save(original / "labels/0001TP_000001_L.png", colors()[0])
-    made = camvid.convert(original, tmp_path / "out", progress=False)
+    made = camvid_conversion.convert(original, tmp_path / "out", progress=False)
     assert made.left_out == ["0001TP_000001"]
     assert not (tmp_path / "out/images/0001TP_000001.png").exists()
 
 
 def test_sources_that_are_none(original, tmp_path):
     with pytest.raises(DataError, match="folder not found"):
-        camvid.convert(tmp_path / "gone", tmp_path / "out")
+        camvid_conversion.convert(tmp_path / "gone", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="is not CamVid"):
-        camvid.convert(tmp_path / "empty", tmp_path / "out")
+        camvid_conversion.convert(tmp_path / "empty", tmp_path / "out")
     with pytest.raises(DataError, match="contain one another"):
-        camvid.convert(original, original / "out")
+        camvid_conversion.convert(original, original / "out")
     with pytest.raises(ValueError, match="--size"):
-        camvid.convert(original, tmp_path / "out", resolution_wh=(0, 5))
+        camvid_conversion.convert(original, tmp_path / "out", resolution_wh=(0, 5))
     (original / f"frames/{VAL}.png").unlink()
     with pytest.raises(DataError, match=f"labels have no frame, the first is .*{VAL}_L.png"):
-        camvid.convert(original, tmp_path / "out")
+        camvid_conversion.convert(original, tmp_path / "out")
     save(original / f"other/{TRAIN}.png", np.zeros((36, 48, 3)))
     with pytest.raises(DataError, match="two files with one name"):
-        camvid.find_pairs(original)
+        camvid_conversion.find_pairs(original)
 
 
 def test_frame_and_label_of_different_size(original, tmp_path):
     save(original / f"frames/{VAL}.png", np.zeros((10, 20, 3)))
     with pytest.raises(DataError, match=rf"{VAL}.*differ in size: 20x10 and 48x36"):
-        camvid.convert(original, tmp_path / "out", progress=False)
+        camvid_conversion.convert(original, tmp_path / "out", progress=False)
 
 
 def test_stopped_in_the_middle_leaves_no_list_and_no_half_file(original, tmp_path, monkeypatch):
-    camvid.convert(original, tmp_path / "out", progress=False)
+    camvid_conversion.convert(original, tmp_path / "out", progress=False)
 
     def full_disk(source, target):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "replace", full_disk)
     with pytest.raises(OSError, match="No space"):
-        camvid.convert(original, tmp_path / "out", progress=False)
+        camvid_conversion.convert(original, tmp_path / "out", progress=False)
     assert not list((tmp_path / "out").glob("t*.txt"))
     assert not list((tmp_path / "out").rglob(".*"))

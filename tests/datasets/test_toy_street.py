@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from liteseg_plugin.datasets import camvid, toy_street
+from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.datasets.toy_street import canvas, data_set
 
 SMALL = {"train": 3, "val": 2, "test": 1, "resolution_wh": (64, 48), "progress": False}
@@ -63,7 +64,7 @@ def test_render_scene_shapes_and_values(resolution_wh):
         assert image.shape == (height, width, 3) and image.dtype == np.uint8
         assert label.shape == (height, width) and label.dtype == np.uint8
         assert image.flags["C_CONTIGUOUS"] and label.flags["C_CONTIGUOUS"]
-        assert set(np.unique(label)) <= {*range(camvid.NUM_CLASSES), camvid.IGNORE_INDEX}
+        assert set(np.unique(label)) <= {*range(camvid.NUM_CLASSES), IGNORE_INDEX}
 
 
 def test_render_scene_is_bgr(monkeypatch):
@@ -81,7 +82,7 @@ def test_render_scene_every_class_is_common(labels):
 
 
 def test_render_scene_ignores_a_little(labels):
-    share = (labels == camvid.IGNORE_INDEX).mean(axis=(1, 2))
+    share = (labels == IGNORE_INDEX).mean(axis=(1, 2))
     assert share.max() < 0.03
     assert (share > 0).mean() > 0.5
 

@@ -143,7 +143,7 @@ def test_missing_runtime_says_which_extra(monkeypatch, pointwise, tmp_path, runt
     with pytest.raises(ExportError, match="export with --format onnx"):
         Predictor(tmp_path, runtime=runtime)
     description = yaml.safe_load((tmp_path / "deploy.yaml").read_text())
-    description["liteseg"]["onnx"] = "model.pdiparams"
+    description["liteseg"].update(onnx="model.pdiparams", sha256={})
     (tmp_path / "deploy.yaml").write_text(yaml.safe_dump(description))
     monkeypatch.setitem(sys.modules, runtime, None)
     with pytest.raises(ExportError, match=rf"not installed: pip install .*\[{extra}\]"):
@@ -158,4 +158,4 @@ def test_commands_offer_every_runtime():
 def test_unknown_runtime_lists_choices(pointwise, tmp_path):
     export_model(pointwise(), tmp_path, transforms=TRANSFORMS)
     with pytest.raises(ValueError, match=r"choose one of .*'onnxruntime', 'openvino'"):
-        Predictor(tmp_path, runtime="ncnn")
+        Predictor(tmp_path, runtime="tflite")

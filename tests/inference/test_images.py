@@ -69,6 +69,13 @@ def test_list_names_images_relative_to_its_folder(tmp_path, monkeypatch):
     assert find_images("list.txt")[0] == ("sub/a.png", "sub/a.png")
 
 
+def test_separator_of_a_list_lets_names_have_spaces(tmp_path):
+    pictures(tmp_path, "a photo.png", "b.png")
+    (tmp_path / "list.txt").write_text("a photo.png,annot/a photo.png\nb.png\n")
+    found = find_images(str(tmp_path / "list.txt"), ",")
+    assert [image.name for image in found] == ["a photo.png", "b.png"]
+
+
 def test_names_of_a_list_stay_inside_the_results_folder(tmp_path):
     pictures(tmp_path, "lists/a.png", "other/b.png")
     paths = [

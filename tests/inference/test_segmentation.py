@@ -19,7 +19,12 @@ from liteseg_plugin.datasets.importing import Options, import_data
 from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.inference.segmentation import Segmentation, most_likely, to_coco
+from liteseg_plugin.inference.segmentation import (
+    Segmentation,
+    most_likely,
+    require_confidence,
+    to_coco,
+)
 from liteseg_plugin.models.resize import resize
 
 WITH_ONNX = find_spec("paddle2onnx") is not None
@@ -102,7 +107,7 @@ def test_export_of_labels_has_no_confidence_and_says_the_way_out(exports, image)
     with pytest.raises(ExportError, match="export the model with --output_op confidence"):
         segmentation.confident(0.5)
     with pytest.raises(ExportError, match=r"argmax: the export gives labels only"):
-        predictor.require_confidence()
+        require_confidence(predictor.exported)
 
 
 @pytest.fixture()

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from liteseg_plugin import Predictor
+from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.inference import video
+from liteseg_plugin.inference.segmentation import Segmentation
 
 FPS, COUNT = 10, 40
 
@@ -76,6 +78,28 @@ def frames_of(path):
         if not whole:
             return frames
         frames.append(frame)
+
+
+def test_confidence_of_each_frame_is_written(clip, tmp_path):
+    classes = numbered_classes(3)
+
+    def segment(frame):
+        labels = np.zeros(frame.shape[:2], np.int32)
+        return Segmentation(frame, labels, classes, np.full(labels.shape, 0.6, np.float32))
+
+    frames = video.open_video(str(clip), tmp_path)
+    results = video.segment_video(segment, classes, frames, tmp_path, save_confidence=True)
+    paths = [result.confidence for result in results]
+    assert paths[-1] == str(tmp_path / "confidence" / "clip" / f"{COUNT - 1:06d}.png")
+    assert len(paths) == COUNT
+    assert set(np.unique(cv2.imread(paths[7], cv2.IMREAD_UNCHANGED))) == {153}
+
+
+def test_confidence_of_a_video_needs_probabilities(fails, exported, clip, tmp_path):
+    command = ("infer", "--config", exported.folder, "--image_path", clip, "--save_dir", tmp_path)
+    assert "--output_op confidence" in fails(*command, "--save_confidence")
+    assert not (tmp_path / "added_prediction").exists()
+    assert "are for images, not for videos" in fails(*command, "--save_polygons")
 
 
 def test_video_becomes_a_video_and_label_maps(run, exported, clip, tmp_path):

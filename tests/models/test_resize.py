@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -15,6 +17,7 @@ from liteseg_plugin.models.resize import (
     global_max_pool,
     max_over_channels,
     mean_over_channels,
+    plain_operators,
     resize,
     sample,
     spatial_size,
@@ -185,10 +188,12 @@ def test_traced_resize_equals_eager_at_every_size(open_graphs, mode, source_hw, 
     assert_equal_results(open_graphs[mode](*arguments), Everything(mode)(*arguments))
 
 
-@pytest.mark.parametrize("source_hw", [(30, 23), (1, 1), (1, 5)])
-def test_traced_resize_equals_eager_at_fixed_size(tmp_path, source_hw):
+@pytest.mark.parametrize("operators", [contextlib.nullcontext, plain_operators])
+@pytest.mark.parametrize("source_hw", [(30, 23), (1, 1), (1, 5), (8, 12)])
+def test_traced_resize_equals_eager_at_fixed_size(tmp_path, source_hw, operators):
     x = feature(source_hw)
-    graph = traced(Fixed(), tmp_path, [2, 3, *source_hw])
+    with operators():
+        graph = traced(Fixed(), tmp_path, [2, 3, *source_hw])
     assert_equal_results(graph(x), Fixed()(x))
 
 

@@ -6,10 +6,8 @@ import pytest
 
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ModelFiles
-from liteseg_plugin.runtimes import catalog
-from liteseg_plugin.runtimes.base import SessionCache
-from liteseg_plugin.runtimes.catalog import RUNTIMES, choose, create
-from liteseg_plugin.system.device import Devices
+from liteseg_plugin.runtimes.base import SessionCache, onnx_file
+from liteseg_plugin.runtimes.catalog import create
 
 
 def test_session_used_longest_ago_makes_room_before_the_next_is_prepared():
@@ -50,48 +48,36 @@ def test_paddle_says_that_it_does_not_read_onnx():
         create("paddle", ModelFiles(path, onnx=path), "cpu", 1)
 
 
-@pytest.fixture
-def machine(monkeypatch):
-    """Let these runtimes be installed, and find these devices."""
-
-    def machine(**runtimes):
-        monkeypatch.setattr(catalog, "find_spec", runtimes.get)
-        for name, present in runtimes.items():
-            devices = Devices(name, tuple(present.split()))
-            monkeypatch.setattr(RUNTIMES[name], "devices", lambda devices=devices: devices)
-
-    return machine
-
-
-@pytest.mark.parametrize(
-    ("device", "precision", "chosen"),
-    [
-        ("auto", "fp32", "paddle"),
-        ("cpu", "int8", "openvino"),
-        ("auto", "int8", "openvino"),
-        ("gpu", "int8", "onnxruntime"),
-        ("gpu:0", "int8", "onnxruntime"),
-        ("gpu", "fp32", "paddle"),  # whose error says that it has no GPU
-        ("tpu", "fp32", "paddle"),
-    ],
-)
-def test_runtime_that_has_the_precision_is_chosen(machine, device, precision, chosen):
-    machine(paddle="cpu", openvino="cpu", onnxruntime="gpu:0 cpu", tensorrt="")
-    assert choose(device, precision) == chosen
+@pytest.mark.parametrize("place", ["initializer", "attribute", None])
+def test_onnx_file_whose_weights_are_elsewhere_is_refused(tmp_path, place):
+    """Engines would read any file beside it, and older ones any file at all."""
+    onnx = pytest.importorskip("onnx")
+    weights = onnx.TensorProto(name="location", dims=[2], data_type=onnx.TensorProto.FLOAT)
+    if place is None:
+        weights.float_data.extend([1, 2])
+    else:
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="../secret.bin")
+    node = onnx.helper.make_node("Add", ["x", "location"], ["y"])
+    constant = onnx.helper.make_node("Constant", [], ["location"], value=weights)
+    is_attribute = place == "attribute"
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [2]) for name in "xy"]
+    graph = onnx.helper.make_graph(
+        [constant, node] if is_attribute else [node],
+        *("graph", ends[:1], ends[1:]),
+        initializer=[] if is_attribute else [weights],
+    )
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    if place is None:
+        assert onnx_file(ModelFiles(path, onnx=path), "fp32") == path
+    else:
+        with pytest.raises(ExportError, match=r"model\.onnx keeps weights in other files"):
+            create("onnxruntime", ModelFiles(path, onnx=path), "cpu", 1)
 
 
-def test_other_machines_have_other_runtimes(machine):
-    machine(paddle="gpu:0 cpu", openvino="cpu", onnxruntime="cpu", tensorrt="gpu:0")
-    assert choose("auto", "int8") == choose("gpu", "int8") == "tensorrt"
-    assert choose("auto", "bf16") == "paddle"
-    machine(paddle="cpu", onnxruntime="cpu")
-    assert choose("auto", "int8") == "onnxruntime"
-
-
-def test_precision_that_no_installed_runtime_has(machine):
-    machine()
-    message = "no installed runtime computes in int8 on cpu: install openvino or onnxruntime"
-    with pytest.raises(ExportError, match=message):
-        choose("cpu", "int8")
-    with pytest.raises(ExportError, match=r"no runtime computes in fp16 on cpu$"):
-        choose("cpu", "fp16")
+def test_onnx_file_that_is_none_is_left_to_the_engine(tmp_path):
+    path = tmp_path / "model.onnx"
+    for content in (b"", b"no model"):
+        path.write_bytes(content)
+        assert onnx_file(ModelFiles(path, onnx=path), "fp32") == path

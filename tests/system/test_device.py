@@ -124,5 +124,5 @@ def test_commands_refuse_a_missing_device(fails, run, trained, exported, toy, tm
         for command in exports:
             assert "--device gpu: there is no such device" in fails(*command, "--device", "gpu")
     said = run("infer", "--config", exported.folder, *image).stdout
-    assert said.startswith("Device: ")
-    assert "(--device auto; Paddle " in said
+    assert said.startswith("Runtime: ")
+    assert "\nDevice: cpu (--device auto; " in said

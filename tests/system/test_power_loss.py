@@ -6,12 +6,15 @@ import hashlib
 import pickle
 from contextlib import suppress
 
+import cv2
 import numpy as np
 import paddle
 import pytest
 import yaml
 from power_loss import PowerLoss
 
+from liteseg_plugin.datasets.importing import import_data
+from liteseg_plugin.datasets.relabel import relabel
 from liteseg_plugin.exported import replace_files
 from liteseg_plugin.system.checksums import check_sum, read_sums
 from liteseg_plugin.training import checkpoint
@@ -121,3 +124,36 @@ def test_download_and_conversion(root, tmp_path, monkeypatch):
             assert (folder / "model.pdparams").stat()
             assert "model.pdparams" in read_sums(folder)
     assert complete > 2
+
+
+def test_imported_and_relabelled_data(root, tmp_path, monkeypatch, run):
+    """New folders are absent or whole; a config that is written again is the old or the new."""
+    source = tmp_path / "source"
+    for name in ("a", "b"):
+        for kind in ("images", "labels"):
+            (source / kind).mkdir(parents=True, exist_ok=True)
+            picture = np.full((8, 8, 3), (255, 0, 0) if name == "a" else (0, 0, 255), np.uint8)
+            cv2.imwrite(str(source / kind / f"{name}.png"), picture)
+    config = root / "config.yml"
+    config.write_text("old")
+    disk = PowerLoss(root, monkeypatch)
+    (source / "colors.txt").write_text("name,r,g,b\nred,255,0,0\nblue,0,0,255\n")
+    import_data("colors", source, root / "data", ratio=(1, 0, 0), workers=1, progress=False)
+    relabel(root / "data" / "annot", root / "changed", {0: 5}, workers=1)
+    run("config", "copy", "pp_liteseg_stdc1_camvid_960x720_10k", config, "--overwrite")
+    expected = {folder: contents(root / folder) for folder in ("data", "changed")}
+    assert [len(files) for files in expected.values()] == [6, 2]
+    new = config.read_bytes()
+    seen = set()
+    for folder in disk.write(tmp_path / "after"):
+        assert (folder / "config.yml").read_bytes() in (b"old", new)
+        for name, files in expected.items():
+            if (folder / name).exists():
+                assert contents(folder / name) == files
+                seen.add(name)
+    assert seen == expected.keys()
+
+
+def contents(folder):
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -22,7 +22,7 @@ from liteseg_plugin.errors import TrainingError, WeightsError
 from liteseg_plugin.system.checksums import SUMS
 from liteseg_plugin.training import checkpoint
 from liteseg_plugin.training.checkpoint import Best
-from liteseg_plugin.weights import load_weights, read_arrays
+from liteseg_plugin.weights import load_weights, read_arrays, read_state_dict
 
 
 @pytest.fixture
@@ -246,6 +246,33 @@ def test_optimiser_is_restored_though_parameters_have_other_names(trained, tmp_p
         its_optimizer.step()
     for name, tensor in net.state_dict().items():
         np.testing.assert_array_equal(other.state_dict()[name].numpy(), tensor.numpy(), name)
+
+
+def test_checkpoint_of_safetensors_is_restored_likewise(trained, tmp_path):
+    pytest.importorskip("safetensors")
+    net, optimizer = trained(steps=2)
+    content = {"model.safetensors": net.state_dict(), "model.pdopt": optimizer.state_dict()}
+    checkpoint.save(tmp_path / "iter_2", content, {"iteration": 2})
+    assert files(tmp_path / "iter_2") == {*content, "training.json"}
+    other, other_optimizer = trained(steps=0)
+    state = checkpoint.restore(tmp_path / "iter_2", other, other_optimizer)
+    assert state == {"iteration": 2}
+    for one, its_optimizer in ((net, optimizer), (other, other_optimizer)):
+        one(paddle.full([2, 3, 8, 8], 3.0)).square().mean().backward()
+        its_optimizer.step()
+    for name, tensor in net.state_dict().items():
+        np.testing.assert_array_equal(other.state_dict()[name].numpy(), tensor.numpy(), name)
+
+
+def test_best_weights_are_in_one_format(tmp_path):
+    pytest.importorskip("safetensors")
+    folder, weights = tmp_path / "best_model", {"w": paddle.ones([3])}
+    for suffix in ("pdparams", "safetensors", "pdparams"):
+        checkpoint.save_best(folder / f"model.{suffix}", weights, Best(0.5, 1))
+        assert files(folder) == {f"model.{suffix}", "best.json"}
+        found = checkpoint.find_weights(folder)
+        assert found.name == f"model.{suffix}"
+        assert [*read_state_dict(found)] == ["w"]
 
 
 def test_other_network_or_schedule_is_refused(trained, tmp_path):

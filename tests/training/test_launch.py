@@ -12,12 +12,13 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from liteseg_plugin.errors import ConfigError, LitesegError, TrainingError
+from liteseg_plugin.training import failures, processes, supervise
 from liteseg_plugin.training import launch as launch_module
-from liteseg_plugin.training import supervise
 from liteseg_plugin.training.launch import Batch, Launch, resolved_master, share_batch
 
 REPOSITORY = Path(__file__).parents[2]
@@ -25,6 +26,7 @@ CITYSCAPES = (
     REPOSITORY / "configs/pp_liteseg/pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k.yml"
 )
 GLOO = "error: RuntimeError: [gloo/transport/tcp/pair.cc:584] TIMEOUT self_rank = 1"
+WAITED = "error: RuntimeError: [gloo/transport/tcp/unbound_buffer.cc:133] TIMEOUT self_rank = -1"
 
 
 @pytest.fixture
@@ -89,6 +91,7 @@ def test_launch_refuses_processes_that_cannot_share_the_batch(fails):
     [
         (("--max_restarts", 2), ("--resume_model", "old/iter_5"), "not from old/iter_5"),
         (("--max_restarts", -1), (), "--max_restarts must be at least 0"),
+        (("--nproc_per_node", 0), (), "--nproc_per_node must be at least 1, got 0"),
         ((), ("--gradient_accumulation_steps", 0), "--gradient_accumulation_steps must be at"),
     ],
 )
@@ -98,12 +101,12 @@ def test_launch_refuses_what_it_cannot_do(fails, flags, given, message):
 
 @pytest.mark.parametrize("total", [1, 7, 12, 24])
 def test_shared_batches_are_equal_and_of_the_fewest_passes(total):
-    for processes in (n for n in range(1, total + 1) if total % n == 0):
-        batch = share_batch(total, largest=6, processes=processes)
+    for number in (n for n in range(1, total + 1) if total % n == 0):
+        batch = share_batch(total, largest=6, processes=number)
         assert batch.total == batch.recipe == total
         assert batch.size <= 6
         fewer = range(1, batch.passes)
-        assert not any(total // processes % n == 0 and total // processes // n <= 6 for n in fewer)
+        assert not any(total // number % n == 0 and total // number // n <= 6 for n in fewer)
     assert "has no total_batch_size" in Batch(2, 1, 2, None).text()
 
 
@@ -149,11 +152,17 @@ def test_name_of_the_master_may_become_known_later(monkeypatch):
 
 
 def test_master_may_be_the_launcher_of_another_host():
+    info = "/default/info"
+    answers = {
+        "/healthy": {"/healthy": "ok"},
+        info: {f"{info}/pod/1": "{}", f"{info}/another/0": "{}"},
+    }
+
     class Launcher(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({self.path: "ok"}).encode())
+            self.wfile.write(json.dumps(answers[self.path]).encode())
 
         def log_message(self, *words):
             pass
@@ -163,6 +172,7 @@ def test_master_may_be_the_launcher_of_another_host():
         thread.start()
         address = f"127.0.0.1:{server.server_port}"
         assert resolved_master(address) == address
+        assert launch_module.hosts_at(address) == [0, 1]
         server.shutdown()
         thread.join()
 
@@ -176,8 +186,16 @@ def failed(rank, code):
     [
         (failed(1, -9), [GLOO, "[TRAIN]"], r"rank 3 on host \S+: killed by SIGKILL.*\.1$", False),
         (failed(0, -6), [GLOO, "[TRAIN]"], r"rank 3 on host \S+: killed by SIGKILL.*\.1$", False),
+        (failed(0, 1), [WAITED, "[TRAIN]"], r"rank 3 on host \S+: hung: the others.*\.1$", False),
         (failed(0, -11), ["[TRAIN]", GLOO], r"rank 2 .*: ended by SIGSEGV\. See \S+\.0$", False),
         (failed(0, -6), [GLOO, GLOO], "rank 2 .* lost its peers; the console of another", False),
+        (
+            failed(0, 1),
+            [WAITED, WAITED],
+            "rank 2 .* waited in vain for a process that hangs",
+            False,
+        ),
+        (failed(0, 130), ["interrupted"], "rank 2 .*: interrupted, here or on another", False),
         (failed(0, 1), [GLOO, "error: disk full"], r"rank 3 .*: disk full\. See \S+\.1$", True),
         (
             failed(0, 1),
@@ -186,14 +204,54 @@ def failed(rank, code):
             False,
         ),
         (failed(1, 3), [GLOO, "ValueError: 3"], r"rank 3 .*: ValueError: 3 \(exit code 3\)", False),
-        ("AssertionError: No container", [""], "launcher failed: AssertionError: No con", True),
+        (
+            "TypeError: the JSON object must be str, bytes or bytearray, not NoneType",
+            [""],
+            "launcher on .* failed: another host has --rank 1 too",
+            True,
+        ),
+        (
+            "AssertionError: No container",
+            [""],
+            r"launcher on host \S+ failed: AssertionError: No con",
+            True,
+        ),
     ],
 )
-def test_failure_names_host_rank_reason_and_log(launcher, workers, reason, is_final):
-    launch = Launch(2, Path("log"), nnodes=2, master="a:1", rank=1)
-    failure = supervise.explain(launch, launcher, workers)
+def test_failure_names_host_rank_reason_and_log(tmp_path, launcher, workers, reason, is_final):
+    launch = Launch(2, tmp_path, nnodes=2, master="a:1", rank=1)
+    failure = failures.explain(launch, launcher, workers)
     assert re.search(reason, failure.reason), failure.reason
     assert failure.is_final == is_final
+
+
+def test_failure_says_which_host_is_cut_off_and_that_the_disk_is_full(tmp_path, monkeypatch):
+    launch = Launch(1, tmp_path, nnodes=2, master="a:1", rank=1)
+    failure = failures.explain(launch, failed(0, 1), [GLOO], ["10.0.0.7"])
+    assert "rank 1 on host" in failure.reason
+    assert "lost its peers: host 10.0.0.7 is down or cut off from this host. See" in failure.reason
+    full = SimpleNamespace(free=4096)
+    monkeypatch.setattr(failures.shutil, "disk_usage", lambda path: full)
+    failure = failures.explain(launch, failed(0, 1), [""])
+    assert (
+        f"it printed nothing (exit code 1); the disk of {tmp_path} is full. See" in failure.reason
+    )
+    failure = failures.explain(launch, "LAUNCH INFO", [""])
+    assert f"failed: it cannot write its log; the disk of {tmp_path} is full" in failure.reason
+
+
+def test_processes_of_other_versions_configs_or_lists_are_named(monkeypatch):
+    mine = {"liteseg_plugin": "1.0", "batch_size": "4", "train_dataset's list": "8 images"}
+    other = {**mine, "liteseg_plugin": "1.1", "train_dataset's list": "7 images"}
+    monkeypatch.setattr(processes, "gather", lambda _: [("a", mine), ("a", mine), ("b", other)])
+    with pytest.raises(TrainingError) as error:
+        processes.check_same(mine)
+    assert str(error.value) == (
+        "rank 2 on host b differs from rank 0 on host a: liteseg_plugin is 1.1, not 1.0; "
+        "train_dataset's list is 7 images, not 8 images; start the same on every host"
+    )
+    monkeypatch.setattr(processes, "gather", lambda value: [value, value])
+    processes.check_same(mine)
 
 
 @pytest.fixture
@@ -253,11 +311,12 @@ def test_log_of_the_first_process_is_shown_without_stack(launcher, tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("says", "seen"), [("Waiting peer", "some did not come"), ("master not ready", "nothing ans")]
+    ("came", "seen"), [([0, 2], "those that came have --rank 0, 2: check"), ([], "nothing answers")]
 )
-def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, says, seen):
-    command = ["sh", "-c", f"echo {says} >&2; exec sleep 100"]
+def test_wait_for_other_hosts_ends(monkeypatch, tmp_path, came, seen):
+    command = ["sh", "-c", "echo Waiting peer >&2; exec sleep 100"]
     monkeypatch.setattr(Launch, "command", lambda self, words: command)
+    monkeypatch.setattr(supervise, "hosts_at", lambda master: came)
     start = time.monotonic()
     launch = Launch(1, tmp_path, nnodes=2, master="127.0.0.1:9", rank=1)
     message = rf"--rank 1\) waited 0.5 s for 2 hosts at --master 127.0.0.1:9, and {seen}"

@@ -106,3 +106,18 @@ def test_two_processes_resume_with_the_random_state_of_each(
     alone = json.loads(run("val", "--config", random_crops, *weights, "--json").stdout)
     logged = (tmp_path / "whole" / "metrics.csv").read_text().splitlines()[-1].split(",")
     assert [float(value) for value in logged[6:8]] == [alone["miou"], alone["accuracy"]]
+
+
+@pytest.mark.slow
+def test_run_that_writes_safetensors_is_resumed_evaluated_and_exported(run, training, tmp_path):
+    pytest.importorskip("safetensors")
+    run(*training(tmp_path / "parts", "--iters", 1, "--save_interval", 1, "--do_eval"))
+    parts, flags = tmp_path / "parts", ["--iters", 2, "--save_interval", 1, "--do_eval"]
+    flags += ["--resume_model", "auto", "--save_format", "safetensors", "--allow_changes"]
+    run(*training(parts, *flags))
+    assert (parts / "iter_2" / "model.safetensors").is_file()
+    assert not (parts / "iter_2" / "model.pdparams").exists()
+    run("val", "--run", parts, "--device", "cpu")
+    run("export", "--run", parts, "--save_dir", tmp_path / "exported")
+    run(*training(parts, *flags[2:], "--iters", 3))
+    assert (parts / "iter_3" / "model.safetensors").is_file()

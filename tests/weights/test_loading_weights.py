@@ -10,6 +10,7 @@ import pytest
 
 from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.weights import (
+    PSSL,
     RELEASED,
     load_matching_weights,
     load_weights,
@@ -236,6 +237,18 @@ def test_released_record_has_its_config(record):
     assert {"PP-LiteSeg-T": "STDC1", "PP-LiteSeg-B": "STDC2"}[record.model] == record.backbone
     assert record.backbone.lower() in record.name
     assert 70 < record.miou < record.miou_flip < 80
+
+
+def test_models_of_pssl_have_records():
+    """As PaddleSeg's configs/pssl/README.md says."""
+    model, start = PSSL
+    assert (model.miou, model.miou_flip, model.miou_ms_flip) == (79.06, 79.61, 79.97)
+    assert (CONFIGS / f"{model.config}.yml").is_file()
+    assert start.miou is None and start.classes == 1001
+    assert all(record.url.endswith("/model.pdparams") and record.licence for record in PSSL)
+    page = (CONFIGS.parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
+    for record in PSSL:
+        assert f"| `{record.name}` | {record.dataset} | {record.miou or '-'} |" in page
 
 
 def test_released_b_at_1536x768_has_the_figure_of_the_weights():

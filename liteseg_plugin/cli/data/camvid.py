@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Convert, and say what was left out."""
-    from liteseg_plugin.datasets import camvid
+    from liteseg_plugin.datasets import camvid_conversion
 
-    made = camvid.convert(
+    made = camvid_conversion.convert(
         args.source,
         args.dest,
         resolution_wh=args.size and tuple(args.size),

@@ -25,7 +25,7 @@ from liteseg_plugin.datasets.importing.records import (
 from liteseg_plugin.datasets.split import SHARES, sequence_of, split_folder, three_shares
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, check_image_file, read_image
 from liteseg_plugin.errors import DataError
-from liteseg_plugin.system.files import atomic_write, scratch_folder
+from liteseg_plugin.system.files import atomic_write, place_folder, scratch_folder
 from liteseg_plugin.system.parallel import process
 
 FORMATS: dict[str, Callable[[Path, Options], Reading]] = {
@@ -138,9 +138,7 @@ def import_data(
         atomic_write(made / "labels.txt", "".join(f"{name}\n" for name in classes).encode())
         notes += [note for result in results for note in result.notes]
         splits, split_by = _split(made, written, ratio, seed)
-        if dest.exists():
-            dest.rmdir()
-        os.rename(made, dest)
+        place_folder(made, dest)
     pixels = sum(result.pixels for result in results)
     return ImportReport(
         format=format_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from liteseg_plugin.datasets.importing.drawing import (
 )
 from liteseg_plugin.datasets.importing.files import Images, first_file
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading
-from liteseg_plugin.errors import DataError
+from liteseg_plugin.errors import ConfigError, DataError
 from liteseg_plugin.system.text import read_text, read_yaml
 
 
@@ -29,7 +30,10 @@ def read(source: Path, options: Options) -> Reading:
     root = options.images or source
     images = Images(root)
     described = first_file([source / "data.yaml", source / "dataset.yaml", *source.glob("*.yaml")])
-    names, split_of = _described(described, source, images) if described else ({}, {})
+    try:
+        names, split_of = _described(described, source, images) if described else ({}, {})
+    except (ConfigError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{described} is not the data.yaml of YOLO: {error}") from error
     names = names or dict(enumerate(_listed(source)))
     annotated, notes = [], []
     numbers: set[int] = set()
@@ -42,7 +46,7 @@ def read(source: Path, options: Options) -> Reading:
         for line in read_text(label, DataError).splitlines() if label.is_file() else ():
             written, *values = line.split() or [""]
             if written:
-                number = int(written) if written.isdigit() else -1
+                number = int(written) if re.fullmatch(r"\d{1,9}", written) else -1
                 numbers.add(number)
                 entries.append((names.get(number, written), _draw(values)))
         shapes = partial(draw_shapes, label, entries)

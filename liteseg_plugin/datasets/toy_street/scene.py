@@ -8,7 +8,7 @@ from typing import Callable, NamedTuple
 import cv2
 import numpy as np
 
-from liteseg_plugin.datasets.camvid import IGNORE_INDEX
+from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.datasets.toy_street.canvas import (
     CAR_PAINTS,
     CLASS_INDEX,
@@ -233,7 +233,7 @@ def render_scene(
 
     Returns:
         The image, BGR uint8 (H, W, 3), and the label, uint8 (H, W): indices into
-        `camvid.CLASSES`, and `camvid.IGNORE_INDEX` on the camera car's bonnet.
+        `camvid.CLASSES`, and `IGNORE_INDEX` on the camera car's bonnet.
 
     Raises:
         ValueError: a side is not an integer or is too small.

@@ -1,0 +1,16 @@
+"""Errors that a server answers with a status."""
+
+from __future__ import annotations
+
+
+class RefusedError(Exception):
+    """A request that is answered by an error.
+
+    Args:
+        status: Of HTTP.
+        detail: What is wrong, and what to do.
+    """
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail

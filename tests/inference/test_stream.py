@@ -1,0 +1,157 @@
+"""Streams of a server on this machine: the newest frame, and a source that comes back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from liteseg_plugin.datasets.classes import numbered_classes
+from liteseg_plugin.errors import DataError
+from liteseg_plugin.inference import stream, video
+from liteseg_plugin.inference.frames import is_stream, is_video, name_of, without_login
+
+FPS, COUNT = 25, 250
+needs_server = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="needs a stream server: apt-get install ffmpeg"
+)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A video whose brightness is the number of the frame."""
+    path = tmp_path_factory.mktemp("clip") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (160, 96))
+    for number in range(COUNT):
+        writer.write(np.full((96, 160, 3), number, np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.fixture()
+def server(clip):
+    """Return a function that serves the clip at its pace to the next client, and its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url, started = f"tcp://127.0.0.1:{port}", []
+
+    def serve():
+        command = ["ffmpeg", "-v", "error", "-re", "-i", str(clip), "-c:v", "mpeg2video"]
+        command += ["-q:v", "2", "-g", "5", "-f", "mpegts", f"{url}?listen=1"]
+        started.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
+        for _ in range(200):
+            if listens(port):
+                return started[-1]
+            time.sleep(0.05)
+        raise AssertionError("ffmpeg does not listen")
+
+    yield serve, url
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def listens(port):
+    """Whether a port is listened on, without connecting, which would use up the server."""
+    with open("/proc/net/tcp") as table:
+        return any(f"0100007F:{port:04X} 00000000:0000 0A" in line for line in table)
+
+
+def test_urls_are_streams_by_their_scheme():
+    assert is_stream("rtsp://camera/1")
+    assert is_video("RTSP://camera/1")
+    for other in ("file:///etc/passwd", "concat://a", "street.mp4", "camera:0", "a://b", "rtsp:a"):
+        assert not is_stream(other)
+    assert name_of("rtsp://me:secret@10.0.0.5:554/live?id=3") == "10_0_0_5_554_live_id_3"
+    assert without_login("rtsp://me:se@cret@10.0.0.5/a") == "rtsp://10.0.0.5/a"
+
+
+def test_server_that_does_not_answer_is_an_error(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(DataError, match=r"cannot open stream tcp://127.0.0.1:\d+: its server") as e:
+        video.open_video(f"tcp://me:secret@127.0.0.1:{port}", tmp_path)
+    assert "secret" not in str(e.value)
+
+
+@pytest.mark.slow
+@needs_server
+def test_newest_frame_is_read_and_a_lost_source_comes_back(server, tmp_path, caplog, capfd):
+    serve, url = server
+    process = serve()
+    frames = video.open_video(url, tmp_path)
+    try:
+        assert (frames.live, frames.stated, frames.fps) == (True, None, FPS)
+        first = frames.read().mean()
+        time.sleep(1.5)
+        newest = frames.read().mean()
+        assert newest - first > 15  # of the 37 frames between
+        process.kill()
+        process.wait()
+        serve()
+        deadline = time.monotonic() + 20
+        while (again := frames.read().mean()) > first + 10:  # it begins at the first frame
+            assert time.monotonic() < deadline
+        assert again >= 0
+    finally:
+        frames.close()
+    said = capfd.readouterr()
+    text = said.out + said.err + caplog.text
+    assert f"Lost {url} after" in text
+    assert f"{url} is back after" in text
+
+
+@pytest.mark.slow
+@needs_server
+def test_ctrl_c_ends_a_lost_stream_with_a_whole_video(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "_FIRST_WAIT", 0.2)
+    serve, url = server
+    process = serve()
+    frames = video.open_video(url, tmp_path)
+    written = []
+
+    def segment(frame):
+        written.append(frame)
+        if len(written) == 5:
+            process.kill()  # the next read waits
+            after = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+            after.start()
+        return np.zeros(frame.shape[:2], "int32")
+
+    results = video.segment_video(segment, numbered_classes(3), frames, tmp_path)
+    started = time.monotonic()
+    count, path = video.watch(results, frames)
+    assert time.monotonic() - started < 30
+    assert count > 0
+    capture = cv2.VideoCapture(path)
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    assert stated > 0
+    assert all(capture.read()[0] for _ in range(stated))
+
+
+@pytest.mark.slow
+@needs_server
+def test_source_that_stays_lost_is_an_error(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "_FIRST_WAIT", 0.1)
+    monkeypatch.setattr(stream, "GIVE_UP_SECONDS", 0.5)
+    serve, url = server
+    process = serve()
+    frames = video.open_video(url, tmp_path)
+    try:
+        assert frames.read() is not None
+        process.kill()
+        with pytest.raises(DataError, match=r"lost for \d+ s; the \d+ frames before are written"):
+            while True:
+                frames.read()
+    finally:
+        frames.close()
