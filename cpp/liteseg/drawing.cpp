@@ -51,8 +51,8 @@ cv::Mat legend_bar(const std::vector<ClassInfo>& classes, int width) {
     const cv::Point at = places[i];
     cv::rectangle(canvas, at + cv::Point(0, 2), at + cv::Point(10, 12),
                   cv::Scalar(classes[i].color_bgr), cv::FILLED);
-    cv::putText(canvas, classes[i].name, at + cv::Point(14, 12), font, size,
-                cv::Scalar(40, 40, 40), 1, cv::LINE_AA);
+    cv::putText(canvas, classes[i].name, at + cv::Point(14, 12), font, size, cv::Scalar(40, 40, 40),
+                1, cv::LINE_AA);
   }
   return canvas;
 }

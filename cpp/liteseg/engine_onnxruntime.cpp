@@ -51,7 +51,7 @@ class OnnxRuntime : public Engine {
                        : type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32 ? "i32"
                        : type == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64 ? "i64"
                                                                      : "unknown";
-    return Output::copy(info.GetShape(), name, results_[0].GetTensorRawData());
+    return Output::copy(info.GetShape(), name, results_[0].GetTensorData<void>());
   }
 
  private:

@@ -88,8 +88,8 @@ class OpenVino : public Engine {
         model = model_->clone();
         model->reshape(ov::PartialShape(shape));
       }
-      requests_.emplace_back(shape, core_.compile_model(model, "CPU", settings_)
-                                        .create_infer_request());
+      requests_.emplace_back(shape,
+                             core_.compile_model(model, "CPU", settings_).create_infer_request());
     });
     return requests_.back().second;
   }

@@ -42,7 +42,8 @@ class Paddle : public Engine {
     int size = 0;
     switch (output->type()) {
       case paddle_infer::DataType::FLOAT32:
-        return Output::copy({shape.begin(), shape.end()}, "f32", output->data<float>(&place, &size));
+        return Output::copy({shape.begin(), shape.end()}, "f32",
+                            output->data<float>(&place, &size));
       case paddle_infer::DataType::INT32:
         return Output::copy({shape.begin(), shape.end()}, "i32", output->data<int>(&place, &size));
       case paddle_infer::DataType::INT64:
@@ -76,8 +77,7 @@ class Paddle : public Engine {
       return paddle_infer::CreatePredictor(config);
     } catch (const std::exception& error) {
       throw Error("Paddle cannot load " + printable(exported_.model.string()) + " with " +
-                  printable(exported_.params.filename().string()) + ": " +
-                  last_line(error.what()));
+                  printable(exported_.params.filename().string()) + ": " + last_line(error.what()));
     }
   }
 

@@ -62,20 +62,20 @@ std::string file_sha256(const fs::path& path) {
   return hex;
 }
 
-/// Refuses files that are not those that were exported: engines load truncated weights.
-void check_sums(const YAML::Node& sums, const std::vector<fs::path>& files) {
+/// Returns the checksums of files that have one.
+std::map<fs::path, std::string> read_sums(const YAML::Node& sums,
+                                          const std::vector<fs::path>& files) {
   if (!sums.IsMap()) {
     throw Error("liteseg: sha256 must be checksums by file name");
   }
+  std::map<fs::path, std::string> wanted;
   for (const fs::path& file : files) {
-    const YAML::Node wanted = sums[file.filename().string()];
-    if (!wanted.IsDefined() || wanted.IsNull()) {
-      continue;
-    }
-    if (!wanted.IsScalar() || wanted.Scalar() != file_sha256(file)) {
-      throw Error(printable(file.string()) + " is not the exported file; export again");
+    const YAML::Node sum = sums[file.filename().string()];
+    if (sum.IsDefined() && !sum.IsNull()) {
+      wanted[file] = sum.as<std::string>();
     }
   }
+  return wanted;
 }
 
 Shape read_shape(const YAML::Node& written) {
@@ -95,6 +95,21 @@ Shape read_shape(const YAML::Node& written) {
                 "; this program segments images of 3 channels");
   }
   return shape;
+}
+
+/// Refuses images that are not of three channels of 8 bits, which are read in BGR.
+void require_colour(const YAML::Node& node) {
+  const Section image(node, "liteseg: image", {"channels", "max_value", "shown_bands"});
+  if (image.integer("channels", 3) != 3) {
+    image.refuse("channels", "must be 3: this program segments colour images");
+  }
+  if (image.integer("max_value", 255) != 255) {
+    image.refuse("max_value", "must be 255: this program segments images of 8 bits");
+  }
+  if (image.has("shown_bands") &&
+      image["shown_bands"].as<std::vector<int>>() != std::vector{0, 1, 2}) {
+    image.refuse("shown_bands", "must be 0, 1, 2");
+  }
 }
 
 OutputOp read_output_op(const std::string& name) {
@@ -146,14 +161,15 @@ cv::Vec3b numbered_color(int index) {
   return bgr;
 }
 
-ExportedModel read_deploy(const fs::path& path) {
+ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>& sums) {
   const Section document(read_yaml(path), "it", {"Deploy", "liteseg"});
   const Section deploy(
       document["Deploy"], "Deploy",
       {"model", "params", "transforms", "input_shape", "output_op", "output_dtype"});
-  const Section own(
-      document.has("liteseg") ? document["liteseg"] : YAML::Node(YAML::NodeType::Map), "liteseg",
-      {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance"});
+  const Section own(document.has("liteseg") ? document["liteseg"] : YAML::Node(YAML::NodeType::Map),
+                    "liteseg",
+                    {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance",
+                     "image", "agreement", "ncnn", "ncnn_weights", "ncnn_fp16_weights"});
   ExportedModel exported;
   exported.folder = path.parent_path();
   exported.model = beside(path, deploy.text("model"));
@@ -168,6 +184,9 @@ ExportedModel read_deploy(const fs::path& path) {
   if (deploy.has("input_shape")) {
     exported.input_shape = read_shape(deploy["input_shape"]);
   }
+  if (own.has("image")) {
+    require_colour(own["image"]);
+  }
   exported.scale = own.number("evaluation_scale", 1.0);
   if (exported.scale <= 0) {
     own.refuse("evaluation_scale", "must be positive");
@@ -178,7 +197,7 @@ ExportedModel read_deploy(const fs::path& path) {
     exported.classes = read_classes(own["classes"]);
   }
   if (own.has("sha256")) {
-    check_sums(own["sha256"], files);
+    sums = read_sums(own["sha256"], files);
   }
   return exported;
 }
@@ -199,12 +218,20 @@ ExportedModel ExportedModel::read(const fs::path& path) {
     throw Error(printable(path.string()) + " is not an exported folder: " +
                 printable(deploy.string()) + " is missing; liteseg export writes one");
   }
+  ExportedModel exported;
+  std::map<fs::path, std::string> sums;
   try {
-    return read_deploy(deploy);
+    exported = read_deploy(deploy, sums);
   } catch (const std::exception& error) {  // yaml-cpp's too
-    throw Error(printable(deploy.string()) + " is not the deploy.yaml of an export: " +
-                last_line(error.what()));
+    throw Error(printable(deploy.string()) +
+                " is not the deploy.yaml of an export: " + last_line(error.what()));
   }
+  for (const auto& [file, sum] : sums) {  // engines load truncated weights
+    if (file_sha256(file) != sum) {
+      throw Error(printable(file.string()) + " is not the exported file; export again");
+    }
+  }
+  return exported;
 }
 
 std::vector<ClassInfo> ExportedModel::named_classes() const {

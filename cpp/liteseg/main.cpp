@@ -45,9 +45,9 @@ class Arguments {
   Arguments(int argc, char** argv) {
     static const std::set<std::string> flags = {"--save_confidence", "--json"};
     static const std::set<std::string> options = {
-        "--config",         "--image_path", "--save_dir",   "--runtime", "--precision", "--device",
-        "--cpu_threads",    "--on_error",   "--max_pixels", "--timed",   "--warmup",    "--repeats",
-        "--min_confidence"};
+        "--config", "--image_path",  "--save_dir",      "--runtime",    "--precision",
+        "--device", "--cpu_threads", "--on_error",      "--max_pixels", "--timed",
+        "--warmup", "--repeats",     "--min_confidence"};
     for (int i = 2; i < argc; ++i) {
       std::string name = argv[i];
       const size_t equals = name.find('=');
@@ -79,8 +79,8 @@ class Arguments {
   std::string choice(const char* name, const std::vector<std::string>& choices) const {
     const std::string value = text(name, choices.front().c_str());
     if (std::find(choices.begin(), choices.end(), value) == choices.end()) {
-      throw std::invalid_argument(std::string(name) + ": invalid choice: " +
-                                  liteseg::printable(value));
+      throw std::invalid_argument(std::string(name) +
+                                  ": invalid choice: " + liteseg::printable(value));
     }
     return value;
   }
@@ -94,8 +94,8 @@ class Arguments {
     const double number = std::strtod(value.c_str(), &end);
     if (value.empty() || *end || !(number >= least && number <= most) ||
         (whole && number != static_cast<double>(static_cast<int64_t>(number)))) {
-      throw std::invalid_argument(std::string(name) + ": invalid value: " +
-                                  liteseg::printable(value));
+      throw std::invalid_argument(std::string(name) +
+                                  ": invalid value: " + liteseg::printable(value));
     }
     return number;
   }
@@ -154,16 +154,18 @@ void time_image(liteseg::Predictor& predictor, const Arguments& arguments,
   std::sort(times.begin(), times.end());
   const double p95 = times[static_cast<size_t>(0.95 * static_cast<double>(times.size() - 1) + 0.5)];
   if (arguments.has("--json")) {
-    std::printf("{\"timed\": \"%s\", \"runtime\": \"%s\", \"precision\": \"%s\", \"threads\": %d, "
-                "\"input_hw\": [%d, %d], \"warmup\": %d, \"repeats\": %d, \"min_ms\": %.4f, "
-                "\"median_ms\": %.4f, \"p95_ms\": %.4f}\n",
-                what.c_str(), options.runtime.c_str(), options.precision.c_str(), options.threads,
-                planes.height, planes.width, warmup, repeats, times.front(), median(times), p95);
+    std::printf(
+        "{\"timed\": \"%s\", \"runtime\": \"%s\", \"precision\": \"%s\", \"threads\": %d, "
+        "\"input_hw\": [%d, %d], \"warmup\": %d, \"repeats\": %d, \"min_ms\": %.4f, "
+        "\"median_ms\": %.4f, \"p95_ms\": %.4f}\n",
+        what.c_str(), options.runtime.c_str(), options.precision.c_str(), options.threads,
+        planes.height, planes.width, warmup, repeats, times.front(), median(times), p95);
   } else {
-    std::printf("%s, %s, %d threads, 1x3x%dx%d; %s; %d rounds after %d\n"
-                "  min %.1f  median %.1f  p95 %.1f ms\n",
-                options.runtime.c_str(), options.precision.c_str(), options.threads, planes.height,
-                planes.width, what.c_str(), repeats, warmup, times.front(), median(times), p95);
+    std::printf(
+        "%s, %s, %d threads, 1x3x%dx%d; %s; %d rounds after %d\n"
+        "  min %.1f  median %.1f  p95 %.1f ms\n",
+        options.runtime.c_str(), options.precision.c_str(), options.threads, planes.height,
+        planes.width, what.c_str(), repeats, warmup, times.front(), median(times), p95);
   }
 }
 
@@ -196,8 +198,8 @@ void infer(const Arguments& arguments) {
       [&](const liteseg::PlannedImage& image, const std::string& error) {
         if (error.empty()) {
           segmented += (segmented.empty() ? "" : ", ") + ("{\"image\": " + json(image.image)) +
-                       ", \"label\": " + json(image.label) + ", \"overlay\": " +
-                       json(image.overlay) + "}";
+                       ", \"label\": " + json(image.label) +
+                       ", \"overlay\": " + json(image.overlay) + "}";
           return;
         }
         if (!skip) {
@@ -210,8 +212,8 @@ void infer(const Arguments& arguments) {
       });
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - started;
   if (failures == images.size()) {
-    throw liteseg::Error("all " + std::to_string(failures) + " images failed, the first one: " +
-                         first_error);
+    throw liteseg::Error("all " + std::to_string(failures) +
+                         " images failed, the first one: " + first_error);
   }
   const size_t count = images.size() - failures;
   const double rate = static_cast<double>(count) / std::max(took.count(), 1e-6);
@@ -220,10 +222,11 @@ void infer(const Arguments& arguments) {
     times.erase(times.begin());
   }
   if (arguments.has("--json")) {
-    std::printf("{\"images\": [%s], \"failed\": [%s], \"images_per_second\": %.4f, "
-                "\"engine_ms_median\": %.4f, \"runtime\": \"%s\", \"precision\": \"%s\"}\n",
-                segmented.c_str(), failed.c_str(), rate, median(times), options.runtime.c_str(),
-                options.precision.c_str());
+    std::printf(
+        "{\"images\": [%s], \"failed\": [%s], \"images_per_second\": %.4f, "
+        "\"engine_ms_median\": %.4f, \"runtime\": \"%s\", \"precision\": \"%s\"}\n",
+        segmented.c_str(), failed.c_str(), rate, median(times), options.runtime.c_str(),
+        options.precision.c_str());
   } else {
     std::printf("%zu images in %s, %.1f a second; %s alone, %s, median: %.1f ms\n", count,
                 liteseg::printable(save_dir.string()).c_str(), rate, options.runtime.c_str(),
@@ -234,8 +237,8 @@ void infer(const Arguments& arguments) {
 /// OpenCV reads its bound on pixels before main(): where it is another, the program starts again.
 void limit_pixels(const Arguments& arguments, char** argv) {
   constexpr const char* variable = "OPENCV_IO_MAX_IMAGE_PIXELS";
-  const auto wanted = std::to_string(static_cast<int64_t>(arguments.number(
-      "--max_pixels", static_cast<double>(liteseg::kMostPixels), 1, 1e15, true)));
+  const auto wanted = std::to_string(static_cast<int64_t>(
+      arguments.number("--max_pixels", static_cast<double>(liteseg::kMostPixels), 1, 1e15, true)));
   const char* set = std::getenv(variable);
   if (!set || set != wanted) {
     setenv(variable, wanted.c_str(), 1);

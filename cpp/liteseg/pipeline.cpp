@@ -27,7 +27,7 @@ constexpr const char* kConfidence = "confidence";
 constexpr const char* kLegend = "legend.png";
 
 bool is_image(const fs::path& path) {
-  static const std::set<std::string> suffixes = {".bmp",  ".jpeg", ".jpg", ".png",
+  static const std::set<std::string> suffixes = {".bmp", ".jpeg", ".jpg", ".png",
                                                  ".tif", ".tiff", ".webp"};
   std::string suffix = path.extension().string();
   std::transform(suffix.begin(), suffix.end(), suffix.begin(),

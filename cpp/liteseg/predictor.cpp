@@ -9,10 +9,10 @@
 namespace liteseg {
 namespace {
 
-/// Labels and probabilities of scores (C, height, width), computed in strips that stay in the cache.
+/// Labels and probabilities of scores (C, height, width), computed in strips that stay in the
+/// cache.
 Segmentation most_likely(const float* scores, int classes, int height, int width, bool logits) {
-  Segmentation result{cv::Mat::zeros(height, width, CV_32S),
-                            cv::Mat(height, width, CV_32F)};
+  Segmentation result{cv::Mat::zeros(height, width, CV_32S), cv::Mat(height, width, CV_32F)};
   const size_t pixels = static_cast<size_t>(height) * static_cast<size_t>(width);
   constexpr size_t strip = 1 << 14;
   std::vector<float> sum;

@@ -165,8 +165,8 @@ Transforms::Step Transforms::read_step(const YAML::Node& node) {
             value = section.number("im_padding_value", 127.5)](const cv::Mat& image) {
       const int right = size.width - image.cols, below = size.height - image.rows;
       if (right < 0 || below < 0) {
-        throw ImageError("it has " + std::to_string(image.cols) + "x" +
-                         std::to_string(image.rows) + " pixels, more than the target_size of "
+        throw ImageError("it has " + std::to_string(image.cols) + "x" + std::to_string(image.rows) +
+                         " pixels, more than the target_size of "
                          "Padding in deploy.yaml");
       }
       cv::Mat result;

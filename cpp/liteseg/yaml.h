@@ -35,7 +35,7 @@ class Section {
   std::string name_;
 };
 
-double to_number(const YAML::Node& node);   ///< throws YAML::Exception
-int64_t to_integer(const YAML::Node& node); ///< likewise
+double to_number(const YAML::Node& node);    ///< throws YAML::Exception
+int64_t to_integer(const YAML::Node& node);  ///< likewise
 
 }  // namespace liteseg
