@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import INPUT_NAME, OUTPUT_NAMES, ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.serving import tensors
@@ -46,6 +47,11 @@ class ServedModel:
         precision: str,
         engines: int,
     ) -> None:
+        if engines > 1 and runtime.startswith("paddle"):
+            # After two had run side by side, one raised std::exception (Paddle 3.3.1, oneDNN).
+            raise ExportError(
+                f"Paddle runs one engine, not {engines}; take another --runtime, or --engines 1"
+            )
         self.name = exported.model.parent.resolve().name
         self.exported = exported
         self._platform = runtime

@@ -81,9 +81,9 @@ def served(exports):
 
 
 @contextlib.contextmanager
-def running(models, limits, token=None):
+def running(models, limits, token=None, engines=1):
     """Run a server in a thread."""
-    server = Server(Service(models, 1, limits, token), "127.0.0.1", 0, 0)
+    server = Server(Service(models, engines, limits, token), "127.0.0.1", 0, 0)
     started = threading.Event()
     thread = threading.Thread(target=server.run, args=(started.set,))
     thread.start()
@@ -124,7 +124,7 @@ class Held:
         self.shapes.append(batch.shape)
         self.started.set()
         assert self.go.wait(30)
-        return self._model.run(engine, batch)
+        return self._model.run(0, batch)
 
 
 def clients(server):
@@ -332,6 +332,17 @@ def test_requests_of_one_size_that_wait_run_together(served, predictor):
     assert 'liteseg_requests_total{model="street",protocol="grpc",status="200"} 7.0' in text
 
 
+def test_engines_run_side_by_side(served, predictor):
+    held = Held(served[0])
+    images = [PICTURE, PICTURE[:20], PICTURE[:30]]
+    with running([held], Limits(), engines=2) as server, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(infer, server, predictor.preprocess(image)) for image in images]
+        wait_until(lambda: len(held.shapes) == 2 and server.service._batcher.waiting() == 1)
+        held.go.set()
+        for image, answer in zip(images, answers):
+            assert np.array_equal(answer.result(30)[0], predictor(image))
+
+
 def wait_until(condition):
     end = time.monotonic() + 30
     while not condition():
@@ -458,6 +469,8 @@ def test_serve_says_what_is_wrong_with_its_arguments(exports, fails, tmp_path, m
     token.write_text("\n")
     assert "must hold a token" in fails("serve", street, "--token_file", token)
     assert "--http_port" in fails("serve", street, "--device", "cpu", "--http_port", 70000)
+    two = fails("serve", street, "--runtime", "paddle", "--device", "cpu", "--engines", 2)
+    assert "Paddle runs one engine, not 2" in two
     assert "--engines must be at least 1" in fails("serve", street, "--engines", 0)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert "uvicorn is not installed: pip install 'liteseg_plugin[serve]'" in fails("serve", street)
