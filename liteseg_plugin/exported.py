@@ -392,6 +392,7 @@ def _staged_name(name: str, tag: str) -> str:
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
     to_disk(folder)
-    deploy["liteseg"]["sha256"][DEPLOY_FILE] = _digest(deploy)
+    if sums := deploy["liteseg"].get("sha256"):
+        sums[DEPLOY_FILE] = _digest(deploy)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
     to_disk(folder)

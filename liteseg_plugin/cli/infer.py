@@ -135,6 +135,8 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError("--ray does not take --tile or --separator")
     if not args.ray and (args.ray_workers or args.save_as == "parquet"):
         raise LitesegError("--ray_workers and --save_as parquet need --ray")
+    if args.save_as == "parquet" and (args.save_confidence or args.save_polygons):
+        raise LitesegError("--save_as parquet writes label maps alone, no confidence or polygons")
     exported = ExportedModel.read(args.config)
     exported = replace(exported, transforms=showing(exported.transforms, args.bands))
     choice = choose(exported, args.runtime, args.device, args.precision)
