@@ -98,10 +98,10 @@ def _named_output(exported: ExportedModel, name: str) -> bytes:
 
 
 def _triton_config(name: str, exported: ExportedModel) -> str:
-    rows, _, height, width = (n or -1 for n in exported.input_shape)
+    rows, bands, height, width = (n or -1 for n in exported.input_shape)
     scores = exported.output_op != "argmax"
     channels = 2 if exported.output_op == "confidence" else len(exported.classes) or -1
-    taken, given = [3, height, width], [*([channels] if scores else []), height, width]
+    taken, given = [bands, height, width], [*([channels] if scores else []), height, width]
     if rows != -1:  # Triton adds an extent to the batches that it makes only
         taken, given = [rows, *taken], [rows, *given]
     text = _CONFIG.format(

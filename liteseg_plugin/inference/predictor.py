@@ -115,7 +115,7 @@ class Predictor:
 
     @property
     def input_shape(self) -> tuple[int | None, ...]:
-        """(N, 3, H, W) that the model takes, with None for any size."""
+        """(N, C, H, W) that the model takes, with None for any size."""
         return self._engine.input_shape
 
     def __call__(self, image: AnyImage) -> np.ndarray:

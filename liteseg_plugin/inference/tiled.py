@@ -144,7 +144,7 @@ def _strips(
     read: Callable[[slice, slice], np.ndarray],
     confidence: bool,
 ) -> Iterator[Strip]:
-    """Segment a picture of which ``read`` gives preprocessed windows (1, 3, h, w)."""
+    """Segment a picture of which ``read`` gives preprocessed windows (1, C, h, w)."""
     require_tile(predictor, tiling)
     output_op = predictor.exported.output_op
     spent: list[float] = []
@@ -169,7 +169,7 @@ def _strips(
 
 
 def _filled(predictor: Predictor, x: np.ndarray) -> np.ndarray:
-    """Return a tile (1, 3, h, w) as a batch of the size that an export of fixed size takes."""
+    """Return a tile (1, C, h, w) as a batch of the size that an export of fixed size takes."""
     batch, _, height, width = predictor.input_shape
     missing = [(height or x.shape[2]) - x.shape[2], (width or x.shape[3]) - x.shape[3]]
     if any(missing):  # a picture smaller than the tile: its border repeats

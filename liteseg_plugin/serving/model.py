@@ -63,7 +63,7 @@ class ServedModel:
         self.fixed_rows = shape[0]
         height, width = (wanted or n for wanted, n in zip(shape[2:], _WARM_UP))
         for engine in self._engines:
-            output = engine.run(np.zeros((shape[0] or 1, 3, height, width), np.float32))
+            output = engine.run(np.zeros((shape[0] or 1, shape[1] or 3, height, width), np.float32))
         self._datatype = tensors.datatype_of(output)
         self._output_shape = [-1, *(output.shape[1:-2]), *(n or -1 for n in shape[2:])]
 
@@ -89,11 +89,12 @@ class ServedModel:
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's description of the model."""
         size = [n or -1 for n in self.predictor.input_shape[2:]]
+        taken = self.predictor.exported.image_format.channels
         return {
             "name": self.name,
             "versions": [VERSION],
             "platform": self._platform,
-            "inputs": [{"name": INPUT_NAME, "datatype": "FP32", "shape": [-1, 3, *size]}],
+            "inputs": [{"name": INPUT_NAME, "datatype": "FP32", "shape": [-1, taken, *size]}],
             "outputs": [
                 {"name": self.output, "datatype": self._datatype, "shape": self._output_shape}
             ],
