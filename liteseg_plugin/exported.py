@@ -21,6 +21,8 @@ from paddleseg.transforms import Compose
 
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.classes import numbered_classes
+from liteseg_plugin.datasets.image_compose import compose, format_of
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.errors import ConfigError, ExportError
 from liteseg_plugin.system.checksums import file_sha256, value_sha256
 from liteseg_plugin.system.files import atomic_write, to_disk
@@ -72,7 +74,7 @@ class ModelFiles:
         ncnn: Path of ncnn's graph, or None.
         ncnn_weights: Path of its weights, or None.
         ncnn_fp16_weights: Path of its weights in half precision, or None.
-        input_shape: (N, 3, H, W) that the model takes, with None for any size.
+        input_shape: (N, C, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
         agreement: Share of labels that were the trained network's when the model was exported, 0 to
             1, by runtime; empty where that was not checked.
@@ -132,14 +134,18 @@ class ExportedModel(ModelFiles):
                 )
             deploy, own = content["Deploy"], content.get("liteseg") or {}
             transforms = [dict(t) for t in deploy["transforms"]]
+            input_shape = _input_shape(deploy.get("input_shape"))
+            image_format = ImageFormat.from_json(own.get("image") or {}, input_shape[1])
             exported = cls(
                 model=_beside(path, deploy["model"]),
                 params=_beside(path, deploy["params"]),
                 **{key: _beside(path, own[key]) for key in _OWN_FILE_KEYS if own.get(key)},
-                input_shape=_input_shape(deploy.get("input_shape")),
+                input_shape=input_shape,
                 scale=_scale(own.get("evaluation_scale", 1.0)),
                 agreement={k: float(v) for k, v in (own.get("agreement") or {}).items()},
-                transforms=Compose([manager.TRANSFORMS[t.pop("type")](**t) for t in transforms]),
+                transforms=compose(
+                    [manager.TRANSFORMS[t.pop("type")](**t) for t in transforms], image_format
+                ),
                 output_op=deploy["output_op"],
                 classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
                 provenance=dict(own.get("provenance") or {}),
@@ -173,6 +179,11 @@ class ExportedModel(ModelFiles):
             if checksums.get(file.name) not in (None, file_sha256(file)):
                 raise ExportError(f"{file} is not the exported file; export again")
         return exported
+
+    @property
+    def image_format(self) -> ImageFormat:
+        """The images that it takes."""
+        return format_of(self.transforms)
 
     def labels_of(self, output: np.ndarray) -> np.ndarray:
         """Return the class indices (N, H, W) of the graph's output, by ``output_op``."""
@@ -235,7 +246,7 @@ def _input_shape(written: list | None) -> tuple[int | None, ...]:
     shape = tuple(
         None if n is None or n == -1 else int(n) for n in written or [None, 3, None, None]
     )
-    if len(shape) != 4 or shape[1] != 3 or any(n is not None and n < 1 for n in shape):
+    if len(shape) != 4 or any(n is not None and n < 1 for n in shape):
         raise ValueError(f"input_shape {written}")
     return shape
 
@@ -381,6 +392,7 @@ def _staged_name(name: str, tag: str) -> str:
 def _write(folder: Path, deploy: dict[str, Any]) -> None:
     """Write ``deploy.yaml``; on the disk, too, it comes after what it names."""
     to_disk(folder)
-    deploy["liteseg"]["sha256"][DEPLOY_FILE] = _digest(deploy)
+    if sums := deploy["liteseg"].get("sha256"):
+        sums[DEPLOY_FILE] = _digest(deploy)
     atomic_write(folder / DEPLOY_FILE, yaml.safe_dump(deploy, sort_keys=False).encode())
     to_disk(folder)

@@ -288,11 +288,11 @@ def pointwise():
 
 
 class Pointwise(paddle.nn.Layer):
-    """One convolution of 3 channels to 5, pixel by pixel."""
+    """One convolution of 3 channels, or others, to 5, pixel by pixel."""
 
-    def __init__(self):
+    def __init__(self, channels=3):
         super().__init__()
-        self.conv = paddle.nn.Conv2D(3, 5, 1)
+        self.conv = paddle.nn.Conv2D(channels, 5, 1)
         weight = np.random.default_rng(1).normal(0, 1, self.conv.weight.shape)
         self.conv.weight.set_value(weight.astype("float32"))
 

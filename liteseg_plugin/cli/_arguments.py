@@ -32,6 +32,23 @@ def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> Non
     )
 
 
+def add_channels(parser: argparse.ArgumentParser) -> None:
+    """Add ``--channels``."""
+    channels = "number of channels to read of an image (default: those of most images)"
+    parser.add_argument("--channels", type=int, help=channels)
+
+
+def add_bands(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bands``."""
+    parser.add_argument(
+        "--bands",
+        nargs=3,
+        type=int,
+        metavar=("R", "G", "B"),
+        help="channels, from 0, that overlays show as red, green and blue (default: shown_bands)",
+    )
+
+
 def add_opts(parser: argparse.ArgumentParser) -> None:
     """Add ``--opts``."""
     parser.add_argument(

@@ -67,7 +67,8 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.system.parallel import usable_cpus
     from liteseg_plugin.system.progress import progress_bar
 
-    shape = (args.batch_size, 3, args.height, args.width)
+    channels = benchmark.channels_of(builder, args.exported)
+    shape = (args.batch_size, channels, args.height, args.width)
     threads = args.cpu_threads or usable_cpus()
     conditions = benchmark.Conditions(
         shape, args.device, threads, args.precision, args.timed, args.warmup, args.repeats

@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes
+    from liteseg_plugin.datasets.image_format import ImageFormat
     from liteseg_plugin.evaluation.verify import spot_check
     from liteseg_plugin.export import repository, writer
     from liteseg_plugin.inference.network import evaluation_scale
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
         model,
         args.save_dir,
         transforms=config.val_dataset_cfg.get("transforms", []),
+        image_format=ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg),
         output_op=args.output_op,
         input_shape=args.input_shape,
         scale=evaluation_scale(config.test_config),

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
     )
+    _arguments.add_bands(parser)
     _arguments.add_tiles(parser)
     parser.add_argument(
         "--geotiff",
@@ -101,12 +102,14 @@ def add_ray(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Segment images or a video; write overlays, label maps and a legend, as ``predict``."""
+    from dataclasses import replace
     from statistics import median
     from time import perf_counter
 
     from liteseg_plugin.integration.registry import repair
 
     repair()
+    from liteseg_plugin.datasets.image_compose import showing
     from liteseg_plugin.errors import LitesegError, printable
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference import bulk, frames, images, on_ray, pipeline, tiled, video
@@ -132,7 +135,10 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError("--ray does not take --tile or --separator")
     if not args.ray and (args.ray_workers or args.save_as == "parquet"):
         raise LitesegError("--ray_workers and --save_as parquet need --ray")
+    if args.save_as == "parquet" and (args.save_confidence or args.save_polygons):
+        raise LitesegError("--save_as parquet writes label maps alone, no confidence or polygons")
     exported = ExportedModel.read(args.config)
+    exported = replace(exported, transforms=showing(exported.transforms, args.bands))
     choice = choose(exported, args.runtime, args.device, args.precision)
     runtime = choice.runtime
     bulk_options: dict[str, Any] = {

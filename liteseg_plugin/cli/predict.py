@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _arguments.add_images(parser)
     parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
     _arguments.add_augmentation(parser, "--aug_pred")
+    _arguments.add_bands(parser)
     _arguments.add_tiles(parser)
     parser.add_argument(
         "--custom_color",
@@ -30,10 +31,11 @@ def run(args: argparse.Namespace) -> None:
     _steps.choose_model(args)
     builder = _steps.build(args)
 
-    from paddleseg.transforms import Compose
     from paddleseg.utils import logger
 
     from liteseg_plugin.datasets.classes import describe_classes, recolored
+    from liteseg_plugin.datasets.image_compose import compose, showing
+    from liteseg_plugin.datasets.image_format import ImageFormat
     from liteseg_plugin.inference import images, trained
     from liteseg_plugin.inference.frames import is_video
     from liteseg_plugin.inference.video import open_video
@@ -45,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])
-    transforms = Compose(builder.val_transforms)
+    image_format = ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg)
+    transforms = showing(compose(builder.val_transforms, image_format), args.bands)
     test_config = _steps.augmentation(args, "aug_pred", config.test_config)
     if is_video(args.image_path):
         frames = open_video(args.image_path, args.save_dir)

@@ -27,24 +27,25 @@ def run(args: argparse.Namespace) -> dict:
     """Verify; the exit code is 1 if a runtime disagrees with the network."""
     builder = _steps.build(args)
 
-    from paddleseg.transforms import Compose
-
+    from liteseg_plugin.datasets.image_compose import compose
+    from liteseg_plugin.datasets.image_format import ImageFormat
     from liteseg_plugin.evaluation.verify import verify
     from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.system.progress import progress_bar
     from liteseg_plugin.weights import local_path
 
-    dataset = builder.val_dataset
+    dataset, config = builder.val_dataset, builder.config
+    image_format = ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg)
     weights = local_path(args.model_path)
     model = _steps.load_network(builder, weights)
     verification = verify(
         model,
         args.exported,
         progress_bar(dataset.file_list[: args.images], unit="image"),
-        Compose(builder.val_transforms),
+        compose(builder.val_transforms, image_format),
         num_classes=dataset.num_classes,
         ignore_index=dataset.ignore_index,
-        test_config=builder.config.test_config,
+        test_config=config.test_config,
         weights_sha256=file_sha256(weights),
         runtimes=args.runtime,
         precision=args.precision,

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
+from liteseg_plugin.datasets import image_sections
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, CheckReport, DataSet
 from liteseg_plugin.datasets.lists import find_list
@@ -185,10 +186,12 @@ def _head(plan: Plan) -> str:
     report = plan.report
     counts = ", ".join(f"{count} {name}" for name, count in report.splits.items())
     sizes = ", ".join(f"{s.width}x{s.height} ({s.images})" for s in report.sizes[:4])
+    images = report.image_format
+    kind = f"# Images are read as {images}, {report.format_reason}.\n" * (not images.is_rgb)
     return f"""\
 # Written by `liteseg data config`, from what `liteseg data check` measured in
 # {printable(plan.data.root)}: {counts} images; sizes {sizes}.
-#
+{kind}#
 #   liteseg train --config THIS_FILE --do_eval
 """
 
@@ -209,6 +212,7 @@ def _dataset(plan: Plan, split: str) -> str:
   {split}_path: {_quoted(plan.lists[split])}
   num_classes: {plan.report.num_classes}
 """
+    lines += image_sections.dataset_keys(plan.report)
     if plan.report.ignore_index != IGNORE_INDEX:
         lines += f"  ignore_index: {plan.report.ignore_index}\n"
     if plan.separator != " ":
@@ -220,9 +224,8 @@ def _train_dataset(plan: Plan) -> str:
     names = ", ".join(f"{c.index} {printable(c.info.name)}" for c in plan.report.classes)
     size = plan.report.sizes[0]
     smallest, largest = plan.scales
-    strength, of = 0.3, "recipe of docs/training.md"
-    if plan.weights:
-        strength, of = 0.5, "released recipes"
+    padding = image_sections.padding(plan.report)
+    distortion = image_sections.distortion(plan.report, weights=bool(plan.weights))
     return f"""\
 # Classes: {names}
 train_dataset:
@@ -237,13 +240,12 @@ train_dataset:
     - type: RandomPaddingCrop
       crop_size: [{plan.crop_wh[0]}, {plan.crop_wh[1]}]
       label_padding_value: {plan.report.ignore_index}
-    - type: RandomHorizontalFlip  # remove it if left and right differ, as in text
-    - type: RandomDistort  # as strong as in the {of}
-      brightness_range: {strength}
-      contrast_range: {strength}
-      saturation_range: {strength}
-    - type: Normalize
-"""
+{padding}    - type: RandomHorizontalFlip  # remove it if left and right differ, as in text
+{distortion}{_normalize(plan)}"""
+
+
+def _normalize(plan: Plan) -> str:
+    return image_sections.normalize(plan.report, weights=bool(plan.weights))
 
 
 def _val_dataset(plan: Plan) -> str:
@@ -251,8 +253,7 @@ def _val_dataset(plan: Plan) -> str:
 val_dataset:
 {_dataset(plan, "val")}  mode: val
   transforms:  # whole images, at their own size
-    - type: Normalize
-"""
+{_normalize(plan)}"""
 
 
 def _model(plan: Plan) -> str:
@@ -260,10 +261,12 @@ def _model(plan: Plan) -> str:
   arm_out_chs: [32, 64, 128]
   seg_head_inter_chs: [32, 64, 64]
 """
+    channels = plan.report.image_format.channels
+    taken = "" if channels == 3 else f"    in_channels: {channels}\n"
     start = f"""\
   backbone:
     type: {plan.backbone}
-    pretrained: null
+{taken}    pretrained: null
   pretrained: {_quoted(plan.weights or "")}  # heads of other classes start from random weights
 """
     if plan.weights is None:
@@ -271,7 +274,7 @@ def _model(plan: Plan) -> str:
   backbone_init: kaiming  # random weights; with PaddleSeg's own, of 0.001, it learns far less
   backbone:
     type: {plan.backbone}
-    pretrained: null
+{taken}    pretrained: null
 """
     return f"""\
 model:

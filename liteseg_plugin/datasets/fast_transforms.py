@@ -26,6 +26,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets import validation
 from liteseg_plugin.datasets.frames import FrameCache
+from liteseg_plugin.datasets.image_compose import format_of
 
 
 class FastCompose(Compose):
@@ -44,6 +45,7 @@ class FastCompose(Compose):
     def __init__(self, original: Compose, frames: FrameCache | None = None) -> None:
         super().__init__(original.transforms, original.to_rgb, original.img_channels)
         self._frames = frames
+        self.image_format = format_of(original)
         # glibc gives blocks back to the system that are larger than any that was freed before (up
         # to 32 MiB), and fetching their pages again takes 5 ms per sample. So one is freed.
         np.empty(31 << 20, np.uint8)
@@ -58,6 +60,8 @@ class FastCompose(Compose):
         labelled = label_path is not None
         # An unlabelled image in the cache may have an orientation that is an error with a label.
         kind = f"image {self.read_flag} {self.to_rgb}{' labelled' if labelled else ''}"
+        if not self.image_format.is_rgb:
+            kind += f" {self.image_format}"
         image = self._read(image_path, partial(self._decode_image, labelled=labelled), kind)
         if label_path is None:
             return image, None
@@ -66,6 +70,8 @@ class FastCompose(Compose):
     def transform(self, data: dict) -> dict:
         """Transform an image of :meth:`read`."""
         remaining = list(self.transforms)
+        if data["img"].dtype != np.uint8:
+            data["img"] = self.image_format.values(data["img"])
         while remaining:
             operation = remaining.pop(0)
             if _is_scale_then_crop([operation, *remaining[:1]]):
@@ -88,8 +94,9 @@ class FastCompose(Compose):
         return decode(path) if self._frames is None else self._frames.read(path, decode, kind)
 
     def _decode_image(self, path: str, labelled: bool) -> np.ndarray:
-        image = validation.read_image(path, self.read_flag, labelled=labelled)
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.to_rgb and image.ndim == 3 else image
+        image = self.image_format.read(path, labelled=labelled)
+        of_three = image.ndim == 3 and image.shape[2] == 3
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.to_rgb and of_three else image
 
 
 _TAKE_WHOLE_NUMBERS = (
@@ -234,10 +241,11 @@ def _three_bytes(numbers: np.ndarray) -> np.ndarray:
 
 
 def _normalised_planes(image: np.ndarray, normalize: Normalize) -> np.ndarray:
-    """Return (3, H, W) of float32 for (H, W, 3) of uint8."""
-    values = np.arange(256, dtype=np.float32).reshape(256, 1, 1).repeat(3, axis=2)
+    """Return (C, H, W) of float32 for (H, W, C) of uint8."""
+    channels = image.shape[2]
+    values = np.arange(256, dtype=np.float32).reshape(256, 1, 1).repeat(channels, axis=2)
     table = functional.normalize(values, normalize.mean, normalize.std)
-    planes = np.empty((3, *image.shape[:2]), np.float32)
+    planes = np.empty((channels, *image.shape[:2]), np.float32)
     for plane, channel, looked_up in zip(planes, cv2.split(image), cv2.split(table)):
         cv2.LUT(channel, looked_up, plane)
     return planes

@@ -22,6 +22,8 @@ from paddleseg.transforms import (
 from liteseg_plugin.datasets import cityscapes, lists, validation
 from liteseg_plugin.datasets.fast_transforms import FastCompose
 from liteseg_plugin.datasets.frames import FrameCache
+from liteseg_plugin.datasets.image_compose import ImageCompose, format_of
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.errors import ConfigError, DataError, LitesegError
 from liteseg_plugin.system.files import cache_folder
 
@@ -72,7 +74,7 @@ class _CheckedSamples:
         if isinstance(compose, FastCompose):
             (image, label), transform = compose.read(*pair), compose.transform
         else:
-            (image, label), transform = _read(*pair, compose.read_flag), compose
+            (image, label), transform = _read(*pair, format_of(compose)), compose
         gt_fields = [] if self.mode == "val" else ["label"]
         data: dict[str, Any] = {
             "trans_info": [],
@@ -98,11 +100,11 @@ class _CheckedSamples:
 
 
 def _read(
-    image_path: str, label_path: str | None, flag: int
+    image_path: str, label_path: str | None, image_format: ImageFormat
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    image = validation.read_image(image_path, flag, labelled=label_path is not None)
+    image = image_format.read(image_path, labelled=label_path is not None)
     label = None if label_path is None else validation.read_label(label_path)
-    return image.astype(np.float32), label
+    return image_format.values(image), label
 
 
 def _check_padding(transforms: Sequence[Any], num_classes: int, ignore_index: int) -> None:
@@ -131,6 +133,9 @@ class Dataset(_CheckedSamples, datasets.Dataset):
     ``test.txt`` of the folder is used, as ``liteseg data split`` writes it.
 
     Args:
+        img_channels: Number of channels, any; PaddleSeg's class takes 1 and 3.
+        max_value: Of images of 16 bits, the value that counts as white; 255 for 8 bits.
+        shown_bands: Channels that pictures show as red, green and blue.
         fast_loading: Whether to load the same samples faster.
         cache_gb: How many gigabytes (1e9 bytes) of decoded images and labels to keep; 0 for none.
             All that are kept in the same folder count, whichever process and data set they are of.
@@ -143,6 +148,16 @@ class Dataset(_CheckedSamples, datasets.Dataset):
         ConfigError: If an argument cannot be used, or the padding value of labels is invalid.
     """
 
+    def __init__(
+        self,
+        *args: Any,
+        max_value: int = 255,
+        shown_bands: Sequence[int] = (0, 1, 2),
+        **kwargs: Any,
+    ) -> None:
+        self._stored = max_value, tuple(shown_bands)
+        super().__init__(*args, **kwargs)
+
     def _open(self, *args: Any, **kwargs: Any) -> None:
         values = inspect.signature(datasets.Dataset).bind(*args, **kwargs)
         values.apply_defaults()
@@ -150,6 +165,8 @@ class Dataset(_CheckedSamples, datasets.Dataset):
         mode, root = str(given["mode"]).lower(), given["dataset_root"]
         if given.get(f"{mode}_path") is None and os.path.isfile(os.path.join(root, f"{mode}.txt")):
             given[f"{mode}_path"] = os.path.join(root, f"{mode}.txt")
+        image_format = ImageFormat(given["img_channels"], *self._stored)
+        given["img_channels"] = 1 if image_format.channels == 1 else 3  # it knows no others
         listing = given.get(f"{mode}_path")
         if not os.path.isdir(root):
             raise lists.not_found("dataset_root", root)
@@ -168,6 +185,9 @@ class Dataset(_CheckedSamples, datasets.Dataset):
             raise
         if not self.file_list:
             raise DataError(f"the list {listing} of data set {self.dataset_root} is empty")
+        if not image_format.is_rgb:
+            self.img_channels = image_format.channels
+            self.transforms = ImageCompose(self.transforms.transforms, image_format)
 
 
 class Cityscapes(_CheckedSamples, datasets.Cityscapes):

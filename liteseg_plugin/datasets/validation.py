@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from liteseg_plugin.datasets.stored_image import StoredImage, tiff_size
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import is_lfs_pointer
 from liteseg_plugin.system.pixels import check_pixels
@@ -75,13 +76,24 @@ def check_image_file(path: str | os.PathLike) -> int:
                 if file.read() != _END_OF_JPEG:
                     file.seek(0)
                     Image.open(file).load()
+            if image.format == "TIFF":
+                _check_tiff(path)
             return _orientation(image, file)
     except DataError:
         raise
     except Image.UnidentifiedImageError:
+        _check_tiff(path)
         return 1  # OpenCV knows formats that Pillow does not, and gives nothing for all others
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read image {path}: {_reason(error)}") from error
+
+
+def _check_tiff(path: str | os.PathLike) -> None:
+    """Refuse what OpenCV cuts to 8 bits, and, where Pillow does not know its channels, its size."""
+    check_pixels(path, *tiff_size(path))
+    fault = StoredImage.of(path).fault
+    if fault:
+        raise DataError(f"cannot read image {path}: {fault}")
 
 
 def _orientation(image: Any, file: BinaryIO) -> int:

@@ -7,12 +7,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
-from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import ExportError, last_line
 from liteseg_plugin.exported import ExportedModel, ModelFiles
 from liteseg_plugin.inference.predictor import Predictor
@@ -22,6 +22,9 @@ from liteseg_plugin.runtimes.base import Runtime
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.versions import installed_versions
+
+if TYPE_CHECKING:
+    from paddleseg.cvlibs import SegBuilder
 
 TIMED = {
     "engine": "the engine alone, without copies",
@@ -180,6 +183,16 @@ def choose_runtimes(
     return list(wanted)
 
 
+def channels_of(builder: SegBuilder | None, exported: str | None) -> int:
+    """Return the channels of the images that a config's model or an export takes; 3 by default."""
+    if exported is not None:
+        return ExportedModel.read(exported).image_format.channels
+    if builder is None:
+        return RGB.channels
+    config = builder.config
+    return ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg).channels
+
+
 def need_onnx(runtimes: Iterable[str]) -> bool:
     """Tell whether one of these runtimes loads the ONNX file of an export."""
     return not _WITHOUT_ONNX.issuperset(runtimes)
@@ -215,7 +228,9 @@ def benchmark(
         )
         labels[name] = export.labels_of(engines[name].run(images))
     with tempfile.TemporaryDirectory() as folder:
-        path = _picture(folder, *of.input_shape[2:])
+        exported = next(iter(exports.values()))
+        image_format = exported.image_format if isinstance(exported, ExportedModel) else RGB
+        path = _picture(folder, of.input_shape[2:], image_format) if of.timed == "file" else ""
         for name, engine in engines.items():
             calls[name] = _call(of.timed, engine, exports[name], images, path)
         times: dict[str, list[float]] = {name: [] for name in engines}
@@ -270,16 +285,20 @@ def _call(
     if not isinstance(export, ExportedModel) or len(images) != 1:
         raise ExportError("--timed file needs an exported folder and one image")
     predictor = Predictor.from_engine(export, engine)
-    return lambda: predictor(read_image(path))
+    return lambda: predictor(predictor.read(path))
 
 
-def _picture(folder: str, height: int, width: int) -> str:
-    """Write a JPEG of smooth noise, which compresses like a photograph."""
-    coarse = np.random.default_rng(0).integers(
-        0, 256, (height // 8 + 1, width // 8 + 1, 3), "uint8"
-    )
-    path = f"{folder}/picture.jpg"
-    cv2.imwrite(path, cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+def _picture(folder: str, size_hw: tuple[int, int], image_format: ImageFormat) -> str:
+    """Write smooth noise, which compresses like a photograph: as a JPEG, or a PNG if it must be."""
+    height, width = size_hw
+    channels, dtype = image_format.channels, image_format.dtype
+    if channels not in (1, 3, 4):
+        raise ExportError(f"--timed file needs images of 1, 3 or 4 channels, not of {channels}")
+    size = (height // 8 + 1, width // 8 + 1, channels)
+    coarse = np.random.default_rng(0).integers(0, image_format.max_value + 1, size).astype(dtype)
+    path = f"{folder}/picture.{'jpg' if channels < 4 and dtype == 'uint8' else 'png'}"
+    picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(path, picture.clip(0, image_format.max_value))
     return path
 
 

@@ -16,6 +16,7 @@ from paddleseg.cvlibs import manager
 from paddleseg.deploy.export import WrappedModel
 from paddleseg.models.pp_liteseg import PPLiteSeg
 
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.exported import (
@@ -71,6 +72,7 @@ def exports_to_time(
                 network,
                 ours,
                 transforms=_TRANSFORMS,
+                image_format=ImageFormat(input_shape[1]),
                 input_shape=input_shape,
                 onnx_opset=opset,
                 ncnn=with_ncnn,
@@ -109,6 +111,7 @@ def export_as_paddleseg(
         "params": PARAMS_FILE,
         "transforms": _TRANSFORMS,
         "output_op": "argmax",
+        "input_shape": [*input_shape],
     }
     if onnx:
         convert(folder / model, folder / PARAMS_FILE, folder / ONNX_FILE, DEFAULT_OPSET)

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.evaluate import Evaluated
 from liteseg_plugin.evaluation.result import HEADLINE, NUMBERS_FILE, Evaluation
@@ -146,7 +146,8 @@ def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dic
     dataset, segment = evaluated.dataset, evaluated.segment
     sample = dataset[index]
     truth, guess = sample["label"][0], segment(sample)
-    image = read_image(dataset.file_list[index][0])
+    image = image_compose.format_of(dataset.transforms).read(dataset.file_list[index][0])
+    image = image_compose.shown(dataset.transforms, image)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     counted = (truth != dataset.ignore_index)[..., np.newaxis]
     wrong = (truth != guess)[..., np.newaxis] & counted

@@ -13,7 +13,8 @@ from paddle import nn
 from paddleseg.core import infer
 from paddleseg.transforms import Compose
 
-from liteseg_plugin.datasets.validation import about, check_label, read_image, read_label
+from liteseg_plugin.datasets.image_compose import format_of
+from liteseg_plugin.datasets.validation import about, check_label, read_label
 from liteseg_plugin.errors import DataError, ExportError, printable
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
 from liteseg_plugin.exported import REQUIRED_AGREEMENT, ExportedModel, record_agreement
@@ -185,20 +186,21 @@ def verify(
     exported = ExportedModel.read(path)
     names = list(runtimes or installed_for(exported, precision=precision))
     predictors = {name: Predictor(exported, name, "cpu", precision=precision) for name in names}
-    scale = evaluation_scale(test_config)
+    scale, image_format = evaluation_scale(test_config), format_of(transforms)
     trained = _Tally(num_classes)
     tallies = {name: _Tally(num_classes) for name in names}
     images = 0
     network.eval()
     for image_path, label_path in pairs:
         images += 1
-        image, truth = read_image(image_path, labelled=True), read_label(label_path)
+        image = image_format.read(image_path, labelled=True)
+        truth = read_label(label_path)
         size_hw = (image.shape[0], image.shape[1])
         try:
             check_label(truth, size_hw, num_classes, ignore_index)
         except DataError as error:
             raise DataError(about(image_path, label_path, error)) from None
-        data = transforms({"img": str(image_path)})
+        data = transforms({"img": image_format.values(image)})
         batch = paddle.to_tensor(data["img"][np.newaxis])
         with paddle.no_grad():
             labels, logits = infer.aug_inference(network, batch, data["trans_info"], scales=scale)

@@ -58,4 +58,6 @@ def _pnnx() -> str:
         for name in ("pnnx", "pnnx.exe"):
             if os.access(Path(place, name), os.X_OK):
                 return str(Path(place, name))
-    raise ExportError("pnnx is not installed: pip install 'liteseg_plugin[ncnn]'")
+    raise ExportError(
+        "pnnx is not installed: pip install --no-deps pnnx (its dependency PyTorch is not used)"
+    )

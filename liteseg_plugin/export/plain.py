@@ -28,15 +28,17 @@ def simplify(path: Path) -> None:
         )
     empty = {tensor.name for tensor in model.graph.initializer if 0 in tensor.dims}
     for node in model.graph.node:
+        attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if node.op_type == "Resize":
             # Absent instead of empty, and no settings of other modes: pnnx rejects them.
             node.input[:] = ["" if name in empty else name for name in node.input]
-            wanted = {"coordinate_transformation_mode", "mode"}
-            if any(a.name == "mode" and a.s == b"nearest" for a in node.attribute):
-                wanted.add("nearest_mode")
-            attributes = [a for a in node.attribute if a.name in wanted]
-            del node.attribute[:]
-            node.attribute.extend(attributes)
+            wanted = ["coordinate_transformation_mode", "mode"]
+            wanted += ["nearest_mode"] if attributes["mode"] == b"nearest" else []
+            attributes = {name: attributes[name] for name in wanted}
+        elif attributes.get("auto_pad") == b"SAME_UPPER" and attributes["kernel_shape"] == [1, 1]:
+            del attributes["auto_pad"]  # of nothing; onnx2torch rejects it
+        del node.attribute[:]
+        node.attribute.extend(onnx.helper.make_attribute(*pair) for pair in attributes.items())
     tensors = [tensor for tensor in model.graph.initializer if tensor.name not in empty]
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors)

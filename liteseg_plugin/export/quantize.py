@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.onnx import fold, quiet
 from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
@@ -78,7 +77,7 @@ def quantize(
     exported = predictor.exported
 
     def read(image: str | os.PathLike) -> np.ndarray:
-        batch = predictor.preprocess(read_image(image))
+        batch = predictor.preprocess(predictor.read(image))
         predictor.require_shape(batch)
         return batch
 

@@ -13,6 +13,7 @@ from paddleseg.utils import logger
 
 from liteseg_plugin import __version__
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.graph import ExportedNetwork
 from liteseg_plugin.export.ncnn import NCNN_FILES, NCNN_KEYS, convert_to_ncnn
@@ -37,6 +38,7 @@ def export_model(
     save_dir: str | os.PathLike,
     *,
     transforms: Sequence[dict],
+    image_format: ImageFormat = RGB,
     output_op: str = "argmax",
     input_shape: Sequence[int | None] | None = None,
     scale: float = 1.0,
@@ -56,9 +58,10 @@ def export_model(
         network: The trained network.
         save_dir: Folder to write to; created if missing.
         transforms: The transforms of the images, as in the config's ``val_dataset``.
+        image_format: Of the images.
         output_op: ``argmax`` for labels, ``confidence`` for labels and their probabilities,
             ``softmax`` for the probabilities of all classes, ``none`` for logits.
-        input_shape: (N, 3, H, W) of the graph's input; None (of all, or of one) leaves it open.
+        input_shape: (N, C, H, W) of the graph's input; None (of all, or of one) leaves it open.
         scale: Evaluation scale; see :class:`ExportedNetwork`.
         classes: Names and colours, in index order.
         provenance: Where the weights come from; written as it is.
@@ -76,9 +79,10 @@ def export_model(
     """
     if output_op not in OUTPUT_OPS:
         raise ExportError(f"unknown output_op {output_op!r}; choose one of {OUTPUT_OPS}")
-    shape = [None, 3, None, None] if input_shape is None else list(input_shape)
-    if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != 3:
-        raise ExportError(f"input_shape must be N 3 H W, each at least 1, got {shape}")
+    channels = image_format.channels
+    shape = [None, channels, None, None] if input_shape is None else list(input_shape)
+    if len(shape) != 4 or any(n is not None and n < 1 for n in shape) or shape[1] != channels:
+        raise ExportError(f"input_shape must be N {channels} H W, each at least 1, got {shape}")
     if len(classes) > MOST_CLASSES:
         raise ExportError(
             f"{len(classes)} classes; label images are 8-bit and hold up to {MOST_CLASSES}"
@@ -86,9 +90,13 @@ def export_model(
     if plain and onnx_opset is None and not ncnn:
         raise ExportError("a plain graph is an ONNX file: add --format onnx")
     if (plain or ncnn) and None in shape:
-        raise ExportError(f"a plain graph has a fixed size: add --input_shape 1 3 H W, got {shape}")
+        raise ExportError(
+            f"a plain graph has a fixed size: add --input_shape 1 {channels} H W, got {shape}"
+        )
     if ncnn and shape[0] != 1:
-        raise ExportError(f"ncnn takes one image at a time: --input_shape 1 3 H W, got {shape}")
+        raise ExportError(
+            f"ncnn takes one image at a time: --input_shape 1 {channels} H W, got {shape}"
+        )
     if ncnn and output_op not in ("argmax", "none"):
         raise ExportError(f"for ncnn, output_op must be argmax or none, got {output_op!r}")
     save_dir = Path(save_dir)
@@ -122,6 +130,7 @@ def export_model(
             },
             "liteseg": {
                 "evaluation_scale": scale,
+                "image": image_format.to_json(),
                 "classes": [entry.to_json() for entry in classes],
                 "onnx": ONNX_FILE if onnx_opset is not None else None,
                 **(dict(zip(NCNN_KEYS, NCNN_FILES)) if ncnn else {}),

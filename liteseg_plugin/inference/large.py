@@ -13,7 +13,6 @@ import numpy as np
 
 from liteseg_plugin.datasets import outlines
 from liteseg_plugin.datasets.base import IGNORE_INDEX
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, ExportError, last_line, printable
 from liteseg_plugin.inference.segmentation import ADDED_WEIGHT, Segmentation, write_label_map
 from liteseg_plugin.inference.tiled import Read, segment_windows
@@ -41,7 +40,7 @@ def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -
         OSError: If a result cannot be written.
     """
     label_path, overlay_path = _paths(files)
-    image = read_image(files.image)
+    image = predictor.read(files.image)
     size_hw = (image.shape[0], image.shape[1])
     labels = np.empty(size_hw, np.uint8)
     grey = np.empty(size_hw if extras.confidence else (0, 0), np.uint8)
@@ -57,7 +56,8 @@ def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -
         name = os.path.relpath(files.image, os.path.dirname(os.path.abspath(files.polygons)))
         document = outlines.to_labelme(labels, classes, name)
         atomic_write(files.polygons, json.dumps(document).encode(), durable=False)
-    write_image(overlay_path, overlay(image, labels, classes, weight=ADDED_WEIGHT, out=image))
+    picture = predictor.shown(image)
+    write_image(overlay_path, overlay(picture, labels, classes, weight=ADDED_WEIGHT, out=picture))
     return files
 
 
@@ -85,10 +85,14 @@ def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras)
         except RasterioError as error:
             raise DataError(f"cannot read {printable(files.image)}: {last_line(error)}") from error
         check_pixels(files.image, source.width, source.height)
-        if source.count < 3 or set(source.dtypes[:3]) != {"uint8"}:
+        images = predictor.exported.image_format
+        bands = [3, 2, 1] if images.channels == 3 else [*range(1, images.channels + 1)]
+        fits = source.count >= 3 if images.is_rgb else source.count == images.channels
+        if not fits or {source.dtypes[band - 1] for band in bands} != {images.dtype}:
+            wanted = "red, green and blue of 8 bits as its first bands"
             raise DataError(
-                f"{printable(files.image)} must have red, green and blue of 8 bits as its first "
-                f"bands, it has {source.count} of {', '.join(sorted({*source.dtypes}))}"
+                f"{printable(files.image)} must have {wanted if images.is_rgb else images}, it "
+                f"has {source.count} of {', '.join(sorted({*source.dtypes}))}"
             )
         Path(label_path).parent.mkdir(parents=True, exist_ok=True)
         scratch = stack.enter_context(scratch_folder(Path(label_path).parent, "geotiff"))
@@ -103,12 +107,12 @@ def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras)
 
         def read(rows: slice, columns: slice) -> np.ndarray:
             try:
-                bands = source.read((3, 2, 1), window=Window.from_slices(rows, columns))
+                window = source.read(bands, window=Window.from_slices(rows, columns))
             except RasterioError as error:
                 raise DataError(
                     f"cannot read {printable(files.image)}: {last_line(error)}"
                 ) from error
-            return np.ascontiguousarray(bands.transpose(1, 2, 0))
+            return np.ascontiguousarray(window.transpose(1, 2, 0))
 
         written: dict[Path, str] = {}
         label = create(label_path, 1, nodata=IGNORE_INDEX)
@@ -164,7 +168,8 @@ def _parts(
     confidence = extras.needs_confidence
     everything = slice(0, size_hw[1])
     for strip in segment_windows(predictor, predictor.tiling, size_hw, read, confidence=confidence):
-        part = Segmentation(read(strip.rows, everything), strip.labels, classes, strip.confidence)
+        picture = predictor.shown(read(strip.rows, everything))
+        part = Segmentation(picture, strip.labels, classes, strip.confidence)
         if extras.min_confidence:
             part = part.confident(extras.min_confidence)
         highest = int(part.labels.max())

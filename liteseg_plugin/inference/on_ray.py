@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, LitesegError, last_line
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference import bulk, parquet, pipeline
@@ -245,7 +244,9 @@ class _Worker:
 
         def read(files: SegmentedImage) -> np.ndarray:
             content = contents[files.image]
-            return pipeline.read_input(files) if content is None else _decode(files.image, content)
+            if content is None:
+                return self._predictor.read(files.image)
+            return _decode(self._predictor, files.image, content)
 
         def keep(files: SegmentedImage, segmentation: Segmentation) -> None:
             labels[files.image] = encode_label_map(segmentation.labels, segmentation.classes)
@@ -266,11 +267,11 @@ class _Worker:
         )
 
 
-def _decode(name: str, content: bytes) -> np.ndarray:
+def _decode(predictor: Predictor, name: str, content: bytes) -> np.ndarray:
     """Decode an image by way of a file, which is what the checks of images read."""
     with tempfile.NamedTemporaryFile(prefix="liteseg-") as file:
         Path(file.name).write_bytes(content)
         try:
-            return read_image(file.name)
+            return predictor.read(file.name)
         except DataError as error:
             raise DataError(str(error).replace(file.name, name)) from None

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import (
     CONFIDENCE,
@@ -160,11 +159,6 @@ def segment_files(
     write_legend_of(predictor.exported, save_dir)
 
 
-def read_input(files: SegmentedImage) -> np.ndarray:
-    """Read the image of a planned result."""
-    return read_image(files.image)
-
-
 def write_results(files: SegmentedImage, segmentation: Segmentation) -> None:
     """Write the files of a planned result; each is complete or absent."""
     if files.label:
@@ -185,7 +179,7 @@ def segment_planned(
     *,
     workers: int = 2,
     on_error: OnError = _raise,
-    read: Callable[[SegmentedImage], np.ndarray] = read_input,
+    read: Callable[[SegmentedImage], np.ndarray] | None = None,
     write: Callable[[SegmentedImage, Segmentation], None] = write_results,
 ) -> Iterator[SegmentedImage]:
     """Segment images whose results are planned; see :func:`segment_files`.
@@ -198,17 +192,18 @@ def segment_planned(
         extras: What else is planned.
         workers: Threads that read, and as many that write.
         on_error: Gets each image that cannot be read or segmented; raises to end the run.
-        read: Reads the image of a result.
+        read: Reads the image of a result; by default its file.
         write: Writes a result.
     """
     classes = predictor.exported.named_classes()
     # An image that fails travels on as its error, so that those around it are not lost.
+    read = read or (lambda files: predictor.read(files.image))
     reads: Any = (partial(_or_error, read, files) for files in planned)
 
     def labelled(image: np.ndarray) -> Segmentation:
         if extras.needs_confidence:
             return predictor.predict(image).confident(extras.min_confidence)
-        return Segmentation(image, predictor(image), classes)
+        return Segmentation(predictor.shown(image), predictor(image), classes)
 
     def segment(image: Any) -> Any:
         return image if isinstance(image, DataError) else _or_error(labelled, image)
@@ -280,7 +275,7 @@ def overlapped(
 
     Args:
         segment: Maps an image to its result; a :class:`Predictor`, for one.
-        reads: Each reads an image, (H, W, 3) of uint8 in BGR; None from one of them is the end.
+        reads: Each reads an image, as ``segment`` takes it; None from one of them is the end.
         write: Takes the number of an image, the image, and its result.
         workers: Threads that read, and as many that write; with one, each keeps the order.
         ahead: Images to read before they are needed; by default two a thread.

@@ -11,8 +11,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
-from liteseg_plugin.datasets.validation import read_image
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference import tiled
@@ -122,7 +123,8 @@ class Predictor:
 
         Args:
             image: (H, W, 3) of uint8, BGR, as ``cv2.imread`` reads it; or a path; or a PIL image,
-                whose transparency does not count.
+                whose transparency does not count. For a model of other images, as
+                :meth:`read` gives them: (H, W) or (H, W, C) of uint8 or uint16.
 
         Returns:
             Class indices, (H, W) of int32.
@@ -138,7 +140,8 @@ class Predictor:
         Takes and raises what calling the predictor does.
         """
         if self.tiling:
-            labels, _, milliseconds = tiled.segment_image(self, self.tiling, as_array(image))
+            array = as_array(image, self.exported.image_format)
+            labels, _, milliseconds = tiled.segment_image(self, self.tiling, array)
             return labels, milliseconds
         [result] = self._segment([image], self.postprocess)
         return result
@@ -151,7 +154,7 @@ class Predictor:
 
         Takes and raises what calling the predictor does.
         """
-        array = as_array(image)
+        array = as_array(image, self.exported.image_format)
         labels: np.ndarray
         confidence: np.ndarray | None
         if self.tiling:
@@ -162,7 +165,26 @@ class Predictor:
             [((labels, confidence), milliseconds)] = self._segment(
                 [array], self._label_and_confidence
             )
-        return Segmentation(array, labels, self.classes, confidence, milliseconds)
+        return Segmentation(self.shown(array), labels, self.classes, confidence, milliseconds)
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """Read an image file of the kind that the model takes.
+
+        Returns:
+            (H, W, 3) of uint8, BGR, for a model of 8-bit RGB. Else (H, W) for one channel, (H, W,
+            3) in BGR, or (H, W, C) in the file's order; of uint8, or uint16 for 16 bits.
+
+        Raises:
+            DataError: If it cannot be read, or is of another kind.
+        """
+        return self.exported.image_format.read(path)
+
+    def shown(self, image: np.ndarray) -> np.ndarray:
+        """Return a picture of an image of the model, (H, W, 3) of uint8, BGR."""
+        if self.exported.image_format.is_rgb:
+            return image
+        image = self.exported.image_format.check(image)
+        return image_compose.shown(self.exported.transforms, image)
 
     def batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Segment images of any size; those with the same network input size run together.
@@ -191,7 +213,7 @@ class Predictor:
             given: The images.
             finish: Makes a result of the output for a batch of one, and of the image's size.
         """
-        images = [as_array(image) for image in given]
+        images = [as_array(image, self.exported.image_format) for image in given]
         preprocessed = [self.preprocess(image) for image in images]
         of_size: dict[tuple[int, ...], list[int]] = {}
         for number, x in enumerate(preprocessed):
@@ -222,20 +244,23 @@ class Predictor:
         return _resized(labels, size_hw), _resized(confidence, size_hw)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
-        """Return the network's input for an image: a batch of one, (1, 3, h, w) of float32.
+        """Return the network's input for an image: a batch of one, (1, C, h, w) of float32.
 
         Raises:
-            DataError: If the array is not an image.
+            DataError: If the array is not an image that the model takes.
         """
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        image_format = self.exported.image_format
+        if not image_format.is_rgb:
+            image = image_format.check(image)
+        elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
                 f"{_TAKEN}, got an array {image.shape} of {image.dtype}{_conversion(image)}"
             )
-        data = self.exported.transforms({"img": image.astype("float32")})
+        data = self.exported.transforms({"img": image_format.values(image)})
         return np.ascontiguousarray(data["img"][np.newaxis])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """Map a preprocessed batch (N, 3, H, W) to the graph's output, and note the time.
+        """Map a preprocessed batch (N, C, H, W) to the graph's output, and note the time.
 
         Raises:
             DataError: If the export does not take batches of that shape.
@@ -320,8 +345,8 @@ def _conversion(image: np.ndarray) -> str:
     return ""
 
 
-def as_array(image: AnyImage) -> np.ndarray:
-    """Return an image as an array, (H, W, 3) of uint8 in BGR; an array stays as it is.
+def as_array(image: AnyImage, image_format: ImageFormat = RGB) -> np.ndarray:
+    """Return an image as an array, as :meth:`Predictor.read` gives it; an array stays as it is.
 
     Raises:
         DataError: If a path cannot be read, or it is none of these.
@@ -329,8 +354,12 @@ def as_array(image: AnyImage) -> np.ndarray:
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
+        return image_format.read(image)
     if isinstance(image, Image.Image):
+        if not image_format.is_rgb:
+            stored = image.convert("RGB") if image.mode == "P" else image
+            array = np.asarray(stored)
+            return array[..., ::-1] if array.shape[2:] == (3,) else array
         if image.mode not in _PIL_MODES:
             raise DataError(f"a PIL image of mode {image.mode} has no 8-bit colours; convert it")
         return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])

@@ -12,8 +12,8 @@ from paddle import nn
 from paddleseg.transforms import Compose
 from paddleseg.utils import visualize
 
+from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.inference.images import (
     LEGEND,
     InputImage,
@@ -73,17 +73,22 @@ def predict_images(
         OSError: If a result cannot be written.
     """
     segment = segment_by(network, test_config)
+    image_format = image_compose.format_of(transforms)
     color_map = visualize.get_color_map_list(
         256, custom_color=[value for entry in classes for value in entry.color_rgb]
     )
     palette = np.array(color_map, np.uint8).reshape(-1, 3)[:, ::-1]
     mine = images[paddle.distributed.get_rank() :: paddle.distributed.get_world_size()]
     for path, name in progress_bar(mine, unit="image"):
-        sample = read_and_transform(transforms, transforms.read_flag, {"img": path})
+        sample = read_and_transform(transforms, image_format, {"img": path})
         label = segment(sample).astype(np.uint8)
         added, pseudo = result_paths(name, save_dir)
         blended = cv2.addWeighted(
-            read_image(path), 1 - ADDED_WEIGHT, palette[label], ADDED_WEIGHT, 0
+            image_compose.shown(transforms, image_format.read(path)),
+            1 - ADDED_WEIGHT,
+            palette[label],
+            ADDED_WEIGHT,
+            0,
         )
         write_image(added, blended)
         pseudo.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +118,9 @@ def predict_video(
         The path of the video; None without a frame.
     """
     segment = segment_by(network, test_config)
+    image_format = image_compose.format_of(transforms)
     results = segment_video(
-        lambda frame: segment(transforms({"img": frame.astype("float32")})),
+        lambda frame: segment(transforms({"img": image_format.values(image_format.check(frame))})),
         classes,
         frames,
         save_dir,

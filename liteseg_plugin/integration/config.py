@@ -22,6 +22,7 @@ from paddleseg.datasets import Dataset
 from paddleseg.transforms import Compose
 from paddleseg.utils import logger, utils
 
+from liteseg_plugin.datasets.image_format import check_sections
 from liteseg_plugin.datasets.loading import Cityscapes as OurCityscapes
 from liteseg_plugin.datasets.loading import Dataset as OurDataset
 from liteseg_plugin.errors import ConfigError, LitesegError
@@ -56,7 +57,9 @@ def load(path: str, opts: Sequence[str] | None = None, **overrides: Any) -> Conf
     path = str(find_config(path))
     with config_errors(path):
         check_keys(path, opts)
-        return Config(path, opts=opts, **overrides)
+        config = Config(path, opts=opts, **overrides)
+    check_sections(config.dic)
+    return config
 
 
 def check_keys(path: str, opts: Sequence[str] | None) -> None:
@@ -265,7 +268,7 @@ def build_component(
         read_state_dict(path)  # refuses a file that PaddleSeg would run code of
         return _build(build, builder, {**cfg, "pretrained": path})
     network = _build(build, builder, {**cfg, "pretrained": None})
-    load_matching_weights(network, path)
+    load_matching_weights(network, path, adapt_channels=True)
     network.pretrained = weights
     return network
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from paddleseg.transforms import Compose
 
 from liteseg_plugin.datasets import validation
+from liteseg_plugin.datasets.image_compose import format_of
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.errors import DataError, LitesegError
 
 
@@ -36,12 +37,12 @@ class CheckedCompose(Compose):
         Raises:
             DataError: As :func:`read_and_transform`.
         """
-        return read_and_transform(super().__call__, self.read_flag, data, self._limits)
+        return read_and_transform(super().__call__, format_of(self), data, self._limits)
 
 
 def read_and_transform(
     transform: Callable[[dict], dict],
-    read_flag: int,
+    image_format: ImageFormat,
     data: dict,
     limits: tuple[int, int] | None = None,
 ) -> dict:
@@ -49,7 +50,7 @@ def read_and_transform(
 
     Args:
         transform: PaddleSeg's transforms.
-        read_flag: OpenCV's, for the image.
+        image_format: Of the image.
         data: The sample; ``img`` and ``label`` are paths, or arrays that are read already.
         limits: ``num_classes`` and ``ignore_index``, to check the label.
 
@@ -60,8 +61,8 @@ def read_and_transform(
     if not isinstance(image, str):
         return transform(data)
     label_path = label if isinstance(label, str) else None
-    read = validation.read_image(image, read_flag, labelled=label is not None)
-    data["img"] = read.astype(np.float32)
+    read = image_format.read(image, labelled=label is not None)
+    data["img"] = image_format.values(read)
     if label_path is not None:
         data["label"] = validation.read_label(label_path)
     try:

@@ -29,6 +29,7 @@ from paddleseg.transforms import Compose
 from paddleseg.utils import logger
 
 from liteseg_plugin.datasets import validation
+from liteseg_plugin.datasets.image_compose import format_of
 from liteseg_plugin.errors import LitesegError, printable_lines
 from liteseg_plugin.integration import config, samples
 from liteseg_plugin.integration.entry import Entry, wrap, wrap_in_utils
@@ -115,7 +116,8 @@ def _read_sample(original: Any, self: Dataset, index: int) -> dict:
 
 
 def _read_and_transform(original: Any, self: Compose, data: dict) -> dict:
-    return samples.read_and_transform(lambda data: original(self, data), self.read_flag, data)
+    image_format = format_of(self)
+    return samples.read_and_transform(lambda data: original(self, data), image_format, data)
 
 
 def _set_device(original: Any, device: str) -> None:

@@ -15,7 +15,7 @@ of a fixed size gets resizing, average pooling and slices instead.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from functools import reduce
 from typing import Any, Union, cast
@@ -64,6 +64,8 @@ def resize(
     Returns:
         (N, C, *size_hw), of the type of ``x``.
     """
+    if not paddle.in_dynamic_mode() and _are_known_and_equal(size_hw, x.shape[2:]):
+        return x
     if not (paddle.in_dynamic_mode() or _plain.get()):
         if _is_one(x.shape[2]) and _is_one(x.shape[3]):
             return paddle.expand(x, [-1, -1, *size_hw])  # of one pixel: the same everywhere
@@ -248,6 +250,11 @@ def _average(x: paddle.Tensor, length: int, axis: int) -> paddle.Tensor:
 def _positions(length: Extent) -> paddle.Tensor:
     """Return 0, 1, ... length - 1 as float32."""
     return paddle.arange(0, length, dtype="int64").astype("float32")
+
+
+def _are_known_and_equal(size_hw: Sequence[Extent], other_hw: Sequence[Extent]) -> bool:
+    pairs = zip(size_hw, other_hw)
+    return all(isinstance(a, int) and isinstance(b, int) and a == b for a, b in pairs)
 
 
 def _is_one(length: Extent) -> bool:

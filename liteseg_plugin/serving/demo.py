@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.errors import ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import catalog
@@ -48,6 +49,11 @@ class Model:
     ) -> None:
         exported = path if isinstance(path, ExportedModel) else ExportedModel.read(path)
         self.exported = exported
+        if not exported.image_format.takes_pictures:
+            raise ExportError(
+                f"{path} takes images of {exported.image_format}, but uploads are RGB of 8 bits; "
+                "segment files with liteseg infer"
+            )
 
         def load(engine: str) -> Predictor:
             runtime, _, precision = engine.partition(" ")

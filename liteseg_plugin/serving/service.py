@@ -31,6 +31,9 @@ from liteseg_plugin.system.pixels import max_pixels
 
 ANSWERS = ("labels", "overlay", "polygons")
 """What an image is answered by: label map (PNG), overlay (PNG), outlines of regions (JSON)."""
+MAX_CHANGES = 200_000
+"""Changes of class along the rows of a label map whose outlines are answered: a map of noise has
+millions of outlines, which take minutes and gigabytes."""
 
 _Result = TypeVar("_Result")
 _CLIENT_GONE = 499
@@ -222,5 +225,11 @@ def _answer(model: ServedModel, image: np.ndarray, output: np.ndarray, answer: s
         return encode_label_map(labels, classes)
     if answer == "overlay":
         return cv2.imencode(".png", segmentation.overlay())[1].tobytes()
+    changes = np.count_nonzero(labels[:, 1:] != labels[:, :-1])
+    if changes > MAX_CHANGES:
+        raise TooLargeError(
+            f"the label map changes {changes} times along its rows, at most {MAX_CHANGES} for "
+            "polygons; ask for labels"
+        )
     polygons = [outline.to_json() for outline in segmentation.polygons()]
     return json.dumps({"width": width, "height": height, "polygons": polygons}).encode()

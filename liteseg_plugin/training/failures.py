@@ -54,6 +54,8 @@ def explain(
     found = _FAILED.search(launcher_said)
     if found is None:
         reason = telling_line(launcher_said) or "it printed nothing"
+        if _is_full(launch):
+            reason = "it cannot write its log"
         if launch.nnodes > 1 and _NO_PEER in launcher_said:
             reason = f"another host has --rank {launch.rank} too; each host needs its own"
         return of_launcher(launch, reason, True)
@@ -103,10 +105,14 @@ def did_not_meet(launch: Launch, timeout: float, seen: str) -> Failure:
 
 def _failure(launch: Launch, who: str, reason: str, log: str, is_final: bool) -> Failure:
     full = ""
-    if shutil.disk_usage(launch.log_dir).free < _FULL_BYTES:
+    if _is_full(launch):
         full = f"; the disk of {printable(launch.log_dir)} is full"
     text = f"{who} host {socket.gethostname()}{reason}{full}. "
     return Failure(f"{text.lstrip()}See {printable(launch.log_dir / log)}", is_final)
+
+
+def _is_full(launch: Launch) -> bool:
+    return shutil.disk_usage(launch.log_dir).free < _FULL_BYTES
 
 
 def _end(code: int, said: str) -> str:

@@ -15,7 +15,7 @@ from liteseg_plugin.datasets.check.report import (
     Sample,
     messages_by_kind,
 )
-from liteseg_plugin.datasets.validation import read_image, read_label
+from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.system.parallel import process
 from liteseg_plugin.visualization import html
 from liteseg_plugin.visualization.overlay import overlay
@@ -41,7 +41,7 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
         return {
             "split": sample.split,
             "image": os.path.relpath(sample.image, report.data),
-            "uri": html.data_uri(_overlay(sample, classes), "jpeg"),
+            "uri": html.data_uri(_overlay(sample, classes, report), "jpeg"),
         }
 
     pictures = process(draw, report.samples, description="overlays", progress=progress)
@@ -60,9 +60,11 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
     )
 
 
-def _overlay(sample: Sample, classes: list[ClassInfo]) -> bytes:
+def _overlay(sample: Sample, classes: list[ClassInfo], report: CheckReport) -> bytes:
     """Return a JPEG of at most `_WIDEST` pixels width."""
-    image, label = read_image(sample.image), read_label(sample.label)
+    image, label = report.image_format.read(sample.image), read_label(sample.label)
+    means, stds = [c.mean for c in report.channels], [c.std for c in report.channels]
+    image = report.image_format.shown(image, means, stds)
     width = min(_WIDEST, image.shape[1])
     size_wh = (width, max(1, round(image.shape[0] * width / image.shape[1])))
     image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)

@@ -173,7 +173,9 @@ def load_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> None
     model.set_state_dict(arrays)
 
 
-def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> int:
+def load_matching_weights(
+    model: paddle.nn.Layer, path_or_url: str | os.PathLike, *, adapt_channels: bool = False
+) -> int:
     """Load the arrays of a file that a network has under the same name and shape.
 
     This is for weights to start training from: a backbone's, or those of other classes.
@@ -181,6 +183,8 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
     Args:
         model: The network.
         path_or_url: A ``.pdparams`` file, the URL of one, or the name of released weights.
+        adapt_channels: Whether a convolution of three channels becomes one of the network's
+            number, by :func:`for_channels`.
 
     Returns:
         How many arrays were loaded.
@@ -194,6 +198,10 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
     path = local_path(os.fspath(path_or_url))
     arrays = read_state_dict(path)
     target = model.state_dict()
+    if adapt_channels:
+        for name, shape in _other_channels(arrays, target):
+            arrays[name], rule = for_channels(as_float32(arrays[name]), shape[1])
+            logger.info(f"{name}, of 3 channels, becomes one of {shape[1]}: {rule}")
     fitting: dict[str, Any] = {
         name: as_float32(arrays[name])
         for name, tensor in target.items()
@@ -222,6 +230,35 @@ def load_matching_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike
     model.set_state_dict({**target, **fitting})
     logger.info(f"Loaded {len(fitting)} of {len(target)} arrays from {path_or_url}")
     return len(fitting)
+
+
+def for_channels(weight: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
+    """Return the first convolution of a network of RGB images for images of other channels.
+
+    Args:
+        weight: (C_out, 3, k, k).
+        channels: Number of channels.
+
+    Returns:
+        (C_out, channels, k, k), and what was done, in words.
+    """
+    if channels == 1:
+        rule = "the sum of the three, so that grey gives what RGB of equal channels gives"
+        return weight.sum(axis=1, keepdims=True), rule
+    rule = f"each is the mean of the three times 3/{channels}, so that features keep their size"
+    return np.repeat(weight.mean(axis=1, keepdims=True) * (3 / channels), channels, axis=1), rule
+
+
+def _other_channels(
+    arrays: Mapping[str, np.ndarray], target: Mapping[str, Any]
+) -> list[tuple[str, list[int]]]:
+    """Return name and wanted shape of convolutions of three channels, where it is of others."""
+    found = []
+    for name, tensor in target.items():
+        shape, of_file = list(tensor.shape), list(arrays[name].shape) if name in arrays else []
+        if len(shape) == 4 and of_file == [shape[0], 3, *shape[2:]] != shape:
+            found.append((name, shape))
+    return found
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:

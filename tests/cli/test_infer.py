@@ -142,3 +142,11 @@ def test_path_that_names_no_images_is_one_error(tiny, tmp_path, capfd):
         said = [line for line in capfd.readouterr().err.splitlines() if "error" in line.lower()]
         assert len(said) == 1 and said[0].startswith("error: ") and message in said[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_flags_that_exclude_each_other(fails, tmp_path):
+    command = ("infer", "--config", tmp_path, "--image_path", tmp_path)
+    assert "not with --shard" in fails(*command, "--ray", "--shard", "0/2")
+    assert "need --ray" in fails(*command, "--save_as", "parquet")
+    more = ("--ray", "--save_as", "parquet", "--save_polygons")
+    assert "label maps alone" in fails(*command, *more)

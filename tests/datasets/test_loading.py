@@ -270,7 +270,7 @@ def test_registered_data_sets_are_paddlesegs_unless_asked(pictures):
             {"cache_gb": 1, "cache_dir": "/dev/null/x"},
             "cannot be cached in /dev/null/x: .*cache_dir",
         ),
-        ({"fast": True}, "Dataset: .*'fast'.* It takes fast_loading, .*dataset_root.* edge"),
+        ({"fast": True}, "Dataset: .*'fast'.* It takes .*fast_loading, .*dataset_root.* edge"),
     ],
 )
 def test_config_error_names_the_key(pictures, keys, message):

@@ -54,7 +54,7 @@ def test_plain_graph_equals_eager(build_network, randomized, tmp_path):
         **{"Conv": 53, "Relu": 40, "Sigmoid": 3, "Add": 5, "Mul": 6, "Sub": 3, "ReduceMax": 6},
         # Of the pyramid: 1 bin; 2 and 4 bins, in rows at once and in columns one by one.
         **{"GlobalAveragePool": 1, "AveragePool": 3 + 3 + 5, "Slice": 6, "Concat": 6 + 3 + 2},
-        "Resize": 7,
+        "Resize": 6,
     }
     images = noise(shape)
     _, expected = evaluated(net, images, 1.0)
@@ -72,7 +72,7 @@ def test_plain_graph_has_evaluation_scale_and_argmax(build_network, randomized, 
     export_model(net, tmp_path, transforms=TRANSFORMS, **settings)
     found = operators(tmp_path)
     assert found["ArgMax"] == 1
-    assert found["Resize"] == 9  # of the image, of three levels and three fusions, and back twice
+    assert found["Resize"] == 8  # of the image, of three levels and two fusions, and back twice
     assert {"MatMul", "Shape", "Gather"}.isdisjoint(found)
     images = noise(shape)
     labels, _ = evaluated(net, images, 0.5)

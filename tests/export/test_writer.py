@@ -22,7 +22,7 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.verify import spot_check
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.exported import MODEL_FILES, PARAMS_FILE, ExportedModel
+from liteseg_plugin.exported import MODEL_FILES, PARAMS_FILE, ExportedModel, record_agreement
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.system.checksums import file_sha256
@@ -583,6 +583,19 @@ def test_changed_deploy_yaml_is_refused_if_it_says_something_else(small):
     del content["liteseg"]["sha256"]["deploy.yaml"]
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     ExportedModel.read(small)
+
+
+def test_agreement_is_recorded_with_and_without_checksums(small):
+    path = small / "deploy.yaml"
+    for has_checksums in (True, False):
+        record_agreement(ExportedModel.read(small), {"paddle": 1.0})
+        ExportedModel.read(small)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert content["liteseg"]["agreement"] == {"paddle": 1.0}
+        assert ("deploy.yaml" in content["liteseg"].get("sha256", {})) is has_checksums
+        del content["liteseg"]["agreement"]
+        content["liteseg"].pop("sha256", None)
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def test_predictor_refuses_aliases_that_expand(small):

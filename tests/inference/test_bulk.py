@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference.bulk import Shard, segment_in_bulk
@@ -24,6 +25,9 @@ class Darkness:
     """A predictor that counts its images, and refuses those of one row."""
 
     exported = SimpleNamespace(named_classes=lambda: CLASSES, classes=CLASSES)
+    read = staticmethod(read_image)
+    shown = staticmethod(lambda image: image)
+    tiling = None
 
     def __init__(self):
         self.seen = 0

@@ -10,6 +10,7 @@ import json
 import re
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -38,6 +39,7 @@ grpc_client = pytest.importorskip("tritonclient.grpc", reason=EXTRA)
 pytest.importorskip("geventhttpclient", reason="tritonclient[http] is not installed")
 http_client = pytest.importorskip("tritonclient.http")
 
+from liteseg_plugin.serving import service
 from liteseg_plugin.serving.model import ServedModel
 from liteseg_plugin.serving.server import Server
 from liteseg_plugin.serving.service import Limits, Service
@@ -282,6 +284,13 @@ def test_bad_requests_are_answered_by_their_status_and_disturb_nobody(server, pr
     assert np.array_equal(infer(server, predictor.preprocess(PICTURE))[0], predictor(PICTURE))
 
 
+def test_outlines_of_noise_are_refused(server, monkeypatch):
+    monkeypatch.setattr(service, "MAX_CHANGES", 3)
+    url = f"{server.url}/v2/models/street/segment?answer=polygons"
+    reply = requests.post(url, data=PNG, timeout=30)
+    assert reply.status_code == 413 and "at most 3 for polygons" in reply.json()["error"]
+
+
 def test_bad_calls_have_the_codes_of_grpc(server):
     def call(x, model="street", **options):
         with grpc_client.InferenceServerClient(server.grpc) as client:
@@ -352,6 +361,11 @@ def test_full_server_refuses_and_late_answers_are_errors(served, predictor):
         wait_until(lambda: server.service.held == 0)
         held.go.set()
         assert requests.post(server.url + path, data=PNG, timeout=30).status_code == 200
+        with socket.create_connection(server.http.split(":"), timeout=30) as slow:
+            slow.sendall(
+                b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1" % path.encode()
+            )
+            assert slow.recv(100).startswith(b"HTTP/1.1 408 ")
     assert len(held.shapes) == 2  # what nobody waits for any more did not run
 
 

@@ -236,6 +236,8 @@ def test_failure_says_which_host_is_cut_off_and_that_the_disk_is_full(tmp_path, 
     assert (
         f"it printed nothing (exit code 1); the disk of {tmp_path} is full. See" in failure.reason
     )
+    failure = failures.explain(launch, "LAUNCH INFO", [""])
+    assert f"failed: it cannot write its log; the disk of {tmp_path} is full" in failure.reason
 
 
 def test_processes_of_other_versions_configs_or_lists_are_named(monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.pipeline import segment_files
@@ -72,6 +73,9 @@ class Darkness:
     """A predictor of two classes: what is dark, and what is not."""
 
     exported = SimpleNamespace(named_classes=lambda: CLASSES, classes=CLASSES)
+    read = staticmethod(read_image)
+    shown = staticmethod(lambda image: image)
+    tiling = None
 
     def __call__(self, image):
         return (image[..., 0] > 127).astype("int32")

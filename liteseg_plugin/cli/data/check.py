@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num_classes", type=int, help="number of classes (default: the lines of labels.txt)"
     )
     parser.add_argument("--ignore_index", type=int, default=255, help="label of ignored pixels")
+    _arguments.add_channels(parser)
     parser.add_argument(
         "--batch_size", type=int, help="of the training, for the suggested min_kept"
     )
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> dict:
             separator=args.separator,
             num_classes=args.num_classes,
             ignore_index=args.ignore_index,
+            channels=args.channels,
             batch_size=args.batch_size,
         )
     report = check.check(data, samples=args.samples, workers=args.workers)

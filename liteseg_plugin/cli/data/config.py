@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--separator", default=" ", help="what separates image and label in a list")
     add("--num_classes", type=int, help="number of classes (default: the lines of labels.txt)")
     add("--ignore_index", type=int, default=255, help="label of ignored pixels")
+    _arguments.add_channels(parser)
     _arguments.add_device(parser)
     add("--workers", type=int, help="threads (default: one per processor)")
     add("--json", action="store_true", help="print the choices as JSON")
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace) -> dict:
         separator=args.separator,
         num_classes=args.num_classes,
         ignore_index=args.ignore_index,
+        channels=args.channels,
     )
     report = check.check(data, samples=0, workers=args.workers)
     choices: dict[str, Any] = {

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from liteseg_plugin.datasets.check.channels import choose_format, format_faults, measure
 from liteseg_plugin.datasets.check.conventions import (
     FOREGROUND,
     ONE_BASED,
@@ -27,6 +28,7 @@ from liteseg_plugin.datasets.check.report import (
 )
 from liteseg_plugin.datasets.check.source import DataSet
 from liteseg_plugin.datasets.classes import describe_classes, numbered_classes, read_names
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, Fault
 from liteseg_plugin.system.parallel import process
@@ -71,6 +73,10 @@ def check(
     for (name, pair), seen in zip(todo, looks):
         errors += [_finding(fault, name, pair) for fault in seen.errors]
         warnings += [_finding(fault, name, pair) for fault in seen.warnings]
+    image_format, format_reason = _format(data, looks)
+    odd_errors, odd_warnings = _odd_formats(todo, looks, image_format)
+    errors += odd_errors
+    warnings += odd_warnings
     leaks, twins = _repeated(todo, looks)
     errors += leaks
     warnings += twins
@@ -121,6 +127,19 @@ def check(
         classes=classes,
         ignored_share=ignored_share,
         min_kept=_min_kept(data, sizes),
+        image_format=image_format,
+        format_reason=format_reason,
+        channels=measure(
+            (
+                seen.values
+                for (name, _), seen in zip(todo, looks)
+                if seen.values
+                and seen.stored
+                and image_format.refusal(seen.stored) is None
+                and (name == "train" or "train" not in pixels)
+            ),
+            image_format,
+        ),
         samples=_samples(todo, looks, samples),
     )
 
@@ -128,6 +147,41 @@ def check(
 def _finding(fault: Fault, split: str | None = None, pair: Pair | None = None) -> Finding:
     image, label = pair or (None, None)
     return Finding(fault.kind, split, image, label, fault.message)
+
+
+def _format(data: DataSet, looks: Sequence[Look]) -> tuple[ImageFormat, str]:
+    """Return what the images are read as, and why."""
+    if data.image_format is not None:
+        return data.image_format, "as the config says"
+    known = [(seen.stored, seen.values) for seen in looks if seen.stored and seen.values]
+    if data.kind == "Cityscapes":
+        return RGB, "as Cityscapes is"
+    return choose_format([s for s, _ in known], [v for _, v in known], data.channels)
+
+
+def _odd_formats(
+    todo: Sequence[tuple[str, Pair]], looks: Sequence[Look], image_format: ImageFormat
+) -> tuple[list[Finding], list[Finding]]:
+    """Find images whose channels or bits are not those of the others, or of the config."""
+    errors: list[Finding] = []
+    warnings: list[Finding] = []
+    kinds = Counter(str(seen.stored) for seen in looks if seen.stored)
+    if not kinds:
+        return [], []
+    [(kind, count)] = kinds.most_common(1)
+    usual = next(seen.stored for seen in looks if str(seen.stored) == kind)
+    for (name, pair), seen in zip(todo, looks):
+        if seen.stored is None or seen.values is None or usual is None:
+            continue
+        found = format_faults(seen.stored, seen.values, usual, image_format)
+        for faults, findings in zip(found, (errors, warnings)):
+            findings += [
+                _finding(Fault(f.kind, f"{pair.image}: {f.message}"), name, pair) for f in faults
+            ]
+    if image_format.is_rgb and usual is not None and (usual.bits > 8 or usual.bands):
+        message = f"{count} images have {usual}, and are read as {image_format}"
+        warnings.append(_finding(Fault("image-format", message)))
+    return errors, warnings
 
 
 def _contradicted_names(data: DataSet) -> Fault | None:

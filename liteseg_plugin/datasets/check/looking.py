@@ -9,7 +9,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from liteseg_plugin.datasets.check.channels import Values
+from liteseg_plugin.datasets.image_format import read_as_stored
 from liteseg_plugin.datasets.lists import Pair
+from liteseg_plugin.datasets.stored_image import StoredImage
 from liteseg_plugin.datasets.validation import (
     Fault,
     about,
@@ -35,6 +38,8 @@ class Look(NamedTuple):
         digest: Tells the picture from others; None if it cannot be read.
         counts: Pixels of the label by value, (256,).
         beyond: Some of the values of the label that are not 0 to 255.
+        stored: How the image is stored; None if it cannot be read.
+        values: Of its channels; None likewise.
     """
 
     errors: list[Fault]
@@ -43,6 +48,8 @@ class Look(NamedTuple):
     digest: bytes | None
     counts: np.ndarray
     beyond: tuple[int, ...] = ()
+    stored: StoredImage | None = None
+    values: Values | None = None
 
 
 def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
@@ -57,7 +64,8 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
     warnings: list[Fault] = []
     size_wh = digest = None
     counts = np.zeros(256, np.int64)
-    image = _opened(read_image, pair.image, errors)
+    opened = _opened(_read, pair.image, errors)
+    image, stored, values = opened or (None, None, None)
     labelled = _opened(read_label_and_depth, pair.label, errors) if pair.label else None
     if image is not None and pair.label is not None:
         turned = orientation_faults(check_image_file(pair.image))
@@ -66,7 +74,7 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
         size_wh = (image.shape[1], image.shape[0])
         digest = hashlib.sha1(image.data, usedforsecurity=False).digest() + repr(size_wh).encode()
     if labelled is None or pair.label is None:
-        return Look(errors, warnings, size_wh, digest, counts)
+        return Look(errors, warnings, size_wh, digest, counts, (), stored, values)
 
     label, depth = labelled
     size_hw = label.shape[:2] if image is None else image.shape[:2]
@@ -83,7 +91,16 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
         if label.dtype != np.uint8:
             outside = np.unique(label[(label < 0) | (label > 255)])
             beyond = tuple(outside[:_KEPT_VALUES].tolist())
-    return Look(errors, warnings, size_wh, digest, counts, beyond)
+    return Look(errors, warnings, size_wh, digest, counts, beyond, stored, values)
+
+
+def _read(path: str) -> tuple[np.ndarray, StoredImage, Values]:
+    """Read an image with all of its channels; grey of 8 bits as RGB, so that both are compared."""
+    check_image_file(path)
+    stored = StoredImage.of(path)
+    image = read_image(path) if stored.is_plain else read_as_stored(path, stored)
+    grey = stored.is_plain and stored.channels == 1
+    return image, stored, Values.of(image[..., 0] if grey else image, stored)
 
 
 def _opened(read: Callable[[str], _Read], path: str, errors: list[Fault]) -> _Read | None:

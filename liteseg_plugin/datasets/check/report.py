@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from liteseg_plugin.datasets.base import ClassInfo
+from liteseg_plugin.datasets.check.channels import Channel
+from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import printable
 from liteseg_plugin.system.parallel import per_second
 
@@ -121,6 +123,10 @@ class CheckReport:
         ignored_share: Share of ignored pixels, 0 to 1.
         min_kept: A suggestion; None if no image can be read.
         samples: Pairs to show, evenly over the splits.
+        image_format: What the images are read as.
+        format_reason: Why, in words.
+        channels: Mean and standard deviation of each channel, of ``train`` if there is such a
+            split; for three channels of red, green and blue.
     """
 
     data: str
@@ -136,6 +142,9 @@ class CheckReport:
     ignored_share: float
     min_kept: MinKept | None
     samples: list[Sample]
+    image_format: ImageFormat = RGB
+    format_reason: str = ""
+    channels: list[Channel] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -170,6 +179,9 @@ class CheckReport:
             f"{printable(self.data)}: {self.images} images ({counts}) in {self.seconds:.1f} s, "
             f"{self.images_per_second:.0f} per second",
             f"sizes: {', '.join(sizes[:6])}{' ...' if len(sizes) > 6 else ''}",
+            f"images: {self.image_format}, {self.format_reason}",
+            "mean and std of 0 to 1, by channel: "
+            + ", ".join(f"{c.mean:g} {c.std:g}" for c in self.channels),
             f"{'class':>6} {'name':16}{'share':>9}{'images':>8}{'weight':>8}",
         ]
         lines += [
@@ -178,8 +190,8 @@ class CheckReport:
             for entry in self.classes
             if entry.index < _ALWAYS_SHOWN or any(entry.images.values())
         ]
-        if len(lines) - 3 < len(self.classes):
-            absent = len(self.classes) - len(lines) + 3
+        if len(lines) - 5 < len(self.classes):
+            absent = len(self.classes) - len(lines) + 5
             lines.append(f"   ... {absent} more classes, which no label holds")
         lines.append(f"ignored ({self.ignore_index}): {self.ignored_share:.1%} of the pixels")
         lines.append(f"weights: {WEIGHT_FORMULA}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.classes import read_names
+from liteseg_plugin.datasets.image_format import ImageFormat
 from liteseg_plugin.datasets.lists import Pair, find_list, no_list, read_list
 from liteseg_plugin.datasets.validation import Fault
 from liteseg_plugin.errors import DataError
@@ -41,6 +42,8 @@ class DataSet:
         batch_size: Images of a training batch in one process, if known.
         crop_wh: Width and height of a training crop in pixels, if known.
         pads: Whether crops are padded where an image is smaller.
+        image_format: What the images are read as; None: as most of them are.
+        channels: Number of channels that the user asks for; None: those of most images.
         whole: Whether these are all splits, so that an image in none of them is reported.
     """
 
@@ -54,6 +57,8 @@ class DataSet:
     crop_wh: tuple[int, int] | None = None
     pads: bool = False
     whole: bool = False
+    image_format: ImageFormat | None = None
+    channels: int | None = None
 
 
 def from_folder(
@@ -63,6 +68,7 @@ def from_folder(
     num_classes: int | None = None,
     ignore_index: int = IGNORE_INDEX,
     batch_size: int | None = None,
+    channels: int | None = None,
 ) -> DataSet:
     """Find the lists `train`, `val` and `test` (`.txt` or `.list`) of a folder.
 
@@ -73,6 +79,7 @@ def from_folder(
             Cityscapes' tree.
         ignore_index: Label of ignored pixels.
         batch_size: For the suggested `min_kept`.
+        channels: Number of channels to read; by default those of most images.
 
     Raises:
         DataError: If there is no list, or one cannot be read.
@@ -102,6 +109,7 @@ def from_folder(
         kind=kind,
         batch_size=batch_size,
         whole=True,
+        channels=channels,
     )
 
 
@@ -140,4 +148,5 @@ def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
         batch_size=config.batch_size,
         crop_wh=crop_wh,
         pads=pads,
+        image_format=ImageFormat.of_config(config.train_dataset_cfg, config.model_cfg),
     )
