@@ -17,7 +17,8 @@ from liteseg_plugin.datasets.image_compose import format_of
 from liteseg_plugin.datasets.validation import about, check_label, read_label
 from liteseg_plugin.errors import DataError, ExportError, printable
 from liteseg_plugin.evaluation.evaluate import paddleseg_scores
-from liteseg_plugin.exported import REQUIRED_AGREEMENT, ExportedModel, record_agreement
+from liteseg_plugin.export.replacing import record_agreement
+from liteseg_plugin.exported import REQUIRED_AGREEMENT, ExportedModel
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement

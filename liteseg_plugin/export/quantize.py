@@ -14,12 +14,12 @@ import numpy as np
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.onnx import fold, quiet
 from liteseg_plugin.export.quantization_report import QuantizationReport, QuantizedLayer
+from liteseg_plugin.export.replacing import replace_files
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
     INT8_FILE,
     INT8_REPORT_FILE,
     ModelFiles,
-    replace_files,
 )
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement

@@ -19,6 +19,7 @@ from liteseg_plugin.export.graph import ExportedNetwork
 from liteseg_plugin.export.ncnn import NCNN_FILES, NCNN_KEYS, convert_to_ncnn
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.plain import simplify
+from liteseg_plugin.export.replacing import replace_files
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
     MODEL_FILES,
@@ -26,7 +27,6 @@ from liteseg_plugin.exported import (
     ONNX_FILE,
     OUTPUT_OPS,
     PARAMS_FILE,
-    replace_files,
 )
 from liteseg_plugin.models.resize import plain_operators
 from liteseg_plugin.system.checksums import file_sha256

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar, Union
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -13,10 +13,10 @@ from PIL import Image
 
 from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
-from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference import tiled
+from liteseg_plugin.inference.arrays import TAKEN, AnyImage, as_array, conversion_of
 from liteseg_plugin.inference.segmentation import Segmentation, most_likely
 from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.runtimes import catalog
@@ -25,10 +25,6 @@ from liteseg_plugin.runtimes.choice import AUTO, choose
 from liteseg_plugin.system.parallel import usable_cpus
 
 _Result = TypeVar("_Result")
-AnyImage = Union[np.ndarray, str, "os.PathLike[str]", Image.Image]
-
-_TAKEN = "an image must be (H, W, 3) of uint8 in BGR, the path of an image, or a PIL image"
-_PIL_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 KEPT_TIMES = 10_000
 """Times that a predictor remembers."""
@@ -254,7 +250,7 @@ class Predictor:
             image = image_format.check(image)
         elif image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
-                f"{_TAKEN}, got an array {image.shape} of {image.dtype}{_conversion(image)}"
+                f"{TAKEN}, got an array {image.shape} of {image.dtype}{conversion_of(image)}"
             )
         data = self.exported.transforms({"img": image_format.values(image)})
         return np.ascontiguousarray(data["img"][np.newaxis])
@@ -332,40 +328,3 @@ def _resized(values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     if values.shape == size_hw:
         return values
     return cv2.resize(values, size_hw[::-1], interpolation=cv2.INTER_NEAREST)
-
-
-def _conversion(image: np.ndarray) -> str:
-    """Say what makes an image of an array that is not one."""
-    if image.dtype != np.uint8:
-        return "; convert it to values from 0 to 255 of uint8"
-    if image.ndim == 2 or image.shape[2:] == (1,):
-        return "; cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) converts it"
-    if image.shape[2:] == (4,):
-        return "; cv2.cvtColor(image, cv2.COLOR_BGRA2BGR) converts it"
-    return ""
-
-
-def as_array(image: AnyImage, image_format: ImageFormat = RGB) -> np.ndarray:
-    """Return an image as an array, as :meth:`Predictor.read` gives it; an array stays as it is.
-
-    Raises:
-        DataError: If a path cannot be read, or it is none of these.
-    """
-    if isinstance(image, np.ndarray):
-        return image
-    if isinstance(image, (str, os.PathLike)):
-        return image_format.read(image)
-    if isinstance(image, Image.Image):
-        if not image_format.is_rgb:
-            stored = image.convert("RGB") if image.mode == "P" else image
-            array = np.asarray(stored)
-            return array[..., ::-1] if array.shape[2:] == (3,) else array
-        if image.mode not in _PIL_MODES:
-            raise DataError(f"a PIL image of mode {image.mode} has no 8-bit colours; convert it")
-        return np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
-    if image is None:
-        raise DataError(
-            "the image is None, which cv2.imread returns for a file that is missing or not an "
-            "image; give the path instead, and the error says what is wrong with the file"
-        )
-    raise DataError(f"{_TAKEN}, got {type(image).__name__}")

@@ -15,8 +15,8 @@ import paddle
 import pytest
 import yaml
 
+from liteseg_plugin.export.replacing import _tag, replace_files
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.exported import _tag, replace_files
 from liteseg_plugin.inference.predictor import Predictor
 
 WITH_ONNX = all(find_spec(name) for name in ("paddle2onnx", "onnxruntime"))

@@ -21,8 +21,9 @@ from liteseg_plugin.cli import main
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.verify import spot_check
+from liteseg_plugin.export.replacing import record_agreement
 from liteseg_plugin.export.writer import export_model
-from liteseg_plugin.exported import MODEL_FILES, PARAMS_FILE, ExportedModel, record_agreement
+from liteseg_plugin.exported import MODEL_FILES, PARAMS_FILE, ExportedModel
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.system.checksums import file_sha256

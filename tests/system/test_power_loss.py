@@ -15,7 +15,7 @@ from power_loss import PowerLoss
 
 from liteseg_plugin.datasets.importing import import_data
 from liteseg_plugin.datasets.relabel import relabel
-from liteseg_plugin.exported import replace_files
+from liteseg_plugin.export.replacing import replace_files
 from liteseg_plugin.system.checksums import check_sum, read_sums
 from liteseg_plugin.training import checkpoint
 from liteseg_plugin.training.state import Best
