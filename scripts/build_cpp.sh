@@ -18,7 +18,7 @@ if [ "${1:-}" = --sanitize ]; then
   build=cpp/build-sanitize
   set -- -DLITESEG_SANITIZE=ON "$@"
 fi
-command -v cmake >/dev/null && command -v c++ >/dev/null || {
+hash cmake c++ 2>/dev/null || {
   echo "error: CMake and a C++ compiler are required; on Debian: apt install cmake g++" \
     "libopencv-dev libyaml-cpp-dev libpng-dev libssl-dev" >&2
   exit 1

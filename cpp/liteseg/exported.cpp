@@ -99,9 +99,13 @@ Shape read_shape(const YAML::Node& written) {
 
 /// Refuses images that are not of three channels of 8 bits, which are read in BGR.
 void require_colour(const YAML::Node& node) {
-  const Section image(node, "liteseg: image", {"channels", "max_value", "shown_bands"});
+  const Section image(node, "liteseg: image",
+                      {"channels", "channel_order", "max_value", "shown_bands"});
   if (image.integer("channels", 3) != 3) {
     image.refuse("channels", "must be 3: this program segments colour images");
+  }
+  if (image.has("channel_order") && image.text("channel_order") != "RGB") {
+    image.refuse("channel_order", "must be RGB");
   }
   if (image.integer("max_value", 255) != 255) {
     image.refuse("max_value", "must be 255: this program segments images of 8 bits");
