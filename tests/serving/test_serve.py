@@ -323,8 +323,9 @@ def test_requests_of_one_size_that_wait_run_together(served, predictor):
             answers.append(pool.submit(infer, server, predictor.preprocess(image)))
             wait_until(lambda wanted=number: server.service._batcher.waiting() == wanted)
         held.go.set()
-        for image, answer in zip(images, answers):
-            assert np.array_equal(answer.result(30)[0], predictor(image))
+        labels = [answer.result(30)[0] for answer in answers]  # before Paddle runs here, too
+        for image, label in zip(images, labels):
+            assert np.array_equal(label, predictor(image))
         assert np.array_equal(first.result(30)[0], predictor(PICTURE))
         text = requests.get(f"{server.url}/metrics", timeout=30).text
     assert held.shapes == [(1, 3, 40, 60), (4, 3, 40, 60), (2, 3, 20, 60)]
@@ -339,8 +340,9 @@ def test_engines_run_side_by_side(served, predictor):
         answers = [pool.submit(infer, server, predictor.preprocess(image)) for image in images]
         wait_until(lambda: len(held.shapes) == 2 and server.service._batcher.waiting() == 1)
         held.go.set()
-        for image, answer in zip(images, answers):
-            assert np.array_equal(answer.result(30)[0], predictor(image))
+        labels = [answer.result(30)[0] for answer in answers]  # before Paddle runs here, too
+        for image, label in zip(images, labels):
+            assert np.array_equal(label, predictor(image))
 
 
 def wait_until(condition):
