@@ -59,13 +59,15 @@ def choose_device(name: str, asked: str, precision: str = "fp32") -> tuple[str, 
         precision: One of ``PRECISIONS``; ``auto`` takes a device that has it.
 
     Raises:
-        ValueError: If the runtime is unknown.
+        ValueError: If the runtime or the precision is unknown.
         DeviceError: If there is no such device.
         ExportError: If the runtime is not installed, or does not run on such a device, or not in
             that precision.
     """
     if name not in RUNTIMES:
         raise ValueError(f"unknown runtime {name!r}; choose one of {sorted(RUNTIMES)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}; choose one of {PRECISIONS}")
     if asked != "auto" and kind_of(asked) in KINDS:
         _require_precision(name, kind_of(asked), precision)
     devices = RUNTIMES[name].devices()
@@ -119,8 +121,6 @@ def create(
         ExportError: If it is not installed, cannot load the model, or does not compute in that
             precision on that device.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}; choose one of {PRECISIONS}")
     kind, _ = choose_device(name, device, precision)
     engine = RUNTIMES[name](files, kind, threads, precision)
     engine.name, engine.device = name, kind

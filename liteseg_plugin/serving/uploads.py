@@ -43,7 +43,7 @@ def uploaded(path: object, folder: Path) -> str:
     )
 
 
-def read_upload(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
+def read_upload(file: str | os.PathLike | BinaryIO, name: str | None = None) -> np.ndarray:
     """Read a picture from an untrusted client.
 
     Pillow decodes it, at the size that was checked. OpenCV would read the header itself, and a
@@ -62,7 +62,7 @@ def read_upload(file: str | BinaryIO, name: str | None = None) -> np.ndarray:
             decoded.
     """
     if name is None:
-        name = Path(file).name if isinstance(file, str) else "upload"
+        name = Path(file).name if isinstance(file, (str, os.PathLike)) else "upload"
     try:
         with Image.open(file, formats=FORMATS) as opened:
             _check_size(name, *opened.size)

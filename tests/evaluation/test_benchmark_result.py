@@ -42,6 +42,6 @@ def test_runtimes_of_an_onnx_file_are_those_that_read_it():
     assert "paddle" not in choose_runtimes(None, "cpu", "fp32", only_onnx=True)
     assert "paddle" in choose_runtimes(None, "cpu", "fp32", only_onnx=False)
     assert choose_runtimes(["openvino"], "cpu", "fp32", only_onnx=True) == ["openvino"]
-    with pytest.raises(ExportError, match="Paddle does not read ONNX"):
+    with pytest.raises(ExportError, match="Paddle and ncnn do not read ONNX"):
         choose_runtimes(["openvino", "paddle"], "cpu", "fp32", only_onnx=True)
     assert need_onnx(["paddle", "openvino"]) and not need_onnx(["paddle", "paddle_tensorrt"])
