@@ -37,7 +37,8 @@ VARIANTS = {
 
 # Whoever needs the network fails at once, at an unreachable proxy, instead of waiting for it.
 OFFLINE = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy")}
-os.environ.update(OFFLINE, no_proxy="127.0.0.1,localhost")
+_LOCAL = "127.0.0.1,localhost"
+os.environ.update(OFFLINE, no_proxy=_LOCAL, no_grpc_proxy=_LOCAL)  # Gradio changes no_proxy
 # A test enables autoload for a moment; those that other workers run meanwhile must not notice.
 os.environ["LITESEG_AUTOLOAD"] = "0"
 
