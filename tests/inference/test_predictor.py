@@ -120,3 +120,9 @@ def test_config_of_training_is_not_an_export(fails, picture):
     message = fails("infer", "--config", TEMPLATE, "--image_path", picture)
     assert f"{TEMPLATE} is a config of training, not an export" in message
     assert f"liteseg export --config {TEMPLATE}" in message and "liteseg predict" in message
+
+
+@pytest.mark.parametrize("module", ["inference.predictor", "evaluation.report"])
+def test_module_can_be_the_first_import(process, module):
+    """Importing PaddleSeg registers data sets, whose modules must not be half imported then."""
+    process("python", "-c", f"import liteseg_plugin.{module}")
