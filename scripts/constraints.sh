@@ -27,5 +27,5 @@ options=("$@")
 mkdir -p constraints
 # Not the extra ncnn, which has no constraints yet.
 kept+=$'\npaddle2onnx==2.1.0' constrain 3.3.1 \
-  cpu onnx openvino coco geo demo serve safetensors ray dev
+  cpu onnx openvino coco geo tiff demo serve safetensors ray dev
 for paddle in 3.2.2 3.0.0 2.6.2; do constrain "$paddle" cpu dev; done

@@ -23,7 +23,7 @@ VENV=${VENV:-.venv-test}
 if [ -n "${PADDLE:-}" ]; then
   make_environment cpu,dev
 else
-  make_environment "cpu,onnx,openvino,ncnn,coco,geo,demo,serve,dev${EXTRAS:+,$EXTRAS}"
+  make_environment "cpu,onnx,openvino,ncnn,coco,geo,tiff,demo,serve,dev${EXTRAS:+,$EXTRAS}"
   # Without PyTorch, on which it depends.
   "$VENV/bin/python" -m pip show -qq pnnx || "$VENV/bin/python" -m pip install -qq --no-deps pnnx
   "$VENV/bin/ruff" check .
