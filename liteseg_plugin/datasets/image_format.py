@@ -298,7 +298,7 @@ def _read_bands(path: str | os.PathLike) -> np.ndarray:
     try:
         with warnings.catch_warnings(), tifffile.TiffFile(path) as file:
             warnings.simplefilter("ignore")
-            page = file.pages[0]
+            page = file.pages.first
             image = page.asarray()
             if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE:
                 image = image.transpose(1, 2, 0)
