@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace) -> dict:
 
     repair()
     from liteseg_plugin.datasets.image_compose import showing
-    from liteseg_plugin.errors import LitesegError, printable
+    from liteseg_plugin.errors import printable
     from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference import bulk, frames, images, on_ray, pipeline, tiled, video
     from liteseg_plugin.inference.predictor import Predictor
@@ -119,24 +120,11 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.system.progress import progress_bar
 
     tiling = _steps.tiling(args)
-    if args.geotiff and tiling is None:
-        raise LitesegError("--geotiff reads images by windows; give their size: --tile W H")
     extras = pipeline.Extras(
         args.save_confidence, args.save_polygons, args.min_confidence, args.geotiff
     )
     is_video = frames.is_video(args.image_path)
-    if is_video and (extras.polygons or extras.geotiff):
-        raise LitesegError("--save_polygons and --geotiff are for images, not for videos")
-    if is_video and (args.resume or args.shard):
-        raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
-    if args.ray and (is_video or args.shard):
-        raise LitesegError("--ray is for images, and divides them itself: not with --shard")
-    if args.ray and (tiling or args.separator):
-        raise LitesegError("--ray does not take --tile or --separator")
-    if not args.ray and (args.ray_workers or args.save_as == "parquet"):
-        raise LitesegError("--ray_workers and --save_as parquet need --ray")
-    if args.save_as == "parquet" and (args.save_confidence or args.save_polygons):
-        raise LitesegError("--save_as parquet writes label maps alone, no confidence or polygons")
+    _refuse_what_does_not_go_together(args, is_video)
     exported = ExportedModel.read(args.config)
     exported = replace(exported, transforms=showing(exported.transforms, args.bands))
     choice = choose(exported, args.runtime, args.device, args.precision)
@@ -200,3 +188,20 @@ def run(args: argparse.Namespace) -> dict:
         "runtime": runtime,
         "precision": args.precision,
     }
+
+
+def _refuse_what_does_not_go_together(args: argparse.Namespace, is_video: bool) -> None:
+    if args.geotiff and args.tile is None:
+        raise LitesegError("--geotiff reads images by windows; give their size: --tile W H")
+    if is_video and (args.save_polygons or args.geotiff):
+        raise LitesegError("--save_polygons and --geotiff are for images, not for videos")
+    if is_video and (args.resume or args.shard):
+        raise LitesegError("--resume and --shard are for images; a video is segmented as a whole")
+    if args.ray and (is_video or args.shard):
+        raise LitesegError("--ray is for images, and divides them itself: not with --shard")
+    if args.ray and (args.tile or args.separator):
+        raise LitesegError("--ray does not take --tile or --separator")
+    if not args.ray and (args.ray_workers or args.save_as == "parquet"):
+        raise LitesegError("--ray_workers and --save_as parquet need --ray")
+    if args.save_as == "parquet" and (args.save_confidence or args.save_polygons):
+        raise LitesegError("--save_as parquet writes label maps alone, no confidence or polygons")

@@ -23,7 +23,6 @@ _MOST_CROP_PIXELS = 1024 * 512  # the crop of the released Cityscapes recipes
 _MOST_BATCH_PIXELS = 4 * _MOST_CROP_PIXELS  # takes 2.4 GB of memory in float32
 _CROP_STEP = 16
 _BATCH = 8
-_VARIANTS = {"STDC1": "_t", "STDC2": "_b"}
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,13 @@ from typing import Any
 import yaml
 
 from liteseg_plugin.errors import ConfigError
+from liteseg_plugin.export.ncnn import NCNN_FILES
 from liteseg_plugin.exported import (
     DEPLOY_FILE,
     FILE_KEYS,
     INT8_FILE,
     INT8_REPORT_FILE,
     MODEL_FILES,
-    NCNN_FILE,
-    NCNN_FP16_WEIGHTS_FILE,
-    NCNN_WEIGHTS_FILE,
     ONNX_FILE,
     PARAMS_FILE,
     ExportedModel,
@@ -91,8 +89,7 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
     for path in folder.iterdir():
         if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
-    ncnn = (NCNN_FILE, NCNN_WEIGHTS_FILE, NCNN_FP16_WEIGHTS_FILE)
-    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE, *ncnn)
+    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE, *NCNN_FILES)
     stale = [name for name in own if name not in named] if was_export else []
     if INT8_FILE in stale:
         stale.append(INT8_REPORT_FILE)

@@ -102,8 +102,7 @@ def export_model(
     save_dir = Path(save_dir)
     save_dir.mkdir(parents=True, exist_ok=True)
     with scratch_folder(save_dir, "export") as complete:
-        _save_graph(network, ExportedNetwork(network, output_op, scale), shape, complete)
-        model = next(f for f in MODEL_FILES if Path(complete, f).exists())
+        model = _save_graph(network, ExportedNetwork(network, output_op, scale), shape, complete)
         files = [model, PARAMS_FILE]
         if onnx_opset is not None:
             target = Path(complete, ONNX_FILE)
@@ -162,16 +161,15 @@ def _write_plain(
     graph = ExportedNetwork(network, output_op, scale, plain=True)
     with tempfile.TemporaryDirectory() as name, plain_operators():
         folder = Path(name)
-        _save_graph(network, graph, shape, folder)
-        model = next(folder / f for f in MODEL_FILES if (folder / f).exists())
-        convert(model, folder / PARAMS_FILE, target, opset)
+        model = _save_graph(network, graph, shape, folder)
+        convert(folder / model, folder / PARAMS_FILE, target, opset)
     simplify(target)
 
 
 def _save_graph(
     network: nn.Layer, graph: ExportedNetwork, shape: Sequence[int | None], folder: Path
-) -> None:
-    """Trace the graph of a network, and write it as ``model`` into a folder."""
+) -> str:
+    """Trace the graph of a network, and write it into a folder; return the name of its file."""
     layers = network.sublayers(include_self=True)
     before = [(layer, layer.training, vars(layer).get("forward")) for layer in layers]
     network.eval()
@@ -190,3 +188,4 @@ def _save_graph(
             vars(layer).pop("forward", None)
             if forward is not None:
                 vars(layer)["forward"] = forward
+    return next(name for name in MODEL_FILES if (folder / name).exists())
