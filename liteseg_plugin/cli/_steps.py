@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from liteseg_plugin.inference.tiles import Tiling
     from liteseg_plugin.integration.config import ConfigBuilder
 
+# A host may have its own; what they name is compared.
+_OWN_FLAGS = (
+    *("command", "run", "config", "opts", "run_folder", "model_path", "exported", "image_path"),
+    *("save_dir", "device", "device_id", "cpu_threads", "num_workers", "verbose", "debug"),
+)
+
 
 def choose_model(args: argparse.Namespace) -> None:
     """Fill ``config`` and ``model_path`` from ``--run``, which is instead of them.
@@ -105,6 +111,32 @@ def connect(device: str) -> None:
         paddle.set_device(paddle_devices().choose(device))
         processes.connect()
     heartbeat.reached("connected")
+
+
+def check_same_on_hosts(
+    args: argparse.Namespace, builder: ConfigBuilder, weights: str | Path, lists: dict[str, Any]
+) -> None:
+    """Refuse to run a trained network on hosts that were given different things.
+
+    Args:
+        args: Of the command.
+        builder: Holds the config.
+        weights: Path, or URL, of the weights.
+        lists: Lists of images, by name.
+
+    Raises:
+        TrainingError: If hosts differ; it names host, rank and what differs.
+    """
+    from liteseg_plugin.system.checksums import file_sha256
+    from liteseg_plugin.training import changes, processes
+
+    if processes.count() == 1:
+        return
+    flags = {name: value for name, value in vars(args).items() if name not in _OWN_FLAGS}
+    flags["report"] = bool(getattr(args, "report", None))
+    sha256 = file_sha256(weights)[:8] if Path(weights).is_file() else weights
+    inputs = {**lists, "SHA-256 of the weights": sha256}
+    changes.check_same_on_hosts(builder.config.dic, flags, inputs)
 
 
 def augmentation(args: argparse.Namespace, switch: str, test_config: dict) -> dict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays, label images and a legend."""
+    _steps.connect(args.device)
     _steps.choose_model(args)
     builder = _steps.build(args)
 
@@ -39,6 +41,8 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.inference import images, trained
     from liteseg_plugin.inference.frames import is_video
     from liteseg_plugin.inference.video import open_video
+    from liteseg_plugin.training import processes
+    from liteseg_plugin.training.run import DataList
 
     device = _steps.use_device(args.device)
     if args.device_id is not None and device in ("gpu", "xpu", "npu", "mlu"):
@@ -51,6 +55,11 @@ def run(args: argparse.Namespace) -> None:
     transforms = showing(compose(builder.val_transforms, image_format), args.bands)
     test_config = _steps.augmentation(args, "aug_pred", config.test_config)
     if is_video(args.image_path):
+        if processes.count() > 1:
+            raise LitesegError(
+                f"{args.image_path} is one video, which several processes cannot share: start "
+                "liteseg predict without liteseg launch"
+            )
         frames = open_video(args.image_path, args.save_dir)
         network = _steps.load_network(builder, args.model_path)
         path = trained.predict_video(
@@ -60,6 +69,9 @@ def run(args: argparse.Namespace) -> None:
         return
     found = images.find_images(args.image_path, args.separator)
     trained.check_image_results(found, args.save_dir)
+    names = [image.name for image in found]
+    lists = {"image_path's list": DataList.of_names(names)}
+    _steps.check_same_on_hosts(args, builder, args.model_path, lists)
     network = _steps.load_network(builder, args.model_path)
     logger.info(f"{len(found)} images for {_steps.class_name(network)}")
     legend = trained.predict_images(network, transforms, found, classes, args.save_dir, test_config)

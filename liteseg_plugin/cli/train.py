@@ -105,7 +105,8 @@ def _train(args: argparse.Namespace) -> None:
         [train_dataset, *filter(None, [val_dataset])],
         Start.now(args.resume_model, device),
     )
-    changes.check_same_on_hosts(record)
+    lists = {"train_dataset's list": record.train_list, "val_dataset's list": record.val_list}
+    changes.check_same_on_hosts(record.config, record.settings, lists)
     folder, allowed = Path(args.save_dir), args.allow_changes
     changes.begin(folder, args.resume_model, record, allow_changes=allowed)
     train_dataset.file_list *= args.repeats

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin import __version__
 from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import LitesegError
 
@@ -41,8 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
-    _steps.choose_model(args)
     _steps.connect(args.device)
+    _steps.choose_model(args)
     builder = _steps.build(args)
 
     from paddleseg.utils import logger
@@ -63,11 +62,12 @@ def run(args: argparse.Namespace) -> dict:
 
         report.check_folder(args.report)
     dataset = builder.val_dataset
-    facts = {"val_dataset's list": DataList.of(dataset), "liteseg_plugin": __version__}
-    processes.check_same({name: str(value) for name, value in facts.items()})
+    export = ExportedModel.read(args.exported) if args.exported else None
+    weights = export.model if export else args.model_path
+    lists = {"val_dataset's list": DataList.of(dataset)}
+    _steps.check_same_on_hosts(args, builder, weights, lists)
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
-    if args.exported:
-        export = ExportedModel.read(args.exported)
+    if export:
         choice = choose(export, args.runtime, args.device, args.precision)
         for line in choice.text.splitlines():
             logger.info(line)

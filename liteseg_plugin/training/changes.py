@@ -12,7 +12,7 @@ from paddleseg.utils import logger
 
 from liteseg_plugin.errors import TrainingError
 from liteseg_plugin.training import processes
-from liteseg_plugin.training.run import CONFIG, RECORD, RunRecord
+from liteseg_plugin.training.run import CONFIG, RECORD, RunRecord, versions
 
 # What a resumed run computes with. Other keys of a config, and other flags, do not change results.
 _SECTIONS = (
@@ -79,19 +79,24 @@ def compare(before: RunRecord, now: RunRecord) -> list[Change]:
     return sorted(changes, key=lambda change: not change.breaks)
 
 
-def check_same_on_hosts(now: RunRecord) -> None:
-    """Refuse to train if hosts have other versions, configs, flags or lists.
+def check_same_on_hosts(
+    config: Mapping[str, Any], flags: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> None:
+    """Refuse to run on hosts with other versions, configs, flags or inputs.
+
+    Args:
+        config: PaddleSeg's, merged.
+        flags: By name, without those that a host may have for itself.
+        inputs: What is read beside the config, such as lists and weights.
 
     Raises:
         TrainingError: If they differ; it names host, rank and what differs.
     """
-    facts: dict[str, Any] = {
-        name: v for name, v in now.starts[-1].versions.items() if name != "python"
-    }
-    content = _values(_effective(now.config))
+    facts: dict[str, Any] = {name: v for name, v in versions().items() if name != "python"}
+    content = _values(_effective(config))
     facts |= {name: value for name, value in content if not name.endswith(_OWN)}
-    facts |= {f"--{name}": value for name, value in now.settings.items()}
-    facts |= {"train_dataset's list": now.train_list, "val_dataset's list": now.val_list}
+    facts |= {f"--{name}": value for name, value in flags.items()}
+    facts |= inputs
     processes.check_same({name: str(value) for name, value in facts.items()})
 
 

@@ -14,7 +14,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -54,11 +54,14 @@ class DataList:
     def of(cls, dataset: Any) -> DataList:
         """Return the list of one of PaddleSeg's data sets."""
         root = os.path.abspath(getattr(dataset, "dataset_root", os.curdir))
-        digest = hashlib.sha256()
-        for pair in getattr(dataset, "file_list", ()):
-            names = [os.path.relpath(path, root) for path in pair if path]
-            digest.update(json.dumps(names).encode())
-        return cls(len(dataset), digest.hexdigest())
+        pairs = getattr(dataset, "file_list", ())
+        names = ([os.path.relpath(path, root) for path in pair if path] for pair in pairs)
+        return cls(len(dataset), _sha256(names))
+
+    @classmethod
+    def of_names(cls, names: Sequence[str]) -> DataList:
+        """Return the list of images without labels, by their names."""
+        return cls(len(names), _sha256([name] for name in names))
 
     def __str__(self) -> str:
         """Return how a message writes it."""
@@ -88,18 +91,13 @@ class Start:
     @classmethod
     def now(cls, resumed: Path | None, device: str) -> Start:
         """Return the start of this process, at the beginning or from a checkpoint."""
-        versions = {
-            "python": platform.python_version(),
-            "liteseg_plugin": __version__,
-            **installed_versions(*_PACKAGES),
-        }
         return cls(
             time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             0 if resumed is None else checkpoint.iteration_of(resumed),
             command_line(),
             os.getcwd(),
             device,
-            versions,
+            versions(),
         )
 
 
@@ -259,6 +257,15 @@ class TrainedRun:
         return f"{self.weights} ({of}, iteration {self.iteration})"
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that results depend on, by name."""
+    return {
+        "python": platform.python_version(),
+        "liteseg_plugin": __version__,
+        **installed_versions(*_PACKAGES),
+    }
+
+
 def command_line() -> str:
     """Return the command line of this process."""
     program = Path(sys.argv[0])
@@ -287,6 +294,13 @@ def logged(folder: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # closing writes what is left
             file.close()
+
+
+def _sha256(rows: Iterable[Sequence[str]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(row).encode())
+    return digest.hexdigest()
 
 
 class _Copied:

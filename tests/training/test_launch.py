@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import liteseg_plugin
 from liteseg_plugin.errors import ConfigError, LitesegError, TrainingError
 from liteseg_plugin.training import failures, processes, supervise
 from liteseg_plugin.training import launch as launch_module
@@ -252,6 +253,53 @@ def test_processes_of_other_versions_configs_or_lists_are_named(monkeypatch):
     )
     monkeypatch.setattr(processes, "gather", lambda value: [value, value])
     processes.check_same(mine)
+
+
+@pytest.mark.parametrize("command", ["train", "val", "val --report", "val --exported", "predict"])
+def test_commands_refuse_a_host_that_differs(monkeypatch, request, run, toy, tmp_path, command):
+    """The other host has another plugin and list, and otherwise the same."""
+    program, *flag = command.split()
+    given = ["--config", toy.config(tmp_path), "--device", "cpu"]
+    if program == "train":
+        given += ["--save_dir", tmp_path / "out", "--do_eval"]
+    elif flag == ["--exported"]:
+        given += [*flag, request.getfixturevalue("exported").folder]
+    else:
+        given += ["--model_path", request.getfixturevalue("trained").weights]
+        given += [*flag, *([tmp_path / "report"] if flag else [])]
+    if program == "predict":
+        given += ["--image_path", toy.root / "val.txt", "--save_dir", tmp_path / "out"]
+    names = {"train": "train_dataset's list", "predict": "image_path's list"}
+    name = names.get(program, "val_dataset's list")
+    seen = []
+
+    def gather(value):
+        facts = value[1]
+        seen.append(facts)
+        return [value, ("other", {**facts, "liteseg_plugin": "0", name: "2 images"})]
+
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "connect", lambda: None)
+    monkeypatch.setattr(processes, "gather", gather)
+    result = run(program, *given, check=False)
+    assert result.returncode == 1
+    assert f"error: rank 1 on host other differs from rank 0 on host {socket.gethostname()}: " in (
+        result.text
+    )
+    assert f"liteseg_plugin is 0, not {liteseg_plugin.__version__}; {name} is 2" in result.text
+    [facts] = seen
+    assert {"paddlepaddle", "paddleseg", "batch_size", "model.type", name} <= {*facts}
+    assert not [key for key, value in facts.items() if str(tmp_path) in value], facts
+    if program != "train":
+        assert len(facts["SHA-256 of the weights"]) == 8
+
+
+def test_several_processes_do_not_predict_one_video(monkeypatch, fails, trained, tmp_path):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "connect", lambda: None)
+    weights = ("--config", trained.config, "--model_path", trained.weights, "--device", "cpu")
+    said = fails("predict", *weights, "--image_path", tmp_path / "a.mp4")
+    assert "a.mp4 is one video, which several processes cannot share" in said
 
 
 @pytest.fixture
