@@ -5,5 +5,5 @@
 set -euo pipefail
 . scripts/_model.sh
 need_model "$0" "$@"
-exec liteseg export --config "$config" --model_path "$run/best_model/model.pdparams" \
+exec liteseg export --config "$config" --model_path "$weights" \
   --save_dir "$run/exported" "${@:2}"

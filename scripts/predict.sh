@@ -7,5 +7,5 @@
 set -euo pipefail
 . scripts/_model.sh
 need_model "$0" "$@"
-exec liteseg predict --config "$config" --model_path "$run/best_model/model.pdparams" \
+exec liteseg predict --config "$config" --model_path "$weights" \
   --image_path "${2:?which images?}" --save_dir "$run/predicted" "${@:3}"

@@ -6,4 +6,4 @@
 set -euo pipefail
 . scripts/_model.sh
 need_model "$0" "$@"
-exec liteseg val --config "$config" --model_path "$run/best_model/model.pdparams" --num_workers 3 "${@:2}"
+exec liteseg val --config "$config" --model_path "$weights" --num_workers 3 "${@:2}"

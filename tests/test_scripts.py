@@ -54,6 +54,16 @@ def command_line(tmp_path):
     return call
 
 
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout of scripts and configs, for scripts that write into `output`."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("scripts", "configs"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    return folder
+
+
 def test_train_launches_with_the_flags_of_the_released_runs(command_line):
     launch = ("--nproc_per_node", "2", "--timeout=9", "--dry-run")
     code, said = command_line("train.sh", *launch, MODEL, "--seed", "3")
@@ -73,13 +83,16 @@ def test_train_launches_with_the_flags_of_the_released_runs(command_line):
         ("predict", ["--image_path", "a b", "--save_dir", f"output/{MODEL}/predicted"]),
     ],
 )
-def test_other_scripts_take_the_best_weights_of_a_run(command_line, script, more):
+def test_other_scripts_take_the_best_weights_of_a_run(command_line, checkout, script, more):
     given = ["a b"] if script == "predict" else []
-    code, said = command_line(f"{script}.sh", MODEL, *given, "--debug")
-    assert code == 0
-    weights = f"--model_path output/{MODEL}/best_model/model.pdparams"
-    config = f"--config configs/pp_liteseg/{MODEL}.yml"
-    assert said == f"liteseg {script} {config} {weights} {' '.join(more)} --debug\n"
+    best = Path("output", MODEL, "best_model")
+    for weights in (best / "model.pdparams", best / "model.safetensors"):
+        code, said = command_line(f"{script}.sh", MODEL, *given, "--debug", cwd=checkout)
+        assert code == 0
+        flags = f"--config configs/pp_liteseg/{MODEL}.yml --model_path {weights}"
+        assert said == f"liteseg {script} {flags} {' '.join(more)} --debug\n"
+        (checkout / best).mkdir(parents=True, exist_ok=True)
+        (checkout / best / "model.safetensors").touch()  # train --save_format safetensors
 
 
 def test_benchmark_needs_no_weights(command_line):
@@ -211,13 +224,9 @@ def test_slurm_queues_again_after_a_checkpoint(slurm):
 
 
 def test_reproduction_goes_on_after_an_interruption_and_ends_with_the_tables(
-    command_line, tmp_path
+    command_line, checkout, tmp_path
 ):
     """Two models; the second evaluation of the first one fails once."""
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in ("scripts", "configs"):
-        (checkout / name).symlink_to(REPOSITORY / name)
     camvid = "pp_liteseg_stdc2_camvid_960x720_10k"
     calls = tmp_path / "calls"
     stub = f"""echo "$@" >>{calls}
