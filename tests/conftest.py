@@ -4,6 +4,7 @@ import liteseg_plugin  # noqa: F401 - first: it loads zlib before Paddle, as Pad
 
 # isort: split
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -140,10 +141,25 @@ def run(tmp_path_factory):
                 # alternative stack, which is gone: the end of a later child would end this process.
                 for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
                     signal.signal(number, signal.SIG_DFL)
+                _disable_alternative_stack()
         stdout, stderr = (path.read_text(encoding="utf-8", errors="replace") for path in paths)
         return _checked(subprocess.CompletedProcess(argv, code, stdout, stderr), check)
 
     return run
+
+
+def _disable_alternative_stack():
+    """Let handlers of Python run on the stack that is there."""
+
+    class Stack(ctypes.Structure):
+        _fields_ = (
+            ("address", ctypes.c_void_p),
+            ("flags", ctypes.c_int),
+            ("size", ctypes.c_size_t),
+        )
+
+    disabled = 2
+    ctypes.CDLL(None).sigaltstack(ctypes.byref(Stack(None, disabled, 0)), None)
 
 
 def _checked(result, check):
