@@ -103,7 +103,13 @@ class RayRun:
         else:
             planned = pipeline.plan_results(images, save_dir, self.extras)
 
+        if self.to_parquet and not resume:
+            parquet.Parts(save_dir, keep=None)  # refuses earlier ones while their manifest is there
+
         def segment(todo: Sequence[SegmentedImage], on_error: OnError) -> Iterator[SegmentedImage]:
+            if not todo:
+                return
+            self._connect(ray)
             parts = None
             if self.to_parquet:
                 parts = parquet.Parts(save_dir, bulk.named_files(save_dir) if resume else None)
@@ -118,7 +124,6 @@ class RayRun:
                 yield from parts.flush()
 
         try:
-            self._connect(ray)
             summary = bulk.run_in_bulk(segment, planned, save_dir, resume=resume, **options)
         except ray.exceptions.RayError as error:
             raise LitesegError(f"Ray ({self.address}): {last_line(error)}") from error

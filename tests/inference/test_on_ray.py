@@ -1,13 +1,11 @@
-"""``infer --ray``: processes that are killed, Parquet in and out. Each test starts a local Ray."""
+"""``infer --ray``: processes that are killed, Parquet in and out. Two tests start a local Ray."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
+import threading
 from io import BytesIO
 from pathlib import Path
 
@@ -22,6 +20,8 @@ from liteseg_plugin.export.writer import export_model
 
 pytestmark = pytest.mark.slow
 COUNT = 120
+BROKEN = COUNT - 1
+FLAGS = ("--device", "cpu", "--on_error", "skip", "--ray", "--ray_workers", 2)
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +45,17 @@ def images(parquet, made_once):
         for number in range(COUNT):
             size = (8 + number % 5, 9, 3)
             cv2.imwrite(str(folder / f"{number}.png"), rng.integers(0, 256, size, dtype=np.uint8))
-        (folder / "7.png").write_text("not an image")
+        (folder / f"{BROKEN}.png").write_text("not an image")
 
     return made_once("pictures", make)
 
 
-def start(model, image_path, out, *more, **environment):
-    flags = ("--device", "cpu", "--on_error", "skip", "--ray", "--ray_workers", 2, *more)
-    command = ("infer", "--config", model, "--image_path", image_path, "--save_dir", out, *flags)
-    return subprocess.Popen(
-        [sys.executable, "-m", "liteseg_plugin", *map(str, command)],
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+@pytest.fixture
+def mark(monkeypatch, tmp_path):
+    """What the environment of the processes that a test starts has."""
+    monkeypatch.setenv("MARK_OF_TEST", str(tmp_path))
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # tests beside it would be first
+    return f"MARK_OF_TEST={tmp_path}".encode()
 
 
 def manifest(out):
@@ -84,57 +80,70 @@ def predictors(mark):
     return found
 
 
-def test_killed_process_leaves_each_image_once(model, images, tmp_path):
+def test_killed_process_leaves_each_image_once(model, images, tmp_path, run, mark):
     out = tmp_path / "out"
-    job = start(model, images, out, MARK_OF_TEST=str(tmp_path))
-    mark = f"MARK_OF_TEST={tmp_path}".encode()
     labels = out / "pseudo_color_prediction"
+    before, killed, ended = [], [], threading.Event()
+
+    def kill():
+        while not any(labels.glob("*.png")):
+            if ended.wait(0.005):
+                return
+        before.extend(labels.glob("*.png"))
+        killed.extend(predictors(mark)[:1])
+        for process in killed:
+            os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
     try:
-        while job.poll() is None and not (labels.is_dir() and any(labels.glob("*.png"))):
-            time.sleep(0.005)
-        before = len([*labels.glob("*.png")])
-        killed = predictors(mark)
-        assert killed, job.communicate()[0]
-        os.kill(killed[0], signal.SIGKILL)
-        said = job.communicate(timeout=300)[0]
+        result = run("infer", "--config", model, "--image_path", images, "--save_dir", out, *FLAGS)
     finally:
-        job.kill()
-    assert job.returncode == 0, said
-    assert 1 <= before < COUNT - 1
+        ended.set()
+        killer.join()
+    assert killed, result.text
+    assert 1 <= len(before) < COUNT - 1
     assert len(manifest(out)) == COUNT
-    assert {path.stem for path in labels.glob("*.png")} == {*map(str, range(COUNT))} - {"7"}
-    assert f"{COUNT - 1} images segmented, 0 skipped as complete, 1 failed" in said
+    assert {path.stem for path in labels.glob("*.png")} == {*map(str, range(COUNT))} - {str(BROKEN)}
+    assert f"{COUNT - 1} images segmented, 0 skipped as complete, 1 failed" in result.text
 
 
-def test_parquet_of_images_to_parquet_and_resumed(model, images, parquet, tmp_path, run):
+def test_parquet_of_images_to_parquet_and_resumed(model, images, parquet, tmp_path, run, mark):
     import pyarrow as pa
 
     source, out = tmp_path / "source", tmp_path / "out"
     source.mkdir()
     contents = [(images / f"{number}.png").read_bytes() for number in range(COUNT)]
     rows = [{"bytes": content, "path": None} for content in contents]
-    halves = rows[: COUNT // 2], rows[COUNT // 2 :]
-    for name, half in zip("ab", halves):
-        table = pa.table({"image": half})
+
+    def write(name, some):
+        table = pa.table({"image": some})
         parquet.write_table(table, source / f"{name}.parquet", row_group_size=25)
-    command = ("infer", "--config", model, "--image_path", source, "--save_dir", out, "--ray")
-    flags = ("--device", "cpu", "--on_error", "skip", "--save_as", "parquet")
-    run(*command, *flags)
+
+    write("a", rows[: COUNT // 2])
+    write("b", rows[COUNT // 2 :])
+    command = ("infer", "--config", model, "--image_path", source, "--save_dir", out, *FLAGS)
+    command = (*command, "--save_as", "parquet")
+    run(*command)
     entries = manifest(out)
-    assert [e["image"] for e in entries if e["error"]] == [f"{source}/a.parquet:7"]
+    failed = f"{source}/b.parquet:{BROKEN - COUNT // 2}"
+    assert [e["image"] for e in entries if e["error"]] == [failed]
     (part,) = (out / "labels").iterdir()
     table = parquet.read_table(part)
     found = dict(zip(table["image"].to_pylist(), table["label"].to_pylist()))
     assert len(found) == len(table) == COUNT - 1
     local = tmp_path / "local"
-    run("infer", "--config", model, "--image_path", images, "--save_dir", local, *flags[:4])
-    for number in (0, 24, 25, 59, 60, 119):
+    run("infer", "--config", model, "--image_path", images, "--save_dir", local, *FLAGS[:4])
+    for number in (0, 24, 25, 59, 60, 118):
         name = f"{source}/{'ab'[number // 60]}.parquet:{number % 60}"
         label = np.asarray(Image.open(BytesIO(found[name])))
         expected = np.asarray(Image.open(local / "pseudo_color_prediction" / f"{number}.png"))
         np.testing.assert_array_equal(label, expected)
-    again = run(*command, *flags, "--resume", check=False)
-    assert f"0 images segmented, {COUNT - 1} skipped as complete, 1 failed" in again.text
+    assert "has results; give --resume" in run(*command, check=False).text
+    assert manifest(out) == entries
+    write("b", rows[COUNT // 2 : BROKEN])  # without the broken one: nothing is left to do
+    again = run(*command, "--resume")
+    assert f"0 images segmented, {COUNT - 1} skipped as complete, 0 failed" in again.text
 
 
 def test_column_of_paths(parquet, images, tmp_path):
