@@ -34,7 +34,8 @@ from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import usable_cpus
 from liteseg_plugin.system.versions import installed_versions
 
-SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1)  # of the images, at which memory is read
+# Of the images, when memory is read; near the end, one of the processes may have ended.
+SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.95)
 MARK = "LITESEG_BENCHMARK"  # in the environment of the processes of this run
 ENGINE_RUNS = 250
 
@@ -77,6 +78,7 @@ class Watch:
 
     def __call__(self, results: Iterable[Any], **_: Any) -> Iterator[Any]:
         """Pass the results on."""
+        import ray
         from ray._private.internal_api import memory_summary
 
         start = time.perf_counter()
@@ -89,7 +91,8 @@ class Watch:
             yield result
             if is_last:
                 break
-        said = memory_summary(stats_only=True).splitlines()
+        address = ray.get_runtime_context().gcs_address  # another Ray may run here
+        said = memory_summary(address, stats_only=True).splitlines()
         self.spilled = "; ".join(line for line in said if "pill" in line) or "nothing"
 
 
@@ -199,8 +202,9 @@ def show(found: dict[str, Any]) -> None:
     """Print the tables of the docs."""
     print("| Images done | Command's process | Worker 1 | Worker 2 | Spilled |\n|-|-|-|-|-|")
     for row in found["memory"]:
-        sizes = " | ".join(f"{size:.0f} MB" for size in (row["command"], *row["workers"]))
-        print(f"| {row['images']:,} | {sizes} | {found['spilled']} |")
+        sizes = [f"{size:.0f} MB" for size in (row["command"], *row["workers"])]
+        sizes += ["-"] * (3 - len(sizes))
+        print(f"| {row['images']:,} | {' | '.join(sizes)} | {found['spilled']} |")
     print(f"\nMB in 1,000 images, from a tenth of them on: {drifts(found['memory'])}\n")
     print("| Workers | images/s | a worker | engine alone, images/s | of it | scaling |")
     print("|-|-|-|-|-|-|")

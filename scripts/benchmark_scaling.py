@@ -27,6 +27,7 @@ CONFIG = Path(__file__).parents[1] / "configs/pp_liteseg/pp_liteseg_stdc1_toy_st
 TOTAL_BATCH = 4
 GRADIENTS = 8_141_600  # of PP-LiteSeg-T, in float32
 EXCHANGES = 5
+ATTEMPTS = 3
 
 
 def main() -> None:
@@ -85,9 +86,15 @@ def launch(folder: Path, processes: int, steps: int, fixed: bool) -> list[dict]:
     command += ["--config", str(config), "--device", "cpu", "--save_dir", str(out / "run")]
     command += ["--batch_size", str(TOTAL_BATCH // processes), "--seed", "1"]
     command += ["--iters", str(steps), "--save_interval", str(steps)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
+    # Gloo gives up after 30 s in which a process does not connect, as on a busy machine.
+    for attempt in range(ATTEMPTS):
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode == 0:
+            break
+        print(f"attempt {attempt + 1} with {processes} process(es) failed", file=sys.stderr)
+    else:
         sys.exit((out / "log/workerlog.0").read_text()[-3000:])
+    print(f"{processes} process(es), fixed: {fixed}: done", file=sys.stderr, flush=True)
     return [json.loads((out / f"{n}.json").read_text()) for n in range(processes)]
 
 

@@ -179,6 +179,7 @@ def evaluate(
     processes.connect()
     images = len(dataset)
     mine = range(paddle.distributed.get_rank(), images, processes.count())
+    shared = images - images % processes.count()
     num_classes, ignore_index = dataset.num_classes, dataset.ignore_index
 
     def label(sample: dict) -> tuple[np.ndarray, np.ndarray]:
@@ -207,6 +208,8 @@ def evaluate(
             total += counts
             names = _names(dataset, dataset.file_list[number])
             image_scores[number] = boundary, _of_image(names, counts, boundary)
+            if number < shared:
+                processes.wait_for_others()  # a fast one would wait long at the end
     finally:
         for executor in (pool, engines):
             executor.shutdown(cancel_futures=True)

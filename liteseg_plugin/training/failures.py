@@ -76,9 +76,15 @@ def explain(
     elif cut_off:
         reason = f"lost its peers: host {', '.join(cut_off)} is down or cut off from this host"
     elif timed_out:
-        reason = "waited in vain for a process that hangs; the console of its host says more"
+        reason = (
+            "waited in vain for a process of another host for 30 s, the limit of gloo; it hung or "
+            "was too slow"
+        )
     else:
-        reason = "lost its peers; the console of another host says why"
+        reason = (
+            "lost its peers, which failed or waited in vain for this process; the console of "
+            "another host says why"
+        )
     return of_process(launch, failed, reason, is_final)
 
 

@@ -39,6 +39,12 @@ def gather(value: Any) -> list:
     return values
 
 
+def wait_for_others() -> None:
+    """Wait until all processes come here; gloo gives up after 30 s in which one does not."""
+    if count() > 1:
+        paddle.distributed.barrier()
+
+
 def check_same(facts: Mapping[str, str]) -> None:
     """Refuse to run on hosts that were given different things.
 

@@ -189,11 +189,16 @@ def failed(rank, code):
         (failed(0, -6), [GLOO, "[TRAIN]"], r"rank 3 on host \S+: killed by SIGKILL.*\.1$", False),
         (failed(0, 1), [WAITED, "[TRAIN]"], r"rank 3 on host \S+: hung: the others.*\.1$", False),
         (failed(0, -11), ["[TRAIN]", GLOO], r"rank 2 .*: ended by SIGSEGV\. See \S+\.0$", False),
-        (failed(0, -6), [GLOO, GLOO], "rank 2 .* lost its peers; the console of another", False),
+        (
+            failed(0, -6),
+            [GLOO, GLOO],
+            "rank 2 .* lost its peers, which failed or waited in vain for this",
+            False,
+        ),
         (
             failed(0, 1),
             [WAITED, WAITED],
-            "rank 2 .* waited in vain for a process that hangs",
+            "rank 2 .* waited in vain for a process of another host for 30 s",
             False,
         ),
         (failed(0, 130), ["interrupted"], "rank 2 .*: interrupted, here or on another", False),
