@@ -39,8 +39,9 @@ class StreamFrames(Frames):
         self._capture = self._open()
         if not self._capture.isOpened():
             raise DataError(
-                f"cannot open stream {self.source}: its server does not answer, or OpenCV does not "
-                "read this kind"
+                f"cannot open stream {self.source}: its server does not answer, has no such path, "
+                "refuses the login, or sends what OpenCV does not read; FFmpeg's line above tells "
+                "more"
             )
         self._read, self._shape = 0, None
         self._describe(self.source)

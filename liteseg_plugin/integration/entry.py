@@ -38,6 +38,18 @@ class Entry(NamedTuple):
     scripts_only: bool = False
 
 
+def for_scripts(
+    name: str, replaces: str, symptom: str, repair_text: str, repair: Callable[[], None]
+) -> Entry:
+    """Return a replacement that only PaddleSeg's unmodified scripts need, of every version."""
+    reference = "paddleseg 2.8.0 and develop"
+    return Entry(
+        *(name, replaces, symptom, repair_text, reference, lambda: True, repair),
+        always=True,
+        scripts_only=True,
+    )
+
+
 def wrapped(original: Callable[..., Any], wrapper: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that calls ``wrapper`` with the original before the arguments."""
 

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from liteseg_plugin.datasets import validation
 from liteseg_plugin.datasets.image_compose import format_of
 from liteseg_plugin.errors import LitesegError, printable_lines
 from liteseg_plugin.integration import config, samples
-from liteseg_plugin.integration.entry import Entry, wrap, wrap_in_utils
+from liteseg_plugin.integration.entry import for_scripts, wrap, wrap_in_utils
 from liteseg_plugin.system.device import paddle_devices
 from liteseg_plugin.training import checkpoint, processes
 from liteseg_plugin.training.run import RunRecord, Start, logged
@@ -44,7 +43,8 @@ from liteseg_plugin.weights import load_matching_weights, load_trained, local_pa
 _loop = sys.modules["paddleseg.core.train"]
 _skip_downloads = False
 _raised_in_thread: LitesegError | None = None
-_config: dict[str, Any] | None = None  # that the script read last
+last_config: dict[str, Any] | None = None
+"""The config that the script read last."""
 
 
 def skip_backbone_download() -> None:
@@ -75,11 +75,11 @@ def explain(error: BaseException) -> LitesegError | None:
 
 def _read_config(original: Any, self: Config, path: str, *args: Any, **kwargs: Any) -> None:
     path = str(config.find_config(path))
-    global _config
+    global last_config
     with config.config_errors(path):
         config.check_keys(path, kwargs.get("opts"))
         original(self, path, *args, **kwargs)
-    _config = copy.deepcopy(self.dic)  # as it was read; PaddleSeg changes it
+    last_config = copy.deepcopy(self.dic)  # as it was read; PaddleSeg changes it
 
 
 def _find_component(original: Any, self: Builder, class_type: str) -> Any:
@@ -139,13 +139,13 @@ def _train_on_record(original: Any, *args: Any, **kwargs: Any) -> None:
     bound = inspect.signature(original).bind(*args, **kwargs)
     bound.apply_defaults()
     given = bound.arguments
-    if _config is None:
+    if last_config is None:
         original(*args, **kwargs)
         return
     folder, resumed = Path(given["save_dir"]), given.get("resume_model")
     flags = {f.name: given[f.name] for f in dataclasses.fields(Settings) if f.name in given}
     record = RunRecord.of(
-        {**_config, "iters": given["iters"], "batch_size": given["batch_size"]},
+        {**last_config, "iters": given["iters"], "batch_size": given["batch_size"]},
         flags,
         [given["train_dataset"], *filter(None, [given["val_dataset"]])],
         Start.now(Path(resumed) if resumed else None, paddle.get_device()),
@@ -237,23 +237,8 @@ def _end_with_the_thread() -> None:
         wrap(iterator, "_thread_loop", _load_in_thread)
 
 
-def _in_every_version() -> bool:
-    return True
-
-
-def _for_scripts(
-    name: str, replaces: str, symptom: str, repair_text: str, repair: Callable[[], None]
-) -> Entry:
-    reference = "paddleseg 2.8.0 and develop"
-    return Entry(
-        *(name, replaces, symptom, repair_text, reference, _in_every_version, repair),
-        always=True,
-        scripts_only=True,
-    )
-
-
 ENTRIES = (
-    _for_scripts(
+    for_scripts(
         "config-errors",
         "Config.__init__",
         "a config that is missing, or not valid YAML, gives a traceback; one with exploding YAML "
@@ -262,14 +247,14 @@ ENTRIES = (
         "own configs are found by name",
         lambda: wrap(Config, "__init__", _read_config),
     ),
-    _for_scripts(
+    for_scripts(
         "unknown-component",
         "Builder.load_component_class",
         "the error for an unknown component lists no choices",
         "it lists the registered names",
         lambda: wrap(Builder, "load_component_class", _find_component),
     ),
-    _for_scripts(
+    for_scripts(
         "backbone-download",
         "Builder.build_component",
         "evaluation, prediction and export need the internet although full weights are given; the "
@@ -278,14 +263,14 @@ ENTRIES = (
         "names the component and the arguments that it takes",
         lambda: wrap(Builder, "build_component", _build_component),
     ),
-    _for_scripts(
+    for_scripts(
         "parameter-groups",
         "BaseOptimizer._collect_params",
         "optimizer.custom_cfg for a part that the network lacks has no effect",
         "it is an error, which lists the parts",
         lambda: wrap(BaseOptimizer, "_collect_params", _group_parameters),
     ),
-    _for_scripts(
+    for_scripts(
         "sample-errors",
         "Dataset.__getitem__, Compose.__call__",
         "errors do not name the image or label; labels out of range and JPEGs truncated are "
@@ -293,7 +278,7 @@ ENTRIES = (
         "images and labels are checked as they are read; the error names the file",
         _check_samples,
     ),
-    _for_scripts(
+    for_scripts(
         "empty-data",
         "paddleseg.core.train, paddleseg.core.evaluate",
         "training waits forever where the images do not fill a batch; evaluation of an empty list "
@@ -301,14 +286,14 @@ ENTRIES = (
         "both are errors before the first batch",
         _check_numbers_of_samples,
     ),
-    _for_scripts(
+    for_scripts(
         "run-record",
         "paddleseg.core.train, Config.__init__",
         "the folder of a run does not say how it was trained",
         "config.yml, run.json and train.log are written into it, as liteseg train does",
         _keep_settings,
     ),
-    _for_scripts(
+    for_scripts(
         "weights-errors",
         "load_pretrained_model, load_entire_model, resume",
         "weights of another network are accepted with a warning for each array; paddle.load runs "
@@ -316,28 +301,28 @@ ENTRIES = (
         "the plugin's strict loading is used, which runs no code",
         _load_without_running_code,
     ),
-    _for_scripts(
+    for_scripts(
         "missing-device",
         "set_device",
         "--device gpu trains on the CPU where there is no GPU",
         "a device that was given on the command line and is missing is an error",
         lambda: wrap_in_utils("set_device", _set_device),
     ),
-    _for_scripts(
+    for_scripts(
         "download-errors",
         "download_pretrained_model",
         "a failed download gives a traceback, and a truncated one is kept",
         "the plugin downloads: it resumes, checks and says how to work offline",
         lambda: wrap_in_utils("download_pretrained_model", _download),
     ),
-    _for_scripts(
+    for_scripts(
         "loader-thread",
         "DataLoader's _thread_loop (threads and worker processes)",
         "a sample that cannot be read makes training wait forever",
         "the loop ends with the error of the sample",
         _end_with_the_thread,
     ),
-    _for_scripts(
+    for_scripts(
         "tracebacks",
         "sys.excepthook",
         "an error of the plugin is printed with the traceback of PaddleSeg's script",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from liteseg_plugin.integration import compat, compat_training, scripts
+from liteseg_plugin.integration import compat, compat_training, scripts, scripts_images
 
-ENTRIES = (*compat.ENTRIES, *compat_training.ENTRIES, *scripts.ENTRIES)
+ENTRIES = (*compat.ENTRIES, *compat_training.ENTRIES, *scripts.ENTRIES, *scripts_images.ENTRIES)
 """Every replacement, in the order in which they are made."""
 
 _applied: dict[str, bool] = {}

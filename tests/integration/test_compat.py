@@ -179,13 +179,7 @@ MESSAGES = {
         says("no images to evaluate on", lambda: core.evaluate(net, ListDataset([])))
     """,
     "run-record": """
-        with open("mine.yml", "w") as file:
-            data, loss = {"type": "Dataset", "num_classes": 2}, {"type": "CrossEntropyLoss"}
-            parts = {"iters": 2, "batch_size": 1, "train_dataset": data, "val_dataset": data}
-            parts.update(optimizer={"type": "SGD"}, lr_scheduler={"type": "ExponentialDecay"})
-            parts.update(loss={"types": [loss], "coef": [1]}, model={"type": "FCN"})
-            json.dump(parts, file)
-        read = Config("mine.yml")
+        read_config()
         given = dict(iters=3, batch_size=1, save_dir="run", val_dataset=None, optimizer=None)
         raised(lambda: core.train(None, ListDataset([1]), **given))  # which is no network
         with open("run/config.yml") as file:
@@ -206,6 +200,27 @@ MESSAGES = {
         sys.argv.append("--device=npu")
         says("--device npu: there is no such device", lambda: utils.set_device("npu"))
     """,
+    "image-channels": """
+        read_config(img_channels=1)
+        cv2.imwrite("grey.png", numpy.zeros((4, 6), "uint8"))
+        net = Grey()
+        paddle.save(net.state_dict(), "grey.pdparams")
+        operations = [transforms.Normalize([0.5], [0.5])]
+        compose = transforms.Compose(operations)
+        core.predict(net, "grey.pdparams", transforms=compose, image_list=["grey.png"])
+        assert cv2.imread("output/pseudo_color_prediction/grey.png").shape == (4, 6, 3)
+        spec = [paddle.static.InputSpec([None, 3, None, None])]
+        with mock.patch("atexit.register", lambda *call: at_exit.append(call)):
+            paddle.jit.save(paddle.jit.to_static(net.conv, input_spec=spec), "grey/model")
+        with open("grey/deploy.yaml", "w") as file:
+            shape = {"input_shape": [-1, 3, -1, -1]}
+            json.dump({"Deploy": {"model": "model.json", "transforms": [], **shape}}, file)
+        for call, *given in at_exit:
+            call(*given)
+        config = DeployConfig("grey/deploy.yaml")
+        assert config.dic["Deploy"]["input_shape"] == [-1, 1, -1, -1]
+        assert config.transforms({"img": "grey.png"})["img"].shape == (1, 4, 6)
+    """,
     "download-errors": """
         url = "http://127.0.0.1:9/model/model.pdparams"
         says("To work offline", lambda: utils.download_pretrained_model(url))
@@ -225,13 +240,16 @@ MESSAGES = {
 }
 PREPARATION = """
 import contextlib, fractions, importlib, io, json, pickle, threading
+from unittest import mock
 import cv2, numpy
 from paddleseg import core, datasets, optimizers, transforms
 from paddleseg.cvlibs import Builder, Config, manager
+from paddleseg.deploy.infer import DeployConfig
 from paddleseg.utils import utils
 from liteseg_plugin.errors import DataError
 
 loop = importlib.import_module("paddleseg.core.train")
+at_exit = []
 
 class ListDataset(paddle.io.Dataset):
     num_classes, ignore_index = 2, 255
@@ -242,12 +260,29 @@ class ListDataset(paddle.io.Dataset):
     def __len__(self):
         return len(self.samples)
 
+class Grey(paddle.nn.Layer):
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(1, 2, 1)
+
+    def forward(self, x):
+        return [self.conv(x)]
+
 class Unreadable(paddle.io.Dataset):
     def __len__(self):
         return 1
 
     def __getitem__(self, index):
         raise DataError("cannot read")
+
+def read_config(**data):
+    data, loss = {"type": "Dataset", "num_classes": 2, **data}, {"type": "CrossEntropyLoss"}
+    parts = {"iters": 2, "batch_size": 1, "train_dataset": data, "val_dataset": data}
+    parts.update(optimizer={"type": "SGD"}, lr_scheduler={"type": "ExponentialDecay"})
+    parts.update(loss={"types": [loss], "coef": [1]}, model={"type": "FCN"})
+    with open("mine.yml", "w") as file:
+        json.dump(parts, file)
+    return Config("mine.yml")
 
 def raised(action):
     try:
