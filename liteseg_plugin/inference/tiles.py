@@ -18,6 +18,8 @@ from liteseg_plugin.system.progress import progress_bar
 
 Span = tuple[int, int]
 
+_BAR_SECONDS = 2.0  # that a picture takes before it has a progress bar
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -27,7 +29,7 @@ class Tiling:
         width: Of a tile, in pixels of the picture.
         height: Likewise.
         overlap: Pixels that neighbours share at least.
-        show_progress: Whether to show a progress bar for each picture.
+        show_progress: Whether to show a progress bar for each picture that takes seconds.
 
     Raises:
         LitesegError: If a size or the overlap is impossible.
@@ -183,4 +185,7 @@ def _covering(spans: list[Span], extent: int) -> np.ndarray:
 
 def _bar(tiling: Tiling, tiles: int) -> tqdm:
     shown = tiling.show_progress and tiles > 1
-    return progress_bar(total=tiles, unit="tile", leave=False, disable=not shown)
+    # In a folder of small pictures, a bar for each would hide that of the folder.
+    return progress_bar(
+        total=tiles, unit="tile", leave=False, disable=not shown, delay=_BAR_SECONDS
+    )

@@ -51,6 +51,7 @@ def activate(arguments: Sequence[str] = ()) -> None:
     """
     repair(for_scripts=True)
     if arguments and os.path.basename(arguments[0]) in _WITH_WEIGHTS:
+        atexit.unregister(_say_it_was_active)  # autoload may have activated before `liteseg run`
         atexit.register(_say_it_was_active)
     if _gives_full_weights(arguments):
         from liteseg_plugin.integration import scripts

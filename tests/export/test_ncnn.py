@@ -48,6 +48,12 @@ def test_ncnn_equals_eager(build_network, randomized, tmp_path, size_hw):
     largest = np.abs(expected).max()
     output = Predictor(tmp_path, "ncnn").run(images)
     assert np.abs(output - expected).max() <= 2e-5 * largest
+    picture = np.random.default_rng(4).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+    predictor = Predictor(tmp_path, "ncnn")
+    scores = paddle.to_tensor(eager(net, predictor.preprocess(picture)))
+    sure = paddle.nn.functional.softmax(scores, axis=1).max(1).numpy()[0]
+    assert np.abs(predictor.predict(picture).confidence - sure).max() < 1e-3
+    assert sure.std() > 0.01
     # Weights of half precision change the logits, and few labels.
     half = Predictor(tmp_path, "ncnn", precision="fp16").run(images)
     assert 1e-5 * largest < np.abs(half - expected).max() < 1e-2 * largest

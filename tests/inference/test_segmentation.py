@@ -91,6 +91,23 @@ def test_confidence_is_the_networks_softmax(runtime, output_op, exports, image):
     assert segmentation.engine_ms > 0 and [c.name for c in segmentation.classes] == [*NAMES]
 
 
+@pytest.mark.slow
+def test_confidence_of_pp_liteseg(build_network, randomized, image, tmp_path):
+    network = randomized(build_network("T", num_classes=5), seed=3)
+    network.eval()
+    export_model(
+        *(network, tmp_path),
+        transforms=[{"type": "Normalize"}],
+        output_op="confidence",
+        onnx_opset=11 if WITH_ONNX else None,
+    )
+    expected = probabilities(network, Predictor(tmp_path), image).max(0)
+    for runtime in RUNTIMES:
+        confidence = Predictor(tmp_path, runtime).predict(image).confidence
+        assert np.abs(confidence - expected).max() < 1e-3, runtime
+        assert confidence.std() > 0.01
+
+
 def test_most_likely_class_is_argmax_of_large_scores(monkeypatch):
     scores = np.random.default_rng(0).normal(0, 5, (7, 40, 30)).astype("float32")
     monkeypatch.setattr("liteseg_plugin.inference.segmentation._STRIP_PIXELS", 100)

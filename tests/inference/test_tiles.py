@@ -14,6 +14,7 @@ from paddleseg.core import infer
 from liteseg_plugin.cli import _arguments, _steps
 from liteseg_plugin.errors import DataError, ExportError, LitesegError
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.inference import tiles
 from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.network import segment_by
 from liteseg_plugin.inference.pipeline import Extras, segment_files
@@ -133,6 +134,13 @@ def test_labels_are_cut_in_the_middle_of_overlaps():
     )
     assert [strip.top for strip in strips] == [0, 2]
     assert strips[0].confidence is None
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, True), (60, False)])
+def test_only_pictures_that_take_seconds_have_a_bar(monkeypatch, capsys, seconds, shown):
+    monkeypatch.setattr(tiles, "_BAR_SECONDS", seconds)
+    [*cut(Tiling(4, 3, show_progress=True), (3, 8), lambda *_: np.zeros((1, 3, 4), "int32"))]
+    assert ("0/2" in capsys.readouterr().err) == shown
 
 
 @pytest.mark.parametrize("output_op", ["argmax", "confidence"])
