@@ -198,6 +198,7 @@ def _head(plan: Plan) -> str:
 def _schedule(plan: Plan) -> str:
     return f"""\
 batch_size: {plan.batch_size}  # of each process; 8, or less where crops are large or images few
+total_batch_size: {plan.batch_size}  # of all processes; liteseg launch keeps it
 iters: {plan.iters}  # {printable(plan.budget)}
 """
 

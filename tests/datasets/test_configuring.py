@@ -17,6 +17,7 @@ from liteseg_plugin.errors import DataError
 from liteseg_plugin.integration.config import ConfigBuilder, load
 
 RECIPES = Path(__file__).parents[2] / "configs" / "recipes"
+CAMVID = Path(__file__).parents[3] / "shared" / "camvid"
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,18 @@ def test_config_for_camvids_images_is_the_recipe_from_random_weights(planned, tm
         config["train_dataset"]["transforms"], recipe["train_dataset"]["transforms"]
     ):
         assert transform in (expected, {**expected, **crop})
-    assert (config["batch_size"], config["iters"]) == (8, 1835)
+    assert (config["total_batch_size"], config["iters"]) == (recipe["total_batch_size"], 1835)
+
+
+@pytest.mark.skipif(not CAMVID.is_dir(), reason="no CamVid frames beside the checkout")
+def test_config_for_camvid_has_the_weights_of_the_recipe(tmp_path):
+    data = check.from_folder(CAMVID)
+    plan = configuring.plan(check.check(data, progress=False), data)
+    config, _ = built(plan, tmp_path)
+    recipe = load(str(RECIPES / "camvid_480x360_scratch.yml")).dic
+    assert config["loss"]["types"] == [
+        {**loss, "ignore_index": 255} for loss in recipe["loss"]["types"]
+    ]
 
 
 def test_config_trains_and_weighs_what_was_measured(planned, measured, tmp_path):

@@ -22,6 +22,14 @@ SNIPPETS = {
         import paddle, zlib
         zlib.decompress(zlib.compress(bytes(10000)))
     """,
+    "late-sklearn": """
+        import sys, zlib, paddleseg
+        assert not {"sklearn", "pandas"} & set(sys.modules)
+        from paddleseg.utils import metrics
+        assert metrics.skmetrics.roc_auc_score([0, 1], [0.2, 0.7]) == 1
+        import sklearn.metrics
+        assert sklearn.metrics.roc_auc_score is metrics.skmetrics.roc_auc_score
+    """,
     "mkl-amd": """
         import ctypes, glob, os
         folder = os.path.join(os.path.dirname(paddle.__file__), "libs")
@@ -273,9 +281,9 @@ json.dump(works, open("works.json", "w"))
 def works(process, made_once):
     """Tell of each entry whether its snippet works in PaddleSeg as it is, and repaired."""
     snippets = {name: textwrap.dedent(code) for name, code in SNIPPETS.items()}
-    first = snippets.pop("zlib-first")
+    at_import = {name: snippets.pop(name) for name in ("zlib-first", "late-sklearn")}
 
-    def run(folder, preparation, first):
+    def run(folder, preparation, first=""):
         folder.mkdir()
         (folder / "snippets.json").write_text(json.dumps(snippets))
         said = process("python", "-c", preparation + IN_COPIES, cwd=folder).stdout
@@ -283,14 +291,15 @@ def works(process, made_once):
         named = folder / "deploy-yaml" / "deploy.yaml"
         model = yaml.safe_load(named.read_text())["Deploy"]["model"]
         works["deploy-yaml"] &= named.with_name(model).exists()
-        works["zlib-first"] = process("python", "-c", first, check=False).returncode == 0
+        for name, code in at_import.items():
+            works[name] = process("python", "-c", first + code, check=False).returncode == 0
         works["said"] = said.splitlines()[-1:]
         return works
 
     def make(folder):
         results = {
-            "before": run(folder / "before", STOCK, first),
-            "after": run(folder / "after", MENDED, "import liteseg_plugin\n" + first),
+            "before": run(folder / "before", STOCK),
+            "after": run(folder / "after", MENDED, "import liteseg_plugin\n"),
         }
         (folder / "works.json").write_text(json.dumps(results))
 
