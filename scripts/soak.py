@@ -1,6 +1,6 @@
 """Use ``Predictor`` and ``liteseg demo`` from several clients, with good and bad files.
 
-python scripts/soak.py EXPORT --minutes 60
+python scripts/soak.py EXPORT --minutes 60 2> soak.log
 
 A good file must give the result of its first time, and a bad one the error for users; anything
 else is wrong, and the exit code is 1. Prints JSON: counts, memory and its drift. Needs the extra
@@ -10,6 +10,7 @@ else is wrong, and the exit code is 1. Prints JSON: counts, memory and its drift
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -226,7 +227,10 @@ def main() -> int:
                 for _, memory in both.values():
                     memory.sample()
                 time.sleep(SAMPLE_SECONDS)
-            stored = sum(path.stat().st_size for path in uploads.rglob("*") if path.is_file())
+            stored = 0
+            for path in uploads.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # the demo deletes old files
+                    stored += path.stat().st_size if path.is_file() else 0
             seconds = time.monotonic() - started
         finally:
             demo.process.terminate()

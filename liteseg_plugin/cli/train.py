@@ -82,6 +82,7 @@ def _train(args: argparse.Namespace) -> None:
     from paddleseg.utils import logger, utils
 
     from liteseg_plugin.datasets.classes import describe_classes
+    from liteseg_plugin.evaluation.model_card import write_card_of_run
     from liteseg_plugin.system.device import kind_of
     from liteseg_plugin.training import changes, processes
     from liteseg_plugin.training.run import RunRecord, Start, TrainedRun
@@ -125,4 +126,7 @@ def _train(args: argparse.Namespace) -> None:
         logger.info(f"Interrupted; resume with: {command}")
         raise
     if processes.is_main():
-        logger.info(TrainedRun.read(args.save_dir).next_step())
+        trained = TrainedRun.read(args.save_dir)
+        if trained.weights.suffix == ".safetensors" and trained.miou is not None:
+            logger.info(f"Model card: {write_card_of_run(trained)}")
+        logger.info(trained.next_step())

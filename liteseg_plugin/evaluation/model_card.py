@@ -10,6 +10,7 @@ import yaml
 from liteseg_plugin.errors import WeightsError, printable
 from liteseg_plugin.evaluation.result import Evaluation
 from liteseg_plugin.system.files import atomic_write
+from liteseg_plugin.training.run import TrainedRun
 from liteseg_plugin.visualization.html import percent
 from liteseg_plugin.weights import ReleasedWeights
 
@@ -47,6 +48,24 @@ def card_path(weights: Path) -> Path:
     return path
 
 
+def write_card_of_run(run: TrainedRun) -> Path:
+    """Write a model card beside the weights of a run: ``README.md``, in place of an earlier one.
+
+    Returns:
+        The path of the card.
+    """
+    name = run.folder.resolve().name
+    parts = [
+        f"# {_cell(name)}\n",
+        _what(None),
+        f"## Evaluation\n\nmIoU {percent(run.miou)} % on the validation images of the config, at "
+        f"iteration {run.iteration}. `liteseg val --report` gives the scores of each class.\n",
+        f"## Data and recipe\n\n```yaml\n{run.config.read_text(encoding='utf-8')}```\n",
+    ]
+    path, config = run.weights.with_name("README.md"), run.config.name
+    return _write(path, parts, run.weights, name, config=config, miou=run.miou)
+
+
 def write_card(
     weights: Path, record: ReleasedWeights | None, evaluation: Evaluation | None
 ) -> Path:
@@ -70,19 +89,28 @@ def write_card(
         parts.append(_of_record(record))
     if evaluation:
         parts.append(_of_report(evaluation))
+    miou = evaluation.miou if evaluation else record.miou / 100 if record and record.miou else None
+    return _write(card_path(weights), parts, weights, name, record, config, miou)
+
+
+def _write(
+    path: Path,
+    parts: list[str],
+    weights: Path,
+    name: str,
+    record: ReleasedWeights | None = None,
+    config: str = "CONFIG",
+    miou: float | None = None,
+) -> Path:
     licence = record.licence if record else "Not stated: write your terms here"
     parts += [f"## Licence\n\n{licence}.\n", _LIMITS, _USE.format(config=config, file=weights.name)]
-    head = yaml.safe_dump(_metadata(name, record, evaluation), sort_keys=False)
-    path = card_path(weights)
+    head = yaml.safe_dump(_metadata(name, record, miou), sort_keys=False)
     atomic_write(path, f"---\n{head}---\n\n{chr(10).join(parts)}".encode())
     return path
 
 
-def _metadata(
-    name: str, record: ReleasedWeights | None, evaluation: Evaluation | None
-) -> dict[str, Any]:
+def _metadata(name: str, record: ReleasedWeights | None, miou: float | None) -> dict[str, Any]:
     data = record.dataset if record and record.miou else "the images of the evaluation"
-    miou = evaluation.miou if evaluation else record.miou / 100 if record and record.miou else None
     result = {
         "task": {"type": "image-segmentation", "name": "semantic segmentation"},
         "dataset": {"type": data.lower().replace(" ", "-"), "name": data},

@@ -184,6 +184,7 @@ def run_in_bulk(
 
     Raises:
         DataError: If an image fails; with ``skip_errors`` only if all images do.
+        OSError: If the manifest cannot be written.
     """
     path = Path(save_dir, shard.manifest)
     mine = {files.image: files for files in shard.of(planned)}
@@ -201,21 +202,24 @@ def run_in_bulk(
 
     done: list[SegmentedImage] = []
     failed: list[Entry] = []
-    with path.open("a", encoding="utf-8") as manifest:
 
-        def add(entry: Entry) -> None:
-            manifest.write(entry.line())
-            manifest.flush()
+    def add(entry: Entry) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as manifest:
+                manifest.write(entry.line())
+        except OSError as error:
+            message = f"cannot write {printable(path)}: {error.strerror}"
+            raise OSError(error.errno, message) from error
 
-        def on_error(files: SegmentedImage, error: DataError) -> None:
-            failed.append(Entry(files.image, FAILED, error=str(error)))
-            add(failed[-1])
-            if not skip_errors:
-                raise error
+    def on_error(files: SegmentedImage, error: DataError) -> None:
+        failed.append(Entry(files.image, FAILED, error=str(error)))
+        add(failed[-1])
+        if not skip_errors:
+            raise error
 
-        for result in progress(segment(todo, on_error), total=len(todo), unit="image"):
-            done.append(result)
-            add(Entry.of(result))
+    for result in progress(segment(todo, on_error), total=len(todo), unit="image"):
+        done.append(result)
+        add(Entry.of(result))
     if todo and len(failed) == len(mine):
         raise DataError(f"all {len(failed)} images failed, the first one: {failed[0].error}")
     return Summary(done, skipped, failed, path)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
-import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import ClassInfo
@@ -60,7 +59,9 @@ class Model:
             return Predictor(exported, runtime, device, threads, precision or "fp32")
 
         self._load = lru_cache(maxsize=None)(load)
-        self._lock = threading.Lock()
+        # One thread: memory for one picture, and Paddle keeps about 100 MB for each thread that ran
+        # a model. Gradio has 40.
+        self._thread = ThreadPoolExecutor(1)
         first = self._load(choose(exported, runtime, device).runtime).runtime
         self.engines = []
         for name in dict.fromkeys([first, *catalog.installed_for(exported, device)]):
@@ -76,14 +77,13 @@ class Model:
             engine: One of ``engines``.
 
         Returns:
-            The overlay (H, W, 3) of uint8 in RGB, and HTML: time, legend and shares of the classes.
+            The overlay (H, W, 3) of uint8, BGR, and HTML: time, legend and shares of the classes.
 
         Raises:
             DataError: If the file is not a picture, or one that the page or the export rejects.
             ExportError: If the runtime cannot load the model.
         """
-        with self._lock:  # memory for one picture
-            return self._segment(path, engine)
+        return self._thread.submit(self._segment, path, engine).result()
 
     def _segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
         predictor = self._load(engine)
@@ -103,7 +103,7 @@ class Model:
             height=height,
             shares=class_shares(label, classes),
         )
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), result
+        return picture, result
 
 
 def class_shares(label: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict]:

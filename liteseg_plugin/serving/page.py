@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import gradio
 
 MAX_FILE_SIZE = "64mb"
+_MAX_SESSIONS = 100  # Gradio keeps 25 kB for each, by default of 10,000; the page needs none
 _SAMPLES = 4
 _SAMPLE_WH = (640, 480)
 
@@ -80,8 +82,8 @@ def launch(model: Model, folder: Path, host: str, port: int | None) -> tuple[gra
     # Read when Gradio is imported, or asked for often. Gradio calls itself when it starts, which
     # must not go through a proxy; nothing else needs the network.
     os.environ.update(
-        GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=str(folder), HF_HUB_OFFLINE="1",
-        no_proxy="*",
+        GRADIO_ANALYTICS_ENABLED="False", GRADIO_ANALYTICS_MAX_EVENTS="1",
+        GRADIO_TEMP_DIR=str(folder), HF_HUB_OFFLINE="1", no_proxy="*",
     )  # fmt: skip
     try:
         import gradio
@@ -104,6 +106,7 @@ def launch(model: Model, folder: Path, host: str, port: int | None) -> tuple[gra
             quiet=True,
             show_error=True,
             max_file_size=MAX_FILE_SIZE,
+            state_session_capacity=_MAX_SESSIONS,
             ssr_mode=False,
             run_history=False,
             footer_links=[],
@@ -121,13 +124,18 @@ def launch(model: Model, folder: Path, host: str, port: int | None) -> tuple[gra
 def _build_page(gradio, model: Model, folder: Path) -> gradio.Blocks:
     samples = write_samples(folder)
 
-    def segment(path: str | None, engine: str) -> tuple[np.ndarray | None, str]:
+    def segment(path: str | None, engine: str) -> tuple[str | None, str]:
         if path is None:
             return None, ""
         try:
-            return model.segment(uploaded(path, folder), engine)
+            picture, shares = model.segment(uploaded(path, folder), engine)
         except LitesegError as error:
             raise gradio.Error(str(error), print_exception=False) from error
+        # Of an array, Gradio names the file by its content, and writes it again for each equal
+        # answer, also while a client downloads it. This file is deleted as an upload is.
+        answer = folder / f"segmented_{uuid.uuid4().hex}.jpg"
+        write_image(answer, picture)
+        return str(answer), shares
 
     # Gradio's own opens the file, and tells of its internals where it cannot. Replaced in the
     # class, as sessions make their own components; a subclass would have Gradio write a .pyi here.

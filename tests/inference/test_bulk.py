@@ -15,6 +15,7 @@ from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError, LitesegError
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.inference import bulk
 from liteseg_plugin.inference.bulk import Shard, segment_in_bulk
 from liteseg_plugin.inference.images import find_images
 
@@ -114,6 +115,18 @@ def test_images_that_all_fail_are_an_error(images, tmp_path):
         path.write_text("not an image")
     with pytest.raises(DataError, match="all 7 images failed, the first one: cannot read"):
         segment(images, tmp_path / "out", skip_errors=True)
+
+
+def test_full_disk_names_the_manifest(images, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(bulk.Entry, "line", lambda entry: "x" * 20000)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, limits[1]))  # other files are smaller
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*manifest\.jsonl: File too large"):
+            segment(images, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_resume_repeats_what_is_not_complete(images, tmp_path):

@@ -148,15 +148,16 @@ def model(pointwise, tmp_path_factory):
 
 
 def test_model_segments_one_picture_at_a_time(model, tmp_path, monkeypatch):
-    """Memory is for one."""
+    """Memory is for one, and Paddle keeps some for each thread."""
     both = threading.Barrier(2)
-    together = []
+    together, ran_in = [], set()
 
     class Predictor:
         def __call__(self, image):
             return self.timed(image)[0]
 
         def timed(self, image):
+            ran_in.add(threading.get_ident())
             try:
                 both.wait(0.05)
                 together.append(image)
@@ -171,7 +172,7 @@ def test_model_segments_one_picture_at_a_time(model, tmp_path, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert not together
+    assert not together and len(ran_in) == 1
 
 
 @pytest.fixture(scope="module")
@@ -180,8 +181,10 @@ def page(model, tmp_path_factory):
     pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[demo]'")
     folder = tmp_path_factory.mktemp("uploads")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "HF_HUB_OFFLINE", "no_proxy"):
-            patch.setenv(name, "")  # to be put back
+        for name in ("ANALYTICS_ENABLED", "ANALYTICS_MAX_EVENTS", "TEMP_DIR"):
+            patch.setenv(f"GRADIO_{name}", "")  # to be put back
+        for name in ("HF_HUB_OFFLINE", "no_proxy"):
+            patch.setenv(name, "")
         blocks, url = launch(model, folder, "127.0.0.1", None)
         yield SimpleNamespace(url=url, folder=folder, blocks=blocks)
         blocks.close(verbose=False)
@@ -216,6 +219,25 @@ def test_page_reads_samples_and_uploads(page):
         assert data and "second run" in data[1], text
         overlay = requests.get(f"{page.url}gradio_api/file={data[0]['path']}")
         assert np.asarray(Image.open(io.BytesIO(overlay.content))).shape[2] == 3
+
+
+def test_equal_answers_have_files_of_their_own_that_are_deleted_as_uploads(page):
+    """A file that is written again breaks off for those who download it."""
+    from gradio.route_utils import delete_files_created_by_app
+
+    _, [sample] = ask(page, 0, function=0)
+    paths = [ask(page, sample, "paddle")[1][0]["path"] for _ in range(2)]
+    first, second = [requests.get(f"{page.url}gradio_api/file={path}").content for path in paths]
+    assert first == second and paths[0] != paths[1]
+    delete_files_created_by_app(page.blocks, 0)
+    assert not any(map(os.path.exists, paths)) and os.path.exists(sample["path"])
+
+
+def test_page_keeps_little_of_past_sessions(page):
+    for _ in range(3):
+        ask(page, 0, function=0)
+    assert page.blocks.app.state_holder.capacity <= 100
+    assert len(page.blocks._queue.event_analytics) == 1
 
 
 def test_page_checks_paths_whatever_lets_them_in(page, tmp_path):

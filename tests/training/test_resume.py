@@ -117,6 +117,8 @@ def test_run_that_writes_safetensors_is_resumed_evaluated_and_exported(run, trai
     run(*training(parts, *flags))
     assert (parts / "iter_2" / "model.safetensors").is_file()
     assert not (parts / "iter_2" / "model.pdparams").exists()
+    best = {path.name for path in (parts / "best_model").iterdir()}
+    assert ("README.md" in best) == ("model.safetensors" in best)
     run("val", "--run", parts, "--device", "cpu")
     run("export", "--run", parts, "--save_dir", tmp_path / "exported")
     run(*training(parts, *flags[2:], "--iters", 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from liteseg_plugin.errors import WeightsError
-from liteseg_plugin.evaluation.model_card import write_card
+from liteseg_plugin.evaluation.model_card import write_card, write_card_of_run
+from liteseg_plugin.training.run import TrainedRun
 from liteseg_plugin.weights import RELEASED, load_weights, read_state_dict
 from liteseg_plugin.weights.converting import convert
 
@@ -93,6 +95,18 @@ def test_card_of_a_record_has_its_numbers(tmp_path):
     assert "| 77.04 | 77.73 | 77.46 |" in body
     assert "non-commercial" in body
     assert write_card(tmp_path / "model.safetensors", None, None).name == "model.md"
+
+
+def test_card_of_a_run_has_its_score_and_its_config(trained, tmp_path):
+    run = dataclasses.replace(TrainedRun.read(trained.folder), weights=tmp_path / "w.safetensors")
+    for miou in (0.5, 0.25):  # a later training of the run replaces it
+        path = write_card_of_run(dataclasses.replace(run, miou=miou))
+    assert [*tmp_path.iterdir()] == [path]
+    head, body = front_matter(path)
+    assert head["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.25
+    assert "mIoU 25.0" in body and "--model_path w.safetensors" in body
+    config = yaml.safe_load(body.split("```yaml\n")[1].split("```")[0])
+    assert config["iters"] == 2 and config["train_dataset"]["num_classes"] == 11
 
 
 def test_command_writes_weights_and_card_with_a_report(run, trained, tmp_path):
