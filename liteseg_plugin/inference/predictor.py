@@ -33,9 +33,8 @@ KEPT_TIMES = 10_000
 class Predictor:
     """An exported model in a runtime.
 
-    Threads may share one: the engine runs one batch at a time. Paddle Inference keeps memory for
-    each thread that ran it, as long as the thread lives, so let few threads call it. Processes
-    cannot share one: each needs its own.
+    Threads may share one: the engine runs one batch at a time. Processes cannot: each needs its
+    own.
 
     Args:
         path: The exported folder, or the ``deploy.yaml`` or the model in it; or an export that

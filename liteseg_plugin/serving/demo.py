@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -59,9 +59,7 @@ class Model:
             return Predictor(exported, runtime, device, threads, precision or "fp32")
 
         self._load = lru_cache(maxsize=None)(load)
-        # One thread: memory for one picture, and Paddle keeps about 100 MB for each thread that ran
-        # a model. Gradio has 40.
-        self._thread = ThreadPoolExecutor(1)
+        self._lock = threading.Lock()
         first = self._load(choose(exported, runtime, device).runtime).runtime
         self.engines = []
         for name in dict.fromkeys([first, *catalog.installed_for(exported, device)]):
@@ -83,7 +81,8 @@ class Model:
             DataError: If the file is not a picture, or one that the page or the export rejects.
             ExportError: If the runtime cannot load the model.
         """
-        return self._thread.submit(self._segment, path, engine).result()
+        with self._lock:  # memory for one picture
+            return self._segment(path, engine)
 
     def _segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
         predictor = self._load(engine)

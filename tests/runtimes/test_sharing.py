@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 
@@ -66,6 +67,25 @@ def test_predictor_shared_by_threads_gives_each_its_own_labels(folder, runtime, 
     wrong = [not np.array_equal(label, right) for label, right in zip(labels, expected)]
     assert sum(wrong) == 0
     assert len(shared.engine_ms) == len(images)
+
+
+def test_one_thread_runs_paddle_whichever_calls(folder, monkeypatch):
+    """Paddle keeps memory for each thread that ran a model."""
+    predictor = Predictor(folder, "paddle", threads=1)
+    compute, ran_in = predictor._engine.compute, []
+
+    def compute_and_note():
+        ran_in.append(threading.get_ident())
+        compute()
+
+    monkeypatch.setattr(predictor._engine, "compute", compute_and_note)
+    callers = [threading.Thread(target=predictor, args=photos()[:1]) for _ in range(3)]
+    for caller in callers:  # one after the other would get the same number
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(ran_in) == 3 and len(set(ran_in)) == 1
+    assert ran_in[0] not in {caller.ident for caller in callers}
 
 
 def test_predictor_gives_each_call_its_own_time(folder, often_switched, monkeypatch):
