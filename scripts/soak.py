@@ -236,7 +236,10 @@ def main() -> int:
             demo.process.terminate()
             demo.process.wait()
         found = {name: {**each.found(), **memory.found()} for name, (each, memory) in both.items()}
-        found["demo"]["log_errors"] = demo.log.read_text().count("Traceback")
+        said = demo.log.read_text()
+        found["demo"]["log_errors"] = said.count("Traceback")
+        if "Traceback" in said:
+            print(said, file=sys.stderr)
         found["demo"]["megabytes_on_disk"] = round(stored / 1e6, 1)
     print(
         json.dumps({"minutes": round(seconds / 60, 1), "clients": args.clients, **found}, indent=2)

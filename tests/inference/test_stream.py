@@ -128,8 +128,10 @@ def test_camera_with_a_password(serving, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_lost_stream_with_a_whole_video(serving, tmp_path, monkeypatch):
+def test_ctrl_c_ends_a_lost_stream_with_a_whole_video(serving, tmp_path, monkeypatch, request):
     monkeypatch.setattr(stream, "_FIRST_WAIT", 0.2)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # `command &` ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     serve, address = serving
     server = serve()
     frames = video.open_video(f"rtsp://{address}/live", tmp_path)
