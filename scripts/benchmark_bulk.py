@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="of the rates, alternating")
     parser.add_argument("--runtime", default="paddle")
     limit = "most that the pass over all images may take; each of the others, a quarter"
-    parser.add_argument("--seconds", type=float, default=240, help=limit)
+    parser.add_argument("--seconds", type=float, default=600, help=limit)
     parser.add_argument("--save", type=Path, required=True, help="JSON with the results")
     args = parser.parse_args()
     os.environ[MARK] = str(os.getpid())
