@@ -1,6 +1,6 @@
 """What works in this environment, and why the rest does not.
 
-Every probe runs in its own process: a missing wheel, a wrong NumPy or a crash of Paddle is then a
+Probes run in processes of their own: a missing wheel, a wrong NumPy or a crash of Paddle is then a
 line of the report, not the end of it.
 """
 
@@ -58,30 +58,32 @@ def examine() -> dict:
         ``ok``, ``versions``, ``checks``, ``components``, ``compat`` and ``autoload``, ready for
         JSON. ``ok`` says whether everything essential works.
     """
-    imports = [
-        _imports("import", "numpy, cv2", "import numpy, cv2", _NUMPY_HINT),
-        _imports("paddle", "paddle", "import zlib, paddle; print(paddle.device.get_device())"),
-        _imports("paddleseg", "paddleseg", "import zlib, paddleseg"),
-    ]
-    report = _probe(
-        "import json, liteseg_plugin.doctor as d; print(json.dumps(d.inspect_inside()))"
+    outcomes = _probe(
+        "import numpy, cv2",
+        "import zlib, paddle; print(paddle.device.get_device())",
+        "import zlib, paddleseg",
+        "import json, liteseg_plugin.doctor as d; print(json.dumps(d.inspect_inside()))",
     )
-    inside = json.loads(report.output.splitlines()[-1]) if report.works else {}
-    blocked = next((c.detail for c in imports if not c.works), report.reason)
-    steps = [
-        Check(step, not blocked, blocked or "ready", essential=True)
+    if not outcomes[0].works:
+        outcomes = [_Outcome("", outcome.reason + _NUMPY_HINT) for outcome in outcomes]
+    *imported, inside = outcomes
+    checks = [
+        _check(f"import {what}", outcome, essential=True)
+        for what, outcome in zip(("numpy, cv2", "paddle", "paddleseg"), imported)
+    ]
+    checks += [
+        Check(step, inside.works, inside.reason or "ready", essential=True)
         for step in ("train", "val", "predict")
     ]
-    steps.append(_traced(blocked))
-    steps.append(_converted(steps[-1]))
-    checks = [*imports, *steps, *_runtimes(blocked)]
+    checks += _exports() + _runtimes(imported[-1].reason)
+    found = json.loads(inside.output.splitlines()[-1]) if inside.works else {}
     return {
         "ok": all(check.works for check in checks if check.essential),
         "versions": _versions(),
-        "device": inside.get("device", "unknown"),
+        "device": found.get("device", "unknown"),
         "checks": [check._asdict() for check in checks],
-        "components": inside.get("components", {}),
-        "compat": inside.get("compat", []),
+        "components": found.get("components", {}),
+        "compat": found.get("compat", []),
         "autoload": autoload.is_enabled(),
     }
 
@@ -146,8 +148,18 @@ class _Outcome(NamedTuple):
 _NUMPY_HINT = "; OpenCV built for NumPy 1 needs numpy<2: pip install 'numpy<2'"
 
 
-def _probe(code: str) -> _Outcome:
-    """Run Python code in its own process; the reason is empty where it succeeded."""
+# What a process prints after each step.
+_DONE = "-- done --\n"
+
+
+def _probe(*steps: str) -> list[_Outcome]:
+    """Run steps of Python code, one after the other, in a process of their own.
+
+    Returns:
+        The outcome of each step. The reason is empty where it succeeded; the steps after one that
+        failed have its reason.
+    """
+    code = "".join(f"{step}\nprint({_DONE!r}, end='', flush=True)\n" for step in steps)
     try:
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", code],
@@ -157,40 +169,36 @@ def _probe(code: str) -> _Outcome:
             # The probes look at PaddleSeg as it is, before any repair.
             env={**os.environ, "GLOG_minloglevel": "3", "LITESEG_AUTOLOAD": "0"},
         )
-    except subprocess.TimeoutExpired:
-        return _Outcome("", "no result within 3 minutes")
-    if result.returncode == 0:
-        return _Outcome(result.stdout, "")
-    if result.returncode < 0:
-        return _Outcome("", f"the process crashed (signal {-result.returncode})")
-    return _Outcome("", telling_line(result.stderr) or f"exit code {result.returncode}")
+    except subprocess.TimeoutExpired as expired:
+        stdout = expired.stdout or ""
+        printed = stdout if isinstance(stdout, str) else stdout.decode(errors="replace")
+        reason = "no result within 3 minutes"
+    else:
+        printed, reason = result.stdout, ""
+        if result.returncode < 0:
+            reason = f"the process crashed (signal {-result.returncode})"
+        elif result.returncode > 0:
+            reason = telling_line(result.stderr) or f"exit code {result.returncode}"
+    outputs = printed.split(_DONE)[:-1]
+    if reason and len(outputs) == len(steps):  # the last step's process did not end well
+        outputs.pop()
+    succeeded = [_Outcome(output.strip(), "") for output in outputs]
+    return succeeded + [_Outcome("", reason)] * (len(steps) - len(succeeded))
 
 
-def _imports(name: str, what: str, code: str, hint: str = "") -> Check:
-    outcome = _probe(code)
-    if outcome.works:
-        return Check(f"import {what}", True, outcome.output.strip() or "ready", essential=True)
-    return Check(f"import {what}", False, outcome.reason + hint, essential=True)
+def _check(name: str, outcome: _Outcome, *, essential: bool = False) -> Check:
+    detail = outcome.reason or outcome.output or "ready"
+    return Check(name, outcome.works, detail, essential)
 
 
-def _traced(blocked: str) -> Check:
-    if blocked:
-        return Check("export", False, blocked, essential=True)
-    outcome = _probe(_EXPORT + "print(', '.join(sorted(os.listdir(folder))))")
-    return Check("export", outcome.works, outcome.reason or outcome.output.strip(), essential=True)
-
-
-def _converted(export: Check) -> Check:
-    if not export.works:
-        return Check("onnx", False, "needs a working export")
-    outcome = _probe(
-        _EXPORT + "from liteseg_plugin.export.onnx import convert\n"
-        "[model] = (f for f in os.listdir(folder) if f in ('model.json', 'model.pdmodel'))\n"
-        "convert(f'{folder}/{model}', f'{folder}/model.pdiparams', f'{folder}/model.onnx')"
-    )
-    if outcome.works:
-        return Check("onnx", True, "paddle2onnx converts a model of this Paddle")
-    return Check("onnx", False, outcome.reason.rpartition("ExportError: ")[2])
+def _exports() -> list[Check]:
+    exported, converted = _probe(_EXPORT, _CONVERT)
+    checks = [_check("export", exported, essential=True)]
+    if not exported.works:
+        return [*checks, Check("onnx", False, "needs a working export")]
+    if converted.works:
+        return [*checks, Check("onnx", True, "paddle2onnx converts a model of this Paddle")]
+    return [*checks, Check("onnx", False, converted.reason.rpartition("ExportError: ")[2])]
 
 
 _EXPORT = """
@@ -200,6 +208,12 @@ folder = work.name
 net = paddle.nn.Sequential(paddle.nn.Conv2D(3, 2, 3), paddle.nn.ReLU())
 spec = [paddle.static.InputSpec([1, 3, 8, 8], 'float32')]
 paddle.jit.save(paddle.jit.to_static(net, spec), folder + '/model')
+print(', '.join(sorted(os.listdir(folder))))
+"""
+_CONVERT = """
+from liteseg_plugin.export.onnx import convert
+[model] = (f for f in os.listdir(folder) if f in ('model.json', 'model.pdmodel'))
+convert(f'{folder}/{model}', f'{folder}/model.pdiparams', f'{folder}/model.onnx')
 """
 
 
@@ -225,7 +239,7 @@ def _runtimes(blocked: str) -> list[Check]:
     )  # fmt: skip
     found = [Check("paddle inference", not blocked, blocked or "part of the installed Paddle")]
     for name, code, way_out in probes:
-        outcome = _probe(code)
+        [outcome] = _probe(code)
         absent = f"No module named '{name}'" in outcome.reason
         detail = outcome.output.strip() or (
             f"not installed: {way_out}" if absent else outcome.reason

@@ -69,6 +69,34 @@ class ExportedNetwork(nn.Layer):
         return nn.functional.softmax(logit, axis=1) if self._output_op == "softmax" else logit
 
 
+class _UnconvertedNetwork(ExportedNetwork):
+    """The same graph, traced without Paddle's conversion of the Python code."""
+
+    @paddle.jit.not_to_static
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return super().forward(x)
+
+
+# Modules whose layers hold no `if`, loop or `x.shape` that Paddle would have to convert.
+_WITHOUT_CONVERSION = (
+    *("paddle.", "liteseg_plugin.models.", "paddleseg.models.backbones.stdcnet"),
+    *("paddleseg.models.layers.activation", "paddleseg.models.layers.layer_libs"),
+)
+
+
+def graph_of(
+    network: nn.Layer, output_op: str, scale: float = 1.0, plain: bool = False
+) -> ExportedNetwork:
+    """Return the :class:`ExportedNetwork` of a network, in the form that is traced faster.
+
+    Paddle converts Python code to find conditions on tensors, which takes two thirds of the time of
+    tracing. PP-LiteSeg has none.
+    """
+    layers = network.sublayers(include_self=True)
+    known = all(type(layer).__module__.startswith(_WITHOUT_CONVERSION) for layer in layers)
+    return (_UnconvertedNetwork if known else ExportedNetwork)(network, output_op, scale, plain)
+
+
 def _labels(logit: paddle.Tensor) -> paddle.Tensor:
     return paddle.argmax(logit, axis=1, dtype="int32")
 

@@ -15,7 +15,7 @@ from liteseg_plugin import __version__
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import ExportError
-from liteseg_plugin.export.graph import ExportedNetwork
+from liteseg_plugin.export.graph import ExportedNetwork, graph_of
 from liteseg_plugin.export.ncnn import NCNN_FILES, NCNN_KEYS, convert_to_ncnn
 from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
 from liteseg_plugin.export.plain import simplify
@@ -102,7 +102,7 @@ def export_model(
     save_dir = Path(save_dir)
     save_dir.mkdir(parents=True, exist_ok=True)
     with scratch_folder(save_dir, "export") as complete:
-        model = _save_graph(network, ExportedNetwork(network, output_op, scale), shape, complete)
+        model = _save_graph(network, graph_of(network, output_op, scale), shape, complete)
         files = [model, PARAMS_FILE]
         if onnx_opset is not None:
             target = Path(complete, ONNX_FILE)
@@ -158,7 +158,7 @@ def _write_plain(
     opset: int,
 ) -> None:
     """Write the ONNX file of a plain graph."""
-    graph = ExportedNetwork(network, output_op, scale, plain=True)
+    graph = graph_of(network, output_op, scale, plain=True)
     with tempfile.TemporaryDirectory() as name, plain_operators():
         folder = Path(name)
         model = _save_graph(network, graph, shape, folder)

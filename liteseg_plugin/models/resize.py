@@ -44,10 +44,14 @@ def plain_operators() -> Iterator[None]:
 def spatial_size(x: paddle.Tensor) -> tuple[Extent, Extent]:
     """Return the height and width of ``x`` (N, C, H, W).
 
-    Ints in eager mode and wherever a traced graph fixes the extent. Where it does not, Paddle's
-    tracing turns ``x.shape`` into a tensor that the graph computes.
+    Ints in eager mode and wherever a traced graph fixes the extent; elsewhere a tensor that the
+    graph computes.
     """
-    height, width = x.shape[2:]
+    extents = list(x.shape)  # code that Paddle converts has tensors here already
+    if any(isinstance(n, int) and n < 0 for n in extents):
+        computed = paddle.shape(x)
+        extents = [computed[i] if n < 0 else n for i, n in enumerate(extents)]
+    height, width = extents[2:]
     return height, width
 
 

@@ -21,11 +21,13 @@ from liteseg_plugin.cli import main
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.evaluation.verify import spot_check
+from liteseg_plugin.export.graph import ExportedNetwork, graph_of
 from liteseg_plugin.export.replacing import record_agreement
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.exported import MODEL_FILES, PARAMS_FILE, ExportedModel
 from liteseg_plugin.inference.network import evaluation_scale
 from liteseg_plugin.inference.predictor import Predictor
+from liteseg_plugin.models import UAFM
 from liteseg_plugin.system.checksums import file_sha256
 
 TRANSFORMS = [{"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]
@@ -674,3 +676,14 @@ def test_infer_gives_a_rate_when_the_clock_stands_still(small, tmp_path, monkeyp
     printed = capsys.readouterr().out
     rate = json.loads(printed[printed.index("{\n") :])["images_per_second"]
     assert 0 < rate < float("inf")
+
+
+def test_code_of_unknown_layers_is_converted(build_network):
+    class Branching(UAFM):
+        def _fuse(self, low, high):
+            return low if low.mean() > 1e9 else low + high
+
+    net = build_network("T")
+    assert type(graph_of(net, "none")) is not ExportedNetwork
+    net.ppseg_head.arm_list[0] = Branching(256, 64, 32)
+    assert type(graph_of(net, "none")) is ExportedNetwork
