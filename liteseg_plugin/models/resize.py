@@ -191,7 +191,9 @@ def apply_columns(x: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
 def _bilinear_matrix(source: Extent, target: Extent) -> paddle.Tensor:
     """Return the (target, source) weights of linear interpolation along one axis."""
     sampled = _sampled_positions(source, target)
-    distance = paddle.abs(sampled.unsqueeze(1) - _positions(source).unsqueeze(0))
+    # Expanded first: of two one-dimensional operands, Paddle's oneDNN subtracts element by element.
+    sampled = paddle.expand(sampled.unsqueeze(1), [-1, source])
+    distance = paddle.abs(sampled - _positions(source).unsqueeze(0))
     return F.relu(1.0 - distance)
 
 
