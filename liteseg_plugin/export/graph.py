@@ -7,6 +7,7 @@ from collections.abc import Callable
 import paddle
 from paddle import nn
 
+from liteseg_plugin.export.folding import without_batch_norms
 from liteseg_plugin.models.resize import (
     Extent,
     apply_columns,
@@ -77,8 +78,9 @@ class _UnconvertedNetwork(ExportedNetwork):
         return super().forward(x)
 
 
-# Modules whose layers hold no `if`, loop or `x.shape` that Paddle would have to convert.
-_WITHOUT_CONVERSION = (
+# Modules whose layers run in the order in which they are declared, and hold no `if`, loop or
+# `x.shape` that Paddle would have to convert.
+_PLAIN_LAYERS = (
     *("paddle.", "liteseg_plugin.models.", "paddleseg.models.backbones.stdcnet"),
     *("paddleseg.models.layers.activation", "paddleseg.models.layers.layer_libs"),
 )
@@ -87,14 +89,15 @@ _WITHOUT_CONVERSION = (
 def graph_of(
     network: nn.Layer, output_op: str, scale: float = 1.0, plain: bool = False
 ) -> ExportedNetwork:
-    """Return the :class:`ExportedNetwork` of a network, in the form that is traced faster.
+    """Return the :class:`ExportedNetwork` of a network, as it is traced and loaded fastest.
 
-    Paddle converts Python code to find conditions on tensors, which takes two thirds of the time of
-    tracing. PP-LiteSeg has none.
+    PP-LiteSeg is traced without a conversion of its code, which takes two thirds of the time, and
+    without batch norms. Other networks are traced as they are.
     """
     layers = network.sublayers(include_self=True)
-    known = all(type(layer).__module__.startswith(_WITHOUT_CONVERSION) for layer in layers)
-    return (_UnconvertedNetwork if known else ExportedNetwork)(network, output_op, scale, plain)
+    if all(type(layer).__module__.startswith(_PLAIN_LAYERS) for layer in layers):
+        return _UnconvertedNetwork(without_batch_norms(network), output_op, scale, plain)
+    return ExportedNetwork(network, output_op, scale, plain)
 
 
 def _labels(logit: paddle.Tensor) -> paddle.Tensor:

@@ -245,12 +245,12 @@ def test_export_at_evaluation_scale_equals_paddleseg_evaluation(
 # --- what is written ----------------------------------------------------------------------------
 
 
-def test_exported_graph_has_no_bilinear_interp(exported):
+def test_exported_graph_has_no_bilinear_interp_and_no_batch_norm(exported):
     for folder in exported.values():
         (model,) = (path for path in folder.iterdir() if path.name in MODEL_FILES)
         graph = model.read_bytes()
         assert b"conv2d" in graph and b"matmul" in graph
-        assert b"interp" not in graph
+        assert b"interp" not in graph and b"batch_norm" not in graph
 
 
 def test_deploy_yaml_is_true(pointwise, tmp_path):
