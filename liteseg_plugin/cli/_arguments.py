@@ -91,26 +91,6 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
-    """Add the flags of multi-scale, flipped and sliding-window inference.
-
-    Args:
-        parser: The command's parser.
-        switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
-    """
-    add = parser.add_argument
-    add(switch, action="store_true", help="use --scales and the flips, instead of the config's")
-    help_text = f"scales of the image, whose results are averaged; needs {switch}"
-    add("--scales", nargs="+", type=float, default=[1.0], help=help_text)
-    for flip in ("horizontal", "vertical"):
-        help_text = f"also use the image flipped in {flip} direction; needs {switch}"
-        add(f"--flip_{flip}", action="store_true", help=help_text)
-    add("--is_slide", action="store_true", help="infer by a sliding window")
-    for flag, what in (("--crop_size", "size"), ("--stride", "step")):
-        help_text = f"{what} of the window in pixels; needs --is_slide"
-        add(flag, nargs=2, type=int, metavar=("W", "H"), help=help_text)
-
-
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add ``--image_path`` and ``--separator`` of what is segmented."""
     parser.add_argument(
@@ -121,24 +101,6 @@ def add_images(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--separator", help="separator of image and label in a list file (default: white space)"
-    )
-
-
-def add_tiles(parser: argparse.ArgumentParser) -> None:
-    """Add ``--tile`` and ``--overlap``."""
-    parser.add_argument(
-        "--tile",
-        nargs=2,
-        type=int,
-        metavar=("W", "H"),
-        help="cut images into tiles of this size, for images of any size; logits are blended "
-        "where tiles overlap",
-    )
-    parser.add_argument(
-        "--overlap",
-        type=int,
-        metavar="N",
-        help="pixels that neighbouring tiles share (default: an eighth of the shorter side)",
     )
 
 

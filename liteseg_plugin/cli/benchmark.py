@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _network
 from liteseg_plugin.errors import LitesegError
 
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> dict:
         raise LitesegError("--against and --model_path need --config")
 
     # Speed does not depend on the values, so no weights are downloaded.
-    builder = _steps.build(args, downloads=False) if args.config else None
+    builder = _network.build(args, downloads=False) if args.config else None
     from liteseg_plugin.integration.registry import repair
 
     repair()
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> dict:
     network = None
     if builder is not None:
         weights = args.model_path
-        network = _steps.load_network(builder, weights) if weights else builder.model
+        network = _network.load_network(builder, weights) if weights else builder.model
     with exports_to_time(
         network,
         shape,

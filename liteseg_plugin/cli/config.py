@@ -48,11 +48,11 @@ def _show(args: argparse.Namespace) -> None:
 
 
 def _copy(args: argparse.Namespace) -> None:
-    from liteseg_plugin.cli._steps import config_to_write
     from liteseg_plugin.errors import printable
+    from liteseg_plugin.integration.config_files import new_config
     from liteseg_plugin.system.files import atomic_write
 
-    dest = config_to_write(args.dest, overwrite=args.overwrite)
+    dest = new_config(args.dest, overwrite=args.overwrite)
     atomic_write(dest, _merged(args).encode())
     print(f"{printable(dest)}: change it, then give it to --config")
 

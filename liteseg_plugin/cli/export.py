@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _network
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 
@@ -50,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
-    _steps.choose_model(args)
-    builder = _steps.build(args)
+    _network.choose_model(args)
+    builder = _network.build(args)
 
     from paddleseg.utils import logger
 
@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
-    _steps.show(builder, args)
+    _network.show(builder, args)
     if args.format in repository.SERVERS:
         repository.require_name(args.save_dir)
     config = builder.config
     weights = local_path(args.model_path)
-    model = _steps.load_network(builder, weights)
+    model = _network.load_network(builder, weights)
     deploy_file = writer.export_model(
         model,
         args.save_dir,
@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
             "weights_sha256": file_sha256(weights),
         },
     )
-    logger.info(f"Exported {_steps.class_name(model)}: {deploy_file}")
+    logger.info(f"Exported {_network.class_name(model)}: {deploy_file}")
     checked = spot_check(model, args.save_dir, config.test_config)
     for name, agreement in checked.agreement.items():
         logger.info(f"{name}: {agreement:.4%} of labels equal the trained network's, on noise")

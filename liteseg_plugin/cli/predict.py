@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _devices, _network, _windows
 from liteseg_plugin.errors import LitesegError
 
 
@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device_id", type=int, help="number of the device, as gpu:N gives it")
     _arguments.add_images(parser)
     parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
-    _arguments.add_augmentation(parser, "--aug_pred")
+    _windows.add_augmentation(parser, "--aug_pred")
     _arguments.add_bands(parser)
-    _arguments.add_tiles(parser)
+    _windows.add_tiles(parser)
     parser.add_argument(
         "--custom_color",
         nargs="+",
@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays, label images and a legend."""
-    _steps.connect(args.device)
-    _steps.choose_model(args)
-    builder = _steps.build(args)
+    _devices.connect(args.device)
+    _network.choose_model(args)
+    builder = _network.build(args)
 
     from paddleseg.utils import logger
 
@@ -44,16 +44,16 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.training import processes
     from liteseg_plugin.training.run import DataList
 
-    device = _steps.use_device(args.device)
+    device = _devices.use_device(args.device)
     if args.device_id is not None and device in ("gpu", "xpu", "npu", "mlu"):
-        _steps.use_device(f"{device}:{args.device_id}")
-    _steps.show(builder, args)
+        _devices.use_device(f"{device}:{args.device_id}")
+    _network.show(builder, args)
     config = builder.config
     classes = describe_classes(config.val_dataset_cfg, config.model_cfg["num_classes"])
     classes = recolored(classes, args.custom_color or [])
     image_format = ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg)
     transforms = showing(compose(builder.val_transforms, image_format), args.bands)
-    test_config = _steps.augmentation(args, "aug_pred", config.test_config)
+    test_config = _windows.augmentation(args, "aug_pred", config.test_config)
     if is_video(args.image_path):
         if processes.count() > 1:
             raise LitesegError(
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
                 "liteseg predict without liteseg launch"
             )
         frames = open_video(args.image_path, args.save_dir)
-        network = _steps.load_network(builder, args.model_path)
+        network = _network.load_network(builder, args.model_path)
         path = trained.predict_video(
             network, transforms, frames, classes, args.save_dir, test_config
         )
@@ -71,9 +71,9 @@ def run(args: argparse.Namespace) -> None:
     trained.check_image_results(found, args.save_dir)
     names = [image.name for image in found]
     lists = {"image_path's list": DataList.of_names(names)}
-    _steps.check_same_on_hosts(args, builder, args.model_path, lists)
-    network = _steps.load_network(builder, args.model_path)
-    logger.info(f"{len(found)} images for {_steps.class_name(network)}")
+    _devices.check_same_on_hosts(args, builder, args.model_path, lists)
+    network = _network.load_network(builder, args.model_path)
+    logger.info(f"{len(found)} images for {_network.class_name(network)}")
     legend = trained.predict_images(network, transforms, found, classes, args.save_dir, test_config)
     logger.info(f"Predicted images are saved in {args.save_dir}")
     logger.info(f"Legend of the colours: {legend}")

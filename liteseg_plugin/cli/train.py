@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _devices, _network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     """Train, alone in the folder of the run."""
     from liteseg_plugin.training import lock, run
 
-    _steps.connect(args.device)
+    _devices.connect(args.device)
     folder = Path(args.save_dir)
     with lock.run_folder(folder, args.resume_model) as args.resume_model, run.logged(folder):
         _train(args)
@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     overrides = {name: getattr(args, name) for name in ("learning_rate", "batch_size", "iters")}
-    builder = _steps.build(args, **overrides)
-    device = _steps.use_device(args.device)
+    builder = _network.build(args, **overrides)
+    device = _devices.use_device(args.device)
 
     from paddleseg.utils import logger, utils
 
@@ -91,10 +91,10 @@ def _train(args: argparse.Namespace) -> None:
     from liteseg_plugin.training.trainer import train
 
     utils.set_seed(args.seed)
-    _steps.show(builder, args)
+    _network.show(builder, args)
     utils.set_cv2_num_threads(args.num_workers)
     model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
-    logger.info(f"Model: {_steps.class_name(model)}")
+    logger.info(f"Model: {_network.class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
     args.iters, args.batch_size = config.iters, config.batch_size
     args.to_static_training = args.to_static_training or config.to_static_training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _devices, _network, _windows
 from liteseg_plugin.errors import LitesegError
 
 
@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="processes that load images (with --exported or --report: threads, at least 2)",
     )
-    _arguments.add_augmentation(parser, "--aug_eval")
-    _arguments.add_tiles(parser)
+    _windows.add_augmentation(parser, "--aug_eval")
+    _windows.add_tiles(parser)
     parser.add_argument(
         "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
     )
@@ -40,9 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> dict:
     """Evaluate, and return the numbers."""
     _refuse_what_does_not_go_together(args)
-    _steps.connect(args.device)
-    _steps.choose_model(args)
-    builder = _steps.build(args)
+    _devices.connect(args.device)
+    _network.choose_model(args)
+    builder = _network.build(args)
 
     from paddleseg.utils import logger
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> dict:
     export = ExportedModel.read(args.exported) if args.exported else None
     weights = export.model if export else args.model_path
     lists = {"val_dataset's list": DataList.of(dataset)}
-    _steps.check_same_on_hosts(args, builder, weights, lists)
+    _devices.check_same_on_hosts(args, builder, weights, lists)
     classes = describe_classes(builder.config.val_dataset_cfg, dataset.num_classes)
     if export:
         choice = choose(export, args.runtime, args.device, args.precision)
@@ -79,13 +79,13 @@ def run(args: argparse.Namespace) -> dict:
             threads=args.cpu_threads,
             precision=args.precision,
             classes=classes,
-            tiling=_steps.tiling(args),
+            tiling=_windows.tiling(args),
         )
     else:
-        _steps.use_device(args.device)
-        _steps.show(builder, args)
-        model = _steps.load_network(builder, args.model_path)
-        test_config = _steps.augmentation(args, "aug_eval", builder.config.test_config)
+        _devices.use_device(args.device)
+        _network.show(builder, args)
+        model = _network.load_network(builder, args.model_path)
+        test_config = _windows.augmentation(args, "aug_eval", builder.config.test_config)
         if not args.report:
             if args.auc_roc:
                 test_config["auc_roc"] = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Verify; the exit code is 1 if a runtime disagrees with the network."""
-    builder = _steps.build(args)
+    builder = _network.build(args)
 
     from liteseg_plugin.datasets.image_compose import compose
     from liteseg_plugin.datasets.image_format import ImageFormat
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict:
     dataset, config = builder.val_dataset, builder.config
     image_format = ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg)
     weights = local_path(args.model_path)
-    model = _steps.load_network(builder, weights)
+    model = _network.load_network(builder, weights)
     verification = verify(
         model,
         args.exported,

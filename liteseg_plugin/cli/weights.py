@@ -75,10 +75,10 @@ def _check(args: argparse.Namespace) -> dict:
 
     summary = summarize(find_weights(args.weights))
     if args.config:
-        from liteseg_plugin.cli import _steps
+        from liteseg_plugin.cli import _network
 
         args.opts, args.model_path = None, args.weights
-        _steps.load_network(_steps.build(args), args.weights)
+        _network.load_network(_network.build(args), args.weights)
     return _printed(summary.to_json())
 
 

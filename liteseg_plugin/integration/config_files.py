@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from liteseg_plugin.errors import ConfigError, printable
+
 _SUFFIX = ".yml"
 _PACKAGE = Path(__file__).parents[1]
 
@@ -35,3 +37,21 @@ def find_config(path_or_name: str | os.PathLike) -> Path:
     if path.exists() or path.name != str(path):
         return path
     return config_files().get(path.name.removesuffix(_SUFFIX), path)
+
+
+def new_config(path: str, *, overwrite: bool) -> Path:
+    """Return the path of a config that is to be written.
+
+    Args:
+        path: As the user gave it.
+        overwrite: Whether an existing file is replaced.
+
+    Raises:
+        ConfigError: If the name does not end in ``.yml`` or ``.yaml``, or the file exists.
+    """
+    dest = Path(path)
+    if dest.suffix not in (".yml", ".yaml"):
+        raise ConfigError(f"{printable(dest)} must end in .yml, as PaddleSeg requires of a config")
+    if dest.exists() and not overwrite:
+        raise ConfigError(f"{printable(dest)} already exists; --overwrite replaces it")
+    return dest

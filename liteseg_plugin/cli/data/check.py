@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _network
 from liteseg_plugin.errors import LitesegError
 
 
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.datasets import check
 
     if args.config:
-        data = check.from_config(_steps.build(args), args.config)
+        data = check.from_config(_network.build(args), args.config)
     else:
         data = check.from_folder(
             args.data,

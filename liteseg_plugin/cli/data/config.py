@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from liteseg_plugin.cli import _arguments, _steps
+from liteseg_plugin.cli import _arguments, _devices, _network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> dict:
     """Check, choose, and write."""
     from liteseg_plugin.datasets import check, configuring
     from liteseg_plugin.errors import printable
+    from liteseg_plugin.integration.config_files import new_config
     from liteseg_plugin.system.files import atomic_write
 
-    path = _steps.config_to_write(args.save, overwrite=args.overwrite)
+    path = new_config(args.save, overwrite=args.overwrite)
     data = check.from_folder(
         args.data,
         separator=args.separator,
@@ -81,8 +82,8 @@ def _seconds(text: str, device: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "config.yml")
         file.write_text(text, encoding="utf-8")
-        builder = _steps.build(argparse.Namespace(config=str(file), opts=None), downloads=False)
-        _steps.use_device(device)
+        builder = _network.build(argparse.Namespace(config=str(file), opts=None), downloads=False)
+        _devices.use_device(device)
 
         from liteseg_plugin.training.pace import seconds_per_iteration
 
