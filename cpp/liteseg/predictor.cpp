@@ -45,7 +45,7 @@ Segmentation most_likely(const float* scores, int classes, int height, int width
   return result;
 }
 
-cv::Mat resized(const cv::Mat& values, cv::Size size) {
+cv::Mat nearest(const cv::Mat& values, cv::Size size) {
   if (values.size() == size) {
     return values;
   }
@@ -142,8 +142,8 @@ Segmentation Predictor::postprocess(const Output& output, cv::Size size,
     found = most_likely(output.scores.data(), static_cast<int>(output.shape[1]), height, width,
                         with_confidence && exported_.output_op == OutputOp::kNone);
   }
-  return {resized(found.labels, size),
-          with_confidence ? resized(found.confidence, size) : cv::Mat()};
+  return {nearest(found.labels, size),
+          with_confidence ? nearest(found.confidence, size) : cv::Mat()};
 }
 
 }  // namespace liteseg

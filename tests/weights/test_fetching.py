@@ -86,7 +86,7 @@ def truncated(length=HALF, **headers):
 def server(monkeypatch, tmp_path):
     """Serve by a script; nothing waits, and the cache is empty."""
     monkeypatch.setenv("LITESEG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(downloads, "TIMEOUT", (1, 0.2))
+    monkeypatch.setattr(downloads, "TIMEOUT", (10, 10))
     waits = []
     monkeypatch.setattr(downloads, "_sleep", waits.append)
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -200,13 +200,14 @@ def test_file_that_changed_meanwhile_is_not_mixed(server):
     assert server.requests[1][1]["If-Range"] == '"0"'
 
 
-def test_server_that_stalls_is_asked_again(server):
+def test_server_that_stalls_is_asked_again(server, monkeypatch):
+    monkeypatch.setattr(downloads, "TIMEOUT", (10, 0.5))
     released = threading.Event()
 
     def stall(handler):
         handler.answer(200, CONTENT[:HALF], Content_Length=str(len(CONTENT)), ETag='"1"')
         handler.wfile.flush()
-        released.wait(2)
+        released.wait(10)
 
     server.script = [stall, ranged()]
     assert kept(fetch(server.url))
