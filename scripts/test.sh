@@ -30,6 +30,7 @@ else
   "$VENV/bin/ruff" format --check .
 fi
 [ $# -gt 0 ] || set -- -m "not slow"
-# A worker takes about 2 GB. With worksteal, tests of a file share what they make, mostly.
-workers=$(cpus)
+# One more than processors, as some tests wait. A worker takes about 2 GB. With worksteal, tests of
+# a file share what they make, mostly.
+workers=$(($(cpus) + 1))
 "$VENV/bin/python" -m pytest -n $((workers < 8 ? workers : 8)) --dist worksteal "$@"

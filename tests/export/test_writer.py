@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 
 import cv2
@@ -104,29 +102,6 @@ def assert_same_labels(label, expected):
     assert (label == expected).mean() >= 0.9999
 
 
-PREDICT = """
-import sys
-from liteseg_plugin.inference.predictor import Predictor
-import numpy as np
-folder, images, results = sys.argv[1:]
-predictor = Predictor(folder)
-batches = np.load(images)
-np.savez(results, **{name: predictor.run(batches[name]) for name in batches.files})
-"""
-
-
-def logits_of_other_process(folder, images):
-    """Run an export on images in its own process, as oneDNN's passes can crash Paddle."""
-    files = folder / "images.npz", folder / "results.npz"
-    np.savez(files[0], **{str(i): normalised(image) for i, image in enumerate(images)})
-    done = subprocess.run(
-        [sys.executable, "-c", PREDICT, folder, *files], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    results = np.load(files[1])
-    return [results[str(i)] for i in range(len(images))]
-
-
 @pytest.fixture
 def small(pointwise, tmp_path):
     """Return a folder with a small export that a test may spoil."""
@@ -152,9 +127,10 @@ def test_export_equals_eager_at_every_size(build_network, randomized, tmp_path, 
     net = randomized(build_network("T", arm_type=arm_type), seed=1)
     export_model(net, tmp_path, transforms=TRANSFORMS, output_op="none")
     net.eval()
-    images = [photo(size_hw) for size_hw in SIZES]
-    for image, logits in zip(images, logits_of_other_process(tmp_path, images)):
-        expected = eager_logits(net, image)
+    predictor = Predictor(tmp_path)
+    for size_hw in SIZES:
+        image = photo(size_hw)
+        logits, expected = predictor.run(normalised(image)), eager_logits(net, image)
         assert_same_logits(logits, expected)
         assert_same_labels(logits[0].argmax(axis=0), expected[0].argmax(axis=0))
 
