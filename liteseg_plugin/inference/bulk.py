@@ -139,13 +139,17 @@ def segment_in_bulk(
     Args:
         predictor: An exported model.
         images: All images, of every shard.
-        save_dir: As in :func:`segment_files`; also for the manifest.
-        extras: As in :func:`segment_files`.
+        save_dir: Where ``added_prediction``, ``pseudo_color_prediction``, the manifest and, if the
+            export names its classes, the legend go.
+        extras: What else to write.
         options: Of :func:`run_in_bulk`.
 
     Raises:
-        DataError: As :func:`segment_files`; with ``skip_errors`` only if all images fail.
-        OSError: If a result cannot be written.
+        ExportError: If ``extras`` need a confidence, and the export gives labels only.
+        DataError: If a result would overwrite an image or another result, before anything is
+            written; if an image fails, when those before it are written, but with ``skip_errors``
+            only if all images do.
+        OSError: If a result cannot be written; no incomplete file remains.
     """
     extras = extras or Extras()
     if extras.needs_confidence:

@@ -24,7 +24,7 @@ from liteseg_plugin.inference.images import (
     result_paths,
 )
 from liteseg_plugin.inference.large import segment_geotiff, segment_large
-from liteseg_plugin.inference.segmentation import Segmentation, require_confidence
+from liteseg_plugin.inference.segmentation import Segmentation
 from liteseg_plugin.system.parallel import prefetch
 from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
@@ -105,7 +105,7 @@ class SegmentedImage:
 def plan_results(
     images: Sequence[InputImage], save_dir: str | os.PathLike, extras: Extras
 ) -> list[SegmentedImage]:
-    """Return the files that :func:`segment_files` is going to write.
+    """Return the files that segmenting images is going to write.
 
     Raises:
         DataError: If one would overwrite an image or another result.
@@ -122,41 +122,6 @@ OnError = Callable[[SegmentedImage, DataError], None]
 
 def _raise(files: SegmentedImage, error: DataError) -> None:
     raise error
-
-
-def segment_files(
-    predictor: Predictor,
-    images: Sequence[InputImage],
-    save_dir: str | os.PathLike,
-    *,
-    extras: Extras | None = None,
-    workers: int = 2,
-) -> Iterator[SegmentedImage]:
-    """Segment image files; write label maps and overlays, as ``predict`` does, and a legend.
-
-    Args:
-        predictor: An exported model.
-        images: Of :func:`find_images`.
-        save_dir: Where ``added_prediction``, ``pseudo_color_prediction`` and, if the export names
-            its classes, the legend go.
-        extras: What else to write.
-        workers: Threads that read, and as many that write.
-
-    Yields:
-        For each image, as soon as they are written, its files.
-
-    Raises:
-        ExportError: If ``extras`` need a confidence, and the export gives labels only.
-        DataError: If a result would overwrite an image or another result, before anything is
-            written; if an image cannot be read, when those before it are written.
-        OSError: If a result cannot be written; no incomplete file remains.
-    """
-    extras = extras or Extras()
-    if extras.needs_confidence:
-        require_confidence(predictor.exported)
-    planned = plan_results(images, save_dir, extras)
-    yield from segment_planned(predictor, planned, extras, workers=workers)
-    write_legend_of(predictor.exported, save_dir)
 
 
 def write_results(files: SegmentedImage, segmentation: Segmentation) -> None:
@@ -182,7 +147,7 @@ def segment_planned(
     read: Callable[[SegmentedImage], np.ndarray] | None = None,
     write: Callable[[SegmentedImage, Segmentation], None] = write_results,
 ) -> Iterator[SegmentedImage]:
-    """Segment images whose results are planned; see :func:`segment_files`.
+    """Segment images whose results are planned.
 
     The next images are read and the last ones written while the model runs.
 
@@ -194,6 +159,13 @@ def segment_planned(
         on_error: Gets each image that cannot be read or segmented; raises to end the run.
         read: Reads the image of a result; by default its file.
         write: Writes a result.
+
+    Yields:
+        For each image, as soon as they are written, its files.
+
+    Raises:
+        DataError: If an image cannot be read, when those before it are written.
+        OSError: If a result cannot be written; no incomplete file remains.
     """
     classes = predictor.exported.named_classes()
     # An image that fails travels on as its error, so that those around it are not lost.

@@ -12,8 +12,9 @@ import pytest
 
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.inference.bulk import segment_in_bulk
 from liteseg_plugin.inference.images import InputImage
-from liteseg_plugin.inference.pipeline import Extras, segment_files
+from liteseg_plugin.inference.pipeline import Extras
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.inference.tiles import Tiling
 
@@ -88,7 +89,7 @@ def test_geotiff_keeps_its_place_on_earth(folder, field, tmp_path):
     predictor = Predictor(folder, tiling=Tiling(64, 48, 8))
     extras = Extras(confidence=True, geotiff=True)
     found = [InputImage(str(path), "field.tif")]
-    [files] = segment_files(predictor, found, tmp_path / "out", extras=extras)
+    [files] = segment_in_bulk(predictor, found, tmp_path / "out", extras=extras).done
     whole = Predictor(folder).predict(image)
     with rasterio.open(path) as source, rasterio.open(files.label) as label:
         assert (label.crs, label.transform) == (source.crs, source.transform)
@@ -117,7 +118,7 @@ def test_geotiff_of_other_bands_is_refused(folder, tmp_path, bands):
     found = [InputImage(str(path), "other.tif")]
     message = f"must have red, green and blue of 8 bits .* it has {bands} of {dtype}"
     with pytest.raises(DataError, match=message):
-        list(segment_files(predictor, found, tmp_path / "out", extras=Extras(geotiff=True)))
+        segment_in_bulk(predictor, found, tmp_path / "out", extras=Extras(geotiff=True))
 
 
 @needs_rasterio
@@ -127,8 +128,9 @@ def test_truncated_geotiff_leaves_no_results(folder, field, tmp_path):
     predictor = Predictor(folder, tiling=Tiling(64, 48))
     with pytest.raises(DataError, match=r"cannot read .*field\.tif"):
         found = [InputImage(str(path), "field.tif")]
-        list(segment_files(predictor, found, tmp_path / "out", extras=Extras(geotiff=True)))
-    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+        segment_in_bulk(predictor, found, tmp_path / "out", extras=Extras(geotiff=True))
+    files = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files == ["manifest.jsonl"]
 
 
 def test_geotiff_without_rasterio_names_the_extra(folder, tmp_path, monkeypatch):
@@ -137,7 +139,7 @@ def test_geotiff_without_rasterio_names_the_extra(folder, tmp_path, monkeypatch)
     predictor = Predictor(folder, tiling=Tiling(64, 48))
     with pytest.raises(ExportError, match=r"needs rasterio: pip install 'liteseg_plugin\[geo\]'"):
         found = [InputImage(str(tmp_path / "a.tif"), "a.tif")]
-        list(segment_files(predictor, found, tmp_path / "out", extras=Extras(geotiff=True)))
+        segment_in_bulk(predictor, found, tmp_path / "out", extras=Extras(geotiff=True))
 
 
 def test_tile_flags_that_do_not_go_together(fails, folder, tmp_path):

@@ -15,9 +15,10 @@ from liteseg_plugin.cli import _windows
 from liteseg_plugin.errors import DataError, ExportError, LitesegError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference import tiles
+from liteseg_plugin.inference.bulk import segment_in_bulk
 from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.network import segment_by
-from liteseg_plugin.inference.pipeline import Extras, segment_files
+from liteseg_plugin.inference.pipeline import Extras
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.inference.tiled import segment_preprocessed
 from liteseg_plugin.inference.tiles import Tiling, cut
@@ -207,7 +208,8 @@ def test_files_of_tiles_are_those_of_the_whole_picture(export, tmp_path):
     for kind, tiling in (("whole", None), ("tiled", Tiling(200, 200, 8))):
         predictor = Predictor(export(), tiling=tiling)
         folder = tmp_path / kind
-        [files] = segment_files(predictor, [InputImage(path, "a.png")], folder, extras=extras)
+        found = [InputImage(path, "a.png")]
+        [files] = segment_in_bulk(predictor, found, folder, extras=extras).done
         kinds[kind] = [cv2.imread(p, -1) for p in files.written()[:3]]
         kinds[kind].append(json.loads((folder / "polygons" / "a.json").read_text())["shapes"])
     for whole, tiled in zip(*kinds.values()):

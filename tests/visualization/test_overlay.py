@@ -12,8 +12,8 @@ from PIL import Image
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.datasets.validation import read_image
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.inference.bulk import segment_in_bulk
 from liteseg_plugin.inference.images import InputImage
-from liteseg_plugin.inference.pipeline import segment_files
 from liteseg_plugin.visualization.overlay import (
     colorize,
     indexed_image,
@@ -88,21 +88,21 @@ def noise(tmp_path):
     return path
 
 
-def test_segment_files_writes_nothing_where_it_would_overwrite(noise, tmp_path):
+def test_segmenting_writes_nothing_where_it_would_overwrite(noise, tmp_path):
     (tmp_path / "added_prediction").mkdir()
     noise = noise.rename(tmp_path / "added_prediction" / "noise.png")
     before, out = noise.read_bytes(), tmp_path / "out"
     image, other = (InputImage(str(noise.with_suffix(s)), f"noise{s}") for s in (".png", ".jpg"))
     with pytest.raises(DataError, match=f"would overwrite image {noise}"):
-        list(segment_files(Darkness(), [image], tmp_path))
+        segment_in_bulk(Darkness(), [image], tmp_path)
     with pytest.raises(DataError, match=f"{noise} and {other.path} have the same result file"):
-        list(segment_files(Darkness(), [image, other], out))
+        segment_in_bulk(Darkness(), [image, other], out)
     assert noise.read_bytes() == before
     assert not out.exists()
 
 
 @pytest.mark.parametrize("room", [50, 1000], ids=["for neither", "for the label map"])
-def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, room):
+def test_segmenting_on_a_full_disk_keeps_earlier_results(noise, tmp_path, room):
     resource = pytest.importorskip("resource")
     earlier = {LABEL_MAP: b"label map", "added_prediction/noise.png": b"overlay"}
     out = tmp_path / "out"
@@ -113,7 +113,7 @@ def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, roo
     resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(OSError, match=r"cannot write .*noise.*: File too large"):
-            list(segment_files(Darkness(), [InputImage(str(noise), "noise.png")], out))
+            segment_in_bulk(Darkness(), [InputImage(str(noise), "noise.png")], out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     if room == 1000:
@@ -121,14 +121,16 @@ def test_segment_files_on_a_full_disk_keeps_earlier_results(noise, tmp_path, roo
         del earlier[LABEL_MAP]
     for name, content in earlier.items():
         assert (out / name).read_bytes() == content
-    assert len([path for path in out.rglob("*") if path.is_file()]) == 2
+    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
+    assert files == {LABEL_MAP, "added_prediction/noise.png", "manifest.jsonl"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names that are not UTF-8 exist on Linux")
-def test_segment_files_takes_names_that_are_not_utf8(noise, tmp_path):
+def test_segmenting_takes_names_that_are_not_utf8(noise, tmp_path):
     name = os.fsdecode(b"caf\xe9")
     path = noise.rename(tmp_path / f"{name}.png")
-    [result] = segment_files(Darkness(), [InputImage(str(path), path.name)], tmp_path / "out")
+    found = [InputImage(str(path), path.name)]
+    [result] = segment_in_bulk(Darkness(), found, tmp_path / "out").done
     assert result.overlay == f"{tmp_path}/out/added_prediction/{name}.png"
     expected = Darkness()(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR))
     np.testing.assert_array_equal(np.asarray(Image.open(result.label)), expected)
