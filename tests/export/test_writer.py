@@ -663,3 +663,13 @@ def test_code_of_unknown_layers_is_converted(build_network):
     assert type(graph_of(net, "none")) is not ExportedNetwork
     net.ppseg_head.arm_list[0] = Branching(256, 64, 32)
     assert type(graph_of(net, "none")) is ExportedNetwork
+
+
+def test_what_paddlesegs_deploy_yaml_leaves_out_has_defaults(small):
+    path = small / "deploy.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del content["liteseg"], content["Deploy"]["input_shape"]
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    exported = ExportedModel.read(small)
+    assert exported.input_shape == (None, 3, None, None)
+    assert exported.scale == 1.0
