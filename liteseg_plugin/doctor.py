@@ -67,15 +67,16 @@ def examine() -> dict:
     if not outcomes[0].works:
         outcomes = [_Outcome("", outcome.reason + _NUMPY_HINT) for outcome in outcomes]
     *imported, inside = outcomes
+    blocked = inside.reason
     checks = [
         _check(f"import {what}", outcome, essential=True)
         for what, outcome in zip(("numpy, cv2", "paddle", "paddleseg"), imported)
     ]
     checks += [
-        Check(step, inside.works, inside.reason or "ready", essential=True)
+        Check(step, not blocked, blocked or "ready", essential=True)
         for step in ("train", "val", "predict")
     ]
-    checks += _exports() + _runtimes(imported[-1].reason)
+    checks += _exports(blocked) + _runtimes(blocked)
     found = json.loads(inside.output.splitlines()[-1]) if inside.works else {}
     return {
         "ok": all(check.works for check in checks if check.essential),
@@ -191,8 +192,8 @@ def _check(name: str, outcome: _Outcome, *, essential: bool = False) -> Check:
     return Check(name, outcome.works, detail, essential)
 
 
-def _exports() -> list[Check]:
-    exported, converted = _probe(_EXPORT, _CONVERT)
+def _exports(blocked: str) -> list[Check]:
+    exported, converted = [_Outcome("", blocked)] * 2 if blocked else _probe(_EXPORT, _CONVERT)
     checks = [_check("export", exported, essential=True)]
     if not exported.works:
         return [*checks, Check("onnx", False, "needs a working export")]

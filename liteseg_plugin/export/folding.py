@@ -7,6 +7,8 @@ import copy
 import numpy as np
 from paddle import nn
 
+_NORMS = (nn.BatchNorm2D, nn.SyncBatchNorm)
+
 
 def without_batch_norms(network: nn.Layer) -> nn.Layer:
     """Return a copy for inference whose convolutions do what the batch norms after them did.
@@ -21,8 +23,7 @@ def without_batch_norms(network: nn.Layer) -> nn.Layer:
     for layer in network.sublayers(include_self=True):
         children = list(layer.named_children())
         for (_, conv), (name, norm) in zip(children, children[1:]):
-            norms = (nn.BatchNorm2D, nn.SyncBatchNorm)
-            if isinstance(conv, nn.Conv2D) and isinstance(norm, norms):
+            if isinstance(conv, nn.Conv2D) and isinstance(norm, _NORMS):
                 _fold(norm, conv)
                 setattr(layer, name, nn.Identity())
     return network

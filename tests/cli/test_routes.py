@@ -259,6 +259,7 @@ def test_doctor_says_why_nothing_works_where_numpy_is_broken(process, tmp_path):
     details = {check["name"]: check["detail"] for check in report["checks"]}
     assert "multiarray failed" in details["train"]
     assert "numpy<2" in details["train"]
+    assert details["export"] == details["paddle inference"] == details["train"]
 
 
 @pytest.mark.slow
