@@ -6,7 +6,6 @@ for ``import paddleseg`` and costs almost nothing in a Python that never imports
 
 from __future__ import annotations
 
-import os
 import sys
 
 from liteseg_plugin.integration.import_hook import when_imported
@@ -16,19 +15,16 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
 
+# Importing the package registers its model already, so the line itself asks.
 _LINE = (
-    'import sys; exec("try:\\n import liteseg_plugin.autoload as a; a.start()\\n'
-    'except ImportError: pass")\n'
+    'import os; os.environ.get("LITESEG_AUTOLOAD") == "0" or exec('
+    '"try:\\n import liteseg_plugin.autoload as a; a.start()\\nexcept ImportError: pass")\n'
 )
 
 
 def start() -> None:
-    """Activate the plugin as soon as paddleseg is imported; called by the line of the .pth file.
-
-    ``LITESEG_AUTOLOAD=0`` in the environment of a process keeps it out of that process.
-    """
-    if os.environ.get("LITESEG_AUTOLOAD") != "0":
-        when_imported("paddleseg", _activate)
+    """Activate the plugin as soon as paddleseg is imported; called by the line of the .pth file."""
+    when_imported("paddleseg", _activate)
 
 
 def _activate() -> None:

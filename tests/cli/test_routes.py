@@ -180,6 +180,7 @@ def test_autoload_gives_plain_python_the_plugin_until_disabled(process, run, toy
         assert "enabled" in run("autoload", "enable").stdout
         modules = "import sys; print(*sys.modules)"
         loaded = process("python", "-c", modules).stdout.split()
+        kept_out = process("python", "-c", modules, LITESEG_AUTOLOAD="0").stdout.split()
         launched = process(
             *("python", "-m", "paddle.distributed.launch", "--nproc_per_node", 2),
             *("--log_dir", tmp_path / "log", SCRIPT, config, tmp_path / "out"),
@@ -195,6 +196,7 @@ def test_autoload_gives_plain_python_the_plugin_until_disabled(process, run, toy
         assert all(line in log for log in (*logs, own.stdout))
     assert len(losses(logs[0])) == 2
     assert "paddle" not in loaded
+    assert "liteseg_plugin.autoload" not in kept_out
     # What every Python start pays for: four small modules and zlib.
     ours = {
         "liteseg_plugin",

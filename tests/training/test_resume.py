@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from paddle.utils import unique_name
 
 import liteseg_plugin
 
@@ -26,14 +25,17 @@ FILES = (
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run, training, tmp_path_factory):
+def uninterrupted(process, training, tmp_path_factory):
+    """Folder and log of the whole training.
+
+    In a process of its own, as threads that an earlier test chose would change the last digits.
+    """
     folder = tmp_path_factory.mktemp("uninterrupted") / "out"
-    with unique_name.guard():  # parameters are named as in its own process
-        return folder, run(*training(folder, *FLAGS)).text
+    return folder, process("liteseg", *training(folder, *FLAGS)).text
 
 
 def test_killed_run_equals_the_uninterrupted_one(
-    run, process, killed_at, training, steps, same_arrays, uninterrupted, tmp_path
+    process, killed_at, training, steps, same_arrays, uninterrupted, tmp_path
 ):
     folder, expected = tmp_path / "out", steps(uninterrupted[1])
     assert [*expected] == [*range(1, ITERS + 1)]
@@ -50,8 +52,7 @@ def test_killed_run_equals_the_uninterrupted_one(
         seen = steps(killed.text)
         assert {number: expected[number] for number in seen} == seen
 
-    with unique_name.guard():
-        seen = steps(run(*command).text)
+    seen = steps(process("liteseg", *command).text)
     assert seen == {number: expected[number] for number in (5, 6)}
     assert not any(folder.glob("**/.partial-*"))
     for name in FILES:
