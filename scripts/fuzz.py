@@ -165,7 +165,7 @@ def records(data: bytes, folder: Path) -> None:
 
 def commands(data: bytes, folder: Path) -> None:
     """Parse a command line, without running the command."""
-    from liteseg_plugin.cli._numbers import check_numbers
+    from liteseg_plugin.cli.flags.numbers import check_numbers
     from liteseg_plugin.errors import LitesegError
 
     try:

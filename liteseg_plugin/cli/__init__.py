@@ -9,8 +9,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-from liteseg_plugin.cli._numbers import check_numbers
-from liteseg_plugin.cli._parser import Parser, ShowVersions, add_command
+from liteseg_plugin.cli.flags.numbers import check_numbers
+from liteseg_plugin.cli.flags.parser import Parser, ShowVersions, add_command
 
 _COMMANDS = {
     "train": "train a model, as PaddleSeg's tools/train.py",

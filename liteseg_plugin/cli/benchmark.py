@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _network
+from liteseg_plugin.cli import _network
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags; the common ones are those of infer_onnx_trt.py."""
     add = parser.add_argument
-    add("--config", help=f"export and time this model: {_arguments.CONFIG_HELP}")
-    _arguments.add_opts(parser)
+    add("--config", help=f"export and time this model: {shared.CONFIG_HELP}")
+    shared.add_opts(parser)
     add("--model_path", help="trained weights (default: random weights)")
     add("--exported", metavar="FOLDER", help="time this export instead of a new one")
     add("--onnx_model_path", help="time this ONNX file instead of a new export")
@@ -24,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--runtime",
         nargs="+",
-        choices=_arguments.RUNTIMES,
+        choices=shared.RUNTIMES,
         help="runtimes to time (default: all installed)",
     )
-    _arguments.add_device(parser)
-    _arguments.add_precision(parser)
+    shared.add_device(parser)
+    shared.add_precision(parser)
     add("--cpu_threads", type=int, help="CPU threads (default: all available)")
     add(
         "--timed",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments
+from liteseg_plugin.cli.flags import shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", metavar="REPORT_A", help="folder of the first report")
     parser.add_argument("after", metavar="REPORT_B", help="folder of the second report")
     parser.add_argument(
-        "--save", metavar="FILE", type=_arguments.html_file, help="also write a page (.html)"
+        "--save", metavar="FILE", type=shared.html_file, help="also write a page (.html)"
     )
     parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
 

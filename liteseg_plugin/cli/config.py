@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli._arguments import add_opts
-from liteseg_plugin.cli._parser import add_command
+from liteseg_plugin.cli.flags.parser import add_command
+from liteseg_plugin.cli.flags.shared import add_opts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments
+from liteseg_plugin.cli.flags import shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,8 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
     )
-    _arguments.add_runtime(parser)
-    _arguments.add_device(parser)
+    shared.add_runtime(parser)
+    shared.add_device(parser)
     parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     address = "address to listen on; 0.0.0.0 opens the page to the network"
     parser.add_argument("--server_name", default="127.0.0.1", help=address)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _network
+from liteseg_plugin.cli import _network
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _arguments.add_model(parser)
+    shared.add_model(parser)
     parser.add_argument(
         "--save_dir", default="./output/inference_model", help="folder of the export"
     )

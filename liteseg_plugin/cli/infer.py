@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from liteseg_plugin.cli import _windows
-from liteseg_plugin.cli._infer_arguments import add_arguments, refuse_what_does_not_go_together
+from liteseg_plugin.cli.flags.infer import add_arguments, refuse_what_does_not_go_together
 
 if TYPE_CHECKING:
     from liteseg_plugin.inference.pipeline import Extras

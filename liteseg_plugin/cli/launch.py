@@ -9,8 +9,8 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-from liteseg_plugin.cli._numbers import check_numbers
-from liteseg_plugin.cli._parser import Parser, add_common
+from liteseg_plugin.cli.flags.numbers import check_numbers
+from liteseg_plugin.cli.flags.parser import Parser, add_common
 from liteseg_plugin.errors import LitesegError
 
 _PROGRAMS = ("train", "val", "predict")

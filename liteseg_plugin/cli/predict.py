@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _devices, _network, _windows
+from liteseg_plugin.cli import _devices, _network, _windows
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _arguments.add_model(parser)
-    _arguments.add_device(parser)
+    shared.add_model(parser)
+    shared.add_device(parser)
     parser.add_argument("--device_id", type=int, help="number of the device, as gpu:N gives it")
-    _arguments.add_images(parser)
+    shared.add_images(parser)
     parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
     _windows.add_augmentation(parser, "--aug_pred")
-    _arguments.add_bands(parser)
+    shared.add_bands(parser)
     _windows.add_tiles(parser)
     parser.add_argument(
         "--custom_color",

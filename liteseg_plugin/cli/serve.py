@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments
+from liteseg_plugin.cli.flags import shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--server_name", default="127.0.0.1", help=text)
     text = "file of a token that clients must send (default: $LITESEG_TOKEN, or none)"
     add("--token_file", metavar="FILE", help=text)
-    _arguments.add_runtime(parser)
-    _arguments.add_device(parser)
-    _arguments.add_precision(parser)
+    shared.add_runtime(parser)
+    shared.add_device(parser)
+    shared.add_precision(parser)
     text = "CPU threads, which the engines of a model share (default: all available)"
     add("--cpu_threads", type=int, help=text)
     text = "engines of each model, which run side by side; several are faster on many cores"

@@ -8,13 +8,14 @@ import shlex
 import sys
 from pathlib import Path
 
-from liteseg_plugin.cli import _arguments, _devices, _network
+from liteseg_plugin.cli import _devices, _network
+from liteseg_plugin.cli.flags import shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _arguments.add_config(parser)
-    _arguments.add_device(parser)
+    shared.add_config(parser)
+    shared.add_device(parser)
     add, switch = parser.add_argument, "store_true"
     add("--save_dir", default="./output", help="folder of the checkpoints")
     add("--num_workers", type=int, default=0, help="worker processes of the data loader")

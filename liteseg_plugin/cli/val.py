@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _devices, _network, _windows
+from liteseg_plugin.cli import _devices, _network, _windows
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    _arguments.add_model(parser)
+    shared.add_model(parser)
     parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
-    _arguments.add_device(parser)
+    shared.add_device(parser)
     parser.add_argument(
         "--num_workers",
         type=int,
@@ -24,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
     )
-    _arguments.add_runtime(parser)
-    _arguments.add_precision(parser)
+    shared.add_runtime(parser)
+    shared.add_precision(parser)
     threads = "CPU threads of --exported (default: all available)"
     parser.add_argument("--cpu_threads", type=int, help=threads)
     parser.add_argument(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _network
+from liteseg_plugin.cli import _network
+from liteseg_plugin.cli.flags import shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,11 +13,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
     )
-    _arguments.add_config(parser)
-    _arguments.add_weights(parser)
+    shared.add_config(parser)
+    shared.add_weights(parser)
     runtimes = "runtimes to compare (default: all installed)"
-    parser.add_argument("--runtime", nargs="+", choices=_arguments.RUNTIMES, help=runtimes)
-    _arguments.add_precision(parser)
+    parser.add_argument("--runtime", nargs="+", choices=shared.RUNTIMES, help=runtimes)
+    shared.add_precision(parser)
     parser.add_argument(
         "--images", type=int, help="number of images of val_dataset to use (default: all)"
     )

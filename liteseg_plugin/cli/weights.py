@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg_plugin.cli._parser import add_command
+from liteseg_plugin.cli.flags.parser import add_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from liteseg_plugin.cli import main
-from liteseg_plugin.cli._parser import Parser
+from liteseg_plugin.cli.flags.parser import Parser
 
 
 @pytest.fixture(scope="module")

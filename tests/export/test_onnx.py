@@ -11,7 +11,7 @@ import pytest
 import yaml
 from paddleseg.core.infer import aug_inference
 
-from liteseg_plugin.cli import _arguments
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.onnx import convert
 from liteseg_plugin.export.writer import export_model
@@ -149,8 +149,8 @@ def test_missing_runtime_says_which_extra(monkeypatch, pointwise, tmp_path, runt
 
 
 def test_commands_offer_every_runtime():
-    assert set(_arguments.RUNTIMES) == set(RUNTIMES)
-    assert _arguments.PRECISIONS == PRECISIONS
+    assert set(shared.RUNTIMES) == set(RUNTIMES)
+    assert shared.PRECISIONS == PRECISIONS
 
 
 def test_unknown_runtime_lists_choices(pointwise, tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli._parser import add_command
 from liteseg_plugin.cli.data import camvid, check, cityscapes, config, import_, relabel, split, toy
+from liteseg_plugin.cli.flags.parser import add_command
 
 _KINDS = {
     "toy": (toy, "draw a small street-scene data set in CamVid's layout"),

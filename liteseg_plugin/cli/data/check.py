@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _network
+from liteseg_plugin.cli import _network
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.errors import LitesegError
 
 
@@ -12,18 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
     parser.add_argument("data", metavar="DATA", nargs="?", help="folder of a data set with lists")
     parser.add_argument("--config", help="check the data sets of a config instead")
-    _arguments.add_opts(parser)
+    shared.add_opts(parser)
     parser.add_argument("--separator", default=" ", help="what separates image and label in a list")
     parser.add_argument(
         "--num_classes", type=int, help="number of classes (default: the lines of labels.txt)"
     )
     parser.add_argument("--ignore_index", type=int, default=255, help="label of ignored pixels")
-    _arguments.add_channels(parser)
+    shared.add_channels(parser)
     parser.add_argument(
         "--batch_size", type=int, help="of the training, for the suggested min_kept"
     )
     parser.add_argument(
-        "--html", metavar="FILE", type=_arguments.html_file, help="also write a page with overlays"
+        "--html", metavar="FILE", type=shared.html_file, help="also write a page with overlays"
     )
     parser.add_argument("--samples", type=int, default=24, help="number of overlays in the page")
     parser.add_argument("--workers", type=int, help="threads (default: one per processor)")

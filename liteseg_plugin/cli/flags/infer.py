@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _arguments, _windows
+from liteseg_plugin.cli import _windows
+from liteseg_plugin.cli.flags import shared
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
-    _arguments.add_images(parser)
+    shared.add_images(parser)
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
-    _arguments.add_runtime(parser)
-    _arguments.add_device(parser)
-    _arguments.add_precision(parser)
+    shared.add_runtime(parser)
+    shared.add_device(parser)
+    shared.add_precision(parser)
     parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
     parser.add_argument(
         "--save_labels", action="store_true", help="also write label images of a video's frames"
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
     )
-    _arguments.add_bands(parser)
+    shared.add_bands(parser)
     _windows.add_tiles(parser)
     parser.add_argument(
         "--geotiff",

@@ -1,0 +1,1 @@
+"""The flags of the commands: those that several share, and those of commands that have many."""
