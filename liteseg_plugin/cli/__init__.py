@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
+from liteseg_plugin.cli import _output
+from liteseg_plugin.cli.flags.help import ShowVersions
 from liteseg_plugin.cli.flags.numbers import check_numbers
-from liteseg_plugin.cli.flags.parser import Parser, ShowVersions, add_command
+from liteseg_plugin.cli.flags.parser import Parser, add_command
 
 _COMMANDS = {
     "train": "train a model, as PaddleSeg's tools/train.py",
@@ -35,13 +35,6 @@ _COMMANDS = {
     "data": "create, convert, check or split data sets",
     "doctor": "show what works here, and why the rest does not",
 }
-_NOISE = (
-    "No ccache found",  # at each import
-    "When training, we now always track global mean",  # in each training
-    "There are some unused values in state_dict",  # at each resume with a warm-up
-    r"The Attr\(force_cpu\) of Op",  # at each export, on Paddle 2.6
-    r"\s*Non compatible API",  # of torch's functions, on Paddle 3.2
-)
 
 
 def create_parser() -> Parser:
@@ -70,9 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from liteseg_plugin.system.pixels import limited
 
-    ignore_noise()
+    _output.ignore_noise()
     wants_json = getattr(args, "json", False)
-    aside = _output_to_stderr() if wants_json else contextlib.nullcontext()
+    aside = _output.kept_for_json() if wants_json else contextlib.nullcontext()
     try:
         with limited(args.max_pixels), aside:
             check_numbers(args)
@@ -86,53 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _output_is_unread():
+        if isinstance(error, BrokenPipeError) and _output.is_unread():
             return 141  # of SIGPIPE, as any command in `command | head`
         if args.debug:
             sys.excepthook = sys.__excepthook__
             raise
-        return _report(error, args.command)
+        return _output.report(error, args.command)
     return 0 if document is None or document.get("ok", True) else 1
-
-
-def ignore_noise() -> None:
-    """Silence what Paddle tells its developers, and what is as intended here."""
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message=message)
-    os.environ.setdefault("GLOG_minloglevel", "2")  # errors of Paddle's C++ stay
-
-
-@contextlib.contextmanager
-def _output_to_stderr() -> Iterator[None]:
-    """Keep standard output for the JSON document; logs and output of Paddle's C++ go to stderr."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def _output_is_unread() -> bool:
-    """Tell whether the reader of standard output has ended; if so, discard what is buffered."""
-    try:
-        print(flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return True
-    return False
-
-
-def _report(error: Exception, command: str) -> int:
-    from liteseg_plugin.errors import LitesegError, printable_lines
-
-    if command == "run" and not isinstance(error, LitesegError):
-        raise error  # a script's own error: its traceback says where
-    message = str(error)
-    if not isinstance(error, (LitesegError, OSError, ValueError)):  # these say what is wrong
-        message = f"{type(error).__name__}: {error}\n(--debug shows the traceback)"
-    print(f"error: {printable_lines(message)}", file=sys.stderr)
-    return 1

@@ -6,41 +6,22 @@ Flags of the launch come first: liteseg launch --nproc_per_node 2 train --config
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
 
+from liteseg_plugin.cli.flags.launch import add_arguments
 from liteseg_plugin.cli.flags.numbers import check_numbers
 from liteseg_plugin.cli.flags.parser import Parser, add_common
 from liteseg_plugin.errors import LitesegError
 
-_PROGRAMS = ("train", "val", "predict")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's flags."""
-    add = parser.add_argument
-    add("--nproc_per_node", type=int, help="processes on this host (default: one per GPU, else 1)")
-    add("--nnodes", type=int, default=1, help="number of hosts")
-    add("--master", metavar="HOST:PORT", help="where the hosts meet: the host of --rank 0")
-    add("--rank", type=int, help="number of this host, from 0")
-    add("--devices", metavar="0,1,...", help="GPUs to use (default: the visible ones)")
-    add("--host", help="address of this host, if its name gives the wrong one")
-    add("--log_dir", help="folder of workerlog.N and launcher.log (default: log in --save_dir)")
-    restarts = "how often to start all processes again, from the newest checkpoint, if one dies"
-    add("--max_restarts", type=int, default=0, metavar="N", help=restarts)
-    wait = "seconds to wait for the other hosts"
-    add("--timeout", type=float, default=600, metavar="SECONDS", help=wait)
-    hang = "seconds without progress after which all processes are ended; 0: never"
-    add("--hang_timeout", type=float, default=600, metavar="SECONDS", help=hang)
-    add("--dry-run", action="store_true", help="print the command line of Paddle's launcher")
-    add("program", choices=_PROGRAMS, help="the command to run, followed by its flags")
-    add("arguments", nargs=argparse.REMAINDER, metavar="ARGS", help="its flags")
+__all__ = ["add_arguments", "run"]
 
 
 def run(args: argparse.Namespace) -> None:
     """Launch, and wait for the end."""
-    import shlex
-
+    from liteseg_plugin.system.device import visible_gpus
     from liteseg_plugin.training.launch import Launch
     from liteseg_plugin.training.supervise import supervise
 
@@ -49,9 +30,9 @@ def run(args: argparse.Namespace) -> None:
     import_module(f"liteseg_plugin.cli.{args.program}").add_arguments(parser)
     theirs = parser.parse_args(args.arguments)
     check_numbers(theirs)
+    usual = 1 if theirs.device == "cpu" else max(1, visible_gpus(args.devices))
     launch = Launch(
-        nproc_per_node=args.nproc_per_node
-        or (1 if theirs.device == "cpu" else _visible_gpus(args.devices)),
+        nproc_per_node=args.nproc_per_node or usual,
         log_dir=_log_dir(args, getattr(theirs, "save_dir", None)),
         nnodes=args.nnodes,
         master=args.master,
@@ -65,11 +46,7 @@ def run(args: argparse.Namespace) -> None:
             f"--max_restarts restarts from the newest checkpoint in --save_dir, not from {chosen}; "
             "give --resume_model auto, or remove --max_restarts"
         )
-    arguments = [args.program, *args.arguments]
-    if args.max_pixels is not None:
-        arguments += ["--max_pixels", str(args.max_pixels)]
-    if args.debug:
-        arguments.append("--debug")
+    arguments = [args.program, *args.arguments, *_common_flags(args)]
     if args.program == "train":
         arguments += _batch_flags(theirs, launch.processes)
     if args.dry_run:
@@ -91,32 +68,18 @@ def _log_dir(args: argparse.Namespace, save_dir: str | None) -> Path:
     return folder / f"host_{args.rank}" if args.nnodes > 1 else folder  # hosts may share it
 
 
-def _batch_flags(theirs: argparse.Namespace, processes: int) -> list[str]:
-    import sys
+def _common_flags(args: argparse.Namespace) -> list[str]:
+    pixels = [] if args.max_pixels is None else ["--max_pixels", str(args.max_pixels)]
+    return [*pixels, *(["--debug"] if args.debug else [])]
 
+
+def _batch_flags(theirs: argparse.Namespace, processes: int) -> list[str]:
     from liteseg_plugin.integration import config
-    from liteseg_plugin.training.launch import Batch, share_batch
+    from liteseg_plugin.training.launch import Batch
 
     content = config.load(theirs.config, theirs.opts, batch_size=theirs.batch_size)
-    size, passes = content.batch_size, theirs.gradient_accumulation_steps
     recipe = content.dic.get("total_batch_size")
-    batch = Batch(size, passes, processes, recipe)
-    if recipe is not None and theirs.batch_size is None and passes == 1:
-        batch = share_batch(recipe, size, processes)
+    given = Batch(content.batch_size, theirs.gradient_accumulation_steps, processes, recipe)
+    batch = given if theirs.batch_size else given.as_in_recipe()
     print(f"Batch: {batch.text()}", file=sys.stderr)
-    flags = {"batch_size": (size, batch.size)}
-    flags["gradient_accumulation_steps"] = (passes, batch.passes)
-    return [
-        word
-        for name, (given, chosen) in flags.items()
-        if chosen != given
-        for word in (f"--{name}", str(chosen))
-    ]
-
-
-def _visible_gpus(devices: str | None) -> int:
-    if devices:
-        return len(devices.split(","))
-    from liteseg_plugin.system.device import kind_of, paddle_devices
-
-    return max([kind_of(name) for name in paddle_devices().present].count("gpu"), 1)
+    return batch.flags(given)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _devices, _network, _windows
-from liteseg_plugin.cli.flags import shared
+from liteseg_plugin.cli import _devices, _network
+from liteseg_plugin.cli.flags import shared, windows
+from liteseg_plugin.cli.flags.images import add_bands, add_images
+from liteseg_plugin.cli.flags.model import add_model, choose_model
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    shared.add_model(parser)
+    add_model(parser)
     shared.add_device(parser)
     parser.add_argument("--device_id", type=int, help="number of the device, as gpu:N gives it")
-    shared.add_images(parser)
+    add_images(parser)
     parser.add_argument("--save_dir", default="./output/result", help="folder of the results")
-    _windows.add_augmentation(parser, "--aug_pred")
-    shared.add_bands(parser)
-    _windows.add_tiles(parser)
+    windows.add_augmentation(parser, "--aug_pred")
+    add_bands(parser)
+    windows.add_tiles(parser)
     parser.add_argument(
         "--custom_color",
         nargs="+",
@@ -31,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Predict, and write overlays, label images and a legend."""
     _devices.connect(args.device)
-    _network.choose_model(args)
+    choose_model(args)
     builder = _network.build(args)
 
     from paddleseg.utils import logger
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     classes = recolored(classes, args.custom_color or [])
     image_format = ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg)
     transforms = showing(compose(builder.val_transforms, image_format), args.bands)
-    test_config = _windows.augmentation(args, "aug_pred", config.test_config)
+    test_config = windows.augmentation(args, "aug_pred", config.test_config)
     if is_video(args.image_path):
         if processes.count() > 1:
             raise LitesegError(

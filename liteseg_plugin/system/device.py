@@ -63,6 +63,13 @@ def kind_of(device: str) -> str:
     return device.partition(":")[0]
 
 
+def visible_gpus(chosen: str | None = None) -> int:
+    """Return the number of GPUs that Paddle can use, or of those in a list such as ``0,1``."""
+    if chosen:
+        return len(chosen.split(","))
+    return [kind_of(name) for name in paddle_devices().present].count("gpu")
+
+
 def paddle_devices() -> Devices:
     """Return the devices that Paddle can use in this process."""
     import paddle

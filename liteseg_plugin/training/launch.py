@@ -112,6 +112,27 @@ class Batch:
         """Return the images of one step."""
         return self.size * self.passes * self.processes
 
+    def as_in_recipe(self) -> Batch:
+        """Return the batch that gives the recipe's step, if there is a recipe and nothing chosen.
+
+        Raises:
+            ConfigError: As :func:`share_batch`.
+        """
+        if self.recipe is None or self.passes > 1:
+            return self
+        return share_batch(self.recipe, self.size, self.processes)
+
+    def flags(self, given: Batch) -> list[str]:
+        """Return the flags of ``liteseg train`` that make this batch of the one that is given."""
+        values = {"batch_size": (given.size, self.size)}
+        values["gradient_accumulation_steps"] = (given.passes, self.passes)
+        return [
+            word
+            for name, (old, new) in values.items()
+            if old != new
+            for word in (f"--{name}", str(new))
+        ]
+
     def text(self) -> str:
         """Say how the images are shared, and what becomes of learning rate and iterations."""
         passes = f" x {self.passes} passes" if self.passes > 1 else ""

@@ -11,7 +11,7 @@ import paddle
 import pytest
 from paddleseg.core import infer
 
-from liteseg_plugin.cli import _windows
+from liteseg_plugin.cli.flags import windows
 from liteseg_plugin.errors import DataError, ExportError, LitesegError
 from liteseg_plugin.export.writer import export_model
 from liteseg_plugin.inference import tiles
@@ -189,15 +189,15 @@ def test_evaluation_runs_the_same_tiles_on_preprocessed_pictures(network, export
 
 def test_tile_flags_become_paddlesegs_sliding_window():
     flags = argparse.ArgumentParser()
-    _windows.add_augmentation(flags, "--aug_eval")
-    _windows.add_tiles(flags)
+    windows.add_augmentation(flags, "--aug_eval")
+    windows.add_tiles(flags)
     args = flags.parse_args(["--tile", "64", "48"])
     settings = {"is_slide": True, "crop_size": [64, 48], "stride": [58, 42]}
-    assert _windows.augmentation(args, "aug_eval", {}) == settings
+    assert windows.augmentation(args, "aug_eval", {}) == settings
     for test_config, more in (({"aug_eval": True}, []), ({}, ["--is_slide"])):
         args = flags.parse_args(["--tile", "64", "48", *more])
         with pytest.raises(LitesegError, match="--tile runs a sliding window of its own"):
-            _windows.augmentation(args, "aug_eval", test_config)
+            windows.augmentation(args, "aug_eval", test_config)
 
 
 def test_files_of_tiles_are_those_of_the_whole_picture(export, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from paddle.optimizer import lr
 
-from liteseg_plugin.cli import ignore_noise
+from liteseg_plugin.cli._output import ignore_noise
 from liteseg_plugin.errors import ConfigError, TrainingError, WeightsError
 from liteseg_plugin.integration.config import load
 from liteseg_plugin.training import changes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from liteseg_plugin.cli import _network
-from liteseg_plugin.cli.flags import shared
+from liteseg_plugin.cli.flags import images, shared
 from liteseg_plugin.errors import LitesegError
 
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--num_classes", type=int, help="number of classes (default: the lines of labels.txt)"
     )
     parser.add_argument("--ignore_index", type=int, default=255, help="label of ignored pixels")
-    shared.add_channels(parser)
+    images.add_channels(parser)
     parser.add_argument(
         "--batch_size", type=int, help="of the training, for the suggested min_kept"
     )

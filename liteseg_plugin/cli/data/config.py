@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liteseg_plugin.cli import _devices, _network
-from liteseg_plugin.cli.flags import shared
+from liteseg_plugin.cli.flags import images, shared
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--separator", default=" ", help="what separates image and label in a list")
     add("--num_classes", type=int, help="number of classes (default: the lines of labels.txt)")
     add("--ignore_index", type=int, default=255, help="label of ignored pixels")
-    shared.add_channels(parser)
+    images.add_channels(parser)
     shared.add_device(parser)
     add("--workers", type=int, help="threads (default: one per processor)")
     add("--json", action="store_true", help="print the choices as JSON")

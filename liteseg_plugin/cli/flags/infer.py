@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg_plugin.cli import _windows
-from liteseg_plugin.cli.flags import shared
+from liteseg_plugin.cli.flags import bulk, images, shared, windows
 from liteseg_plugin.errors import LitesegError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
     parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
-    shared.add_images(parser)
+    images.add_images(parser)
     parser.add_argument(
         "--save_dir", default="./output", help="folder for label images and overlays"
     )
@@ -30,8 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save_confidence",
         action="store_true",
         help="also write the probability of each label, as a grey image, of a video's frames too; "
-        "needs an export with "
-        "--output_op confidence",
+        "needs an export with --output_op confidence",
     )
     parser.add_argument(
         "--min_confidence",
@@ -43,62 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
     )
-    shared.add_bands(parser)
-    _windows.add_tiles(parser)
+    images.add_bands(parser)
+    windows.add_tiles(parser)
     parser.add_argument(
         "--geotiff",
         action="store_true",
         help="read images by windows and write GeoTIFFs with their georeference; needs --tile, and "
         "rasterio (the extra geo)",
     )
-    many = parser.add_argument_group("many images")
-    many.add_argument(
-        "--resume",
-        action="store_true",
-        help="skip images whose results are in --save_dir and complete; those of another model "
-        "count, too",
-    )
-    many.add_argument(
-        "--on_error",
-        default="stop",
-        choices=("stop", "skip"),
-        help="what to do at an image that cannot be segmented; manifest.jsonl in --save_dir "
-        "names it",
-    )
-    many.add_argument("--shard", metavar="I/N", help="segment part I (from 0) of N, of all images")
-    _add_ray(parser)
+    bulk.add_many(parser)
+    bulk.add_ray(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-
-
-def _add_ray(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags of ``--ray``."""
-    ray = parser.add_argument_group("many processes or machines")
-    ray.add_argument(
-        "--ray",
-        nargs="?",
-        const="local",
-        metavar="ADDRESS",
-        help="segment with Ray Data: on the cluster at ADDRESS (auto, HOST:6379), or without one, "
-        "in processes of this machine; --image_path may then be Parquet, a file or a folder",
-    )
-    ray.add_argument(
-        "--ray_workers",
-        type=int,
-        metavar="N",
-        help="processes with a predictor; by default one per GPU, or else one per machine",
-    )
-    ray.add_argument(
-        "--image_column",
-        default="image",
-        metavar="NAME",
-        help="column of Parquet: paths, or encoded images (bytes)",
-    )
-    ray.add_argument(
-        "--save_as",
-        default="files",
-        choices=("files", "parquet"),
-        help="parquet: label maps alone, in labels/part-NNNNN.parquet",
-    )
 
 
 def refuse_what_does_not_go_together(args: argparse.Namespace, is_video: bool) -> None:

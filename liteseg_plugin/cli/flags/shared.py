@@ -11,41 +11,12 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list` prints"
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config``, ``--opts``, ``--model_path``, and ``--run`` in place of them."""
-    parser.add_argument(
-        "--run",
-        dest="run_folder",
-        metavar="FOLDER",
-        help="--save_dir of a training: take its config and weights, the best or else the newest",
-    )
-    add_config(parser, required=False)
-    add_weights(parser, required=False)
-
-
 def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
     parser.add_argument("--config", required=required, help=CONFIG_HELP)
     add_opts(parser)
     parser.add_argument(
         "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
-    )
-
-
-def add_channels(parser: argparse.ArgumentParser) -> None:
-    """Add ``--channels``."""
-    channels = "number of channels to read of an image (default: those of most images)"
-    parser.add_argument("--channels", type=int, help=channels)
-
-
-def add_bands(parser: argparse.ArgumentParser) -> None:
-    """Add ``--bands``."""
-    parser.add_argument(
-        "--bands",
-        nargs=3,
-        type=int,
-        metavar=("R", "G", "B"),
-        help="channels, from 0, that overlays show as red, green and blue (default: shown_bands)",
     )
 
 
@@ -88,19 +59,6 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
         default="fp32",
         choices=PRECISIONS,
         help="what the runtime computes in; int8 needs `liteseg quantize`",
-    )
-
-
-def add_images(parser: argparse.ArgumentParser) -> None:
-    """Add ``--image_path`` and ``--separator`` of what is segmented."""
-    parser.add_argument(
-        "--image_path",
-        required=True,
-        help="an image, a folder, a list file, a video file, a camera (camera:0), or a stream "
-        "(rtsp://..., http://..., tcp://...)",
-    )
-    parser.add_argument(
-        "--separator", help="separator of image and label in a list file (default: white space)"
     )
 
 

@@ -1,4 +1,4 @@
-"""How a network sees images: scales, flips, sliding windows and tiles."""
+"""How a network sees an image: scales, flips, sliding windows and tiles."""
 
 from __future__ import annotations
 
