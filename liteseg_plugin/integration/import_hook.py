@@ -9,9 +9,17 @@ from __future__ import annotations
 
 import sys
 
-# PaddleSeg loads scikit-learn, and with it pandas and SciPy's statistics, for --auc_roc alone. That
-# takes more than half of the time in which PaddleSeg is imported.
-_DEFERRED = {"paddleseg": ("sklearn", "sklearn.metrics")}
+# What PaddleSeg loads for --auc_roc, and for losses of other models: scikit-learn, with it pandas,
+# and two packages of SciPy, of which it takes these functions. That is more than half of the time
+# in which PaddleSeg is imported.
+_DEFERRED: dict[str, dict[str, tuple[str, ...]]] = {
+    "paddleseg": {
+        "sklearn": (),
+        "sklearn.metrics": (),
+        "scipy.ndimage": ("distance_transform_edt", "shift"),
+        "scipy.optimize": ("linear_sum_assignment",),
+    }
+}
 
 # The names of typing and importlib.machinery would cost every interpreter start milliseconds.
 TYPE_CHECKING = False
@@ -56,7 +64,7 @@ class _AfterImport:
         execute = spec.loader.exec_module
 
         def execute_then_act(module: ModuleType) -> None:
-            deferred = _defer(_DEFERRED.get(name, ()))
+            deferred = _defer(_DEFERRED.get(name, {}))
             try:
                 execute(module)
             finally:
@@ -75,30 +83,64 @@ def _find(finder: object, name: str, target: ModuleType | None) -> ModuleSpec | 
 
 
 class Deferred(ModuleType):
-    """Stands in for a module until something is asked of it, which imports the module."""
-
-    def __getattr__(self, attribute: str) -> object:
-        """Import the module, and ask it."""
-        from importlib import import_module
-
-        name = self.__name__
-        _drop([module for module in sys.modules.values() if isinstance(module, Deferred)])
-        return getattr(import_module(name), attribute)
-
-
-def _defer(names: tuple[str, ...]) -> list[ModuleType]:
-    """Let ``import`` give stand-ins for a package and its modules; none if it is loaded.
+    """Stands in for a module until something is asked of it, which imports the module.
 
     Args:
-        names: The package, then modules of it.
+        name: Of the module.
+        functions: Those that may be taken from it, and import it when they are called.
     """
-    if not names or names[0] in sys.modules:
-        return []
-    package, *modules = (Deferred(name) for name in names)
-    for module in modules:
-        setattr(package, module.__name__.rpartition(".")[2], module)
-    sys.modules.update({module.__name__: module for module in (package, *modules)})
-    return [package, *modules]
+
+    def __init__(self, name: str, functions: tuple[str, ...]) -> None:
+        super().__init__(name)
+        self._functions = functions
+
+    def __getattr__(self, attribute: str) -> object:
+        """Ask the module."""
+        if attribute == "__path__":  # as `from package import function` does
+            return _search_path(self.__name__)
+        if attribute in self._functions:
+
+            def call(*args: object, **kwargs: object) -> object:
+                return getattr(self._load(), attribute)(*args, **kwargs)
+
+            return call
+        return getattr(self._load(), attribute)
+
+    def _load(self) -> ModuleType:
+        from importlib import import_module
+
+        _drop([module for module in sys.modules.values() if isinstance(module, Deferred)])
+        return import_module(self.__name__)
+
+
+def _search_path(name: str) -> object:
+    """Return the ``__path__`` that a package in a package would have."""
+    from importlib import import_module
+    from importlib.machinery import PathFinder
+
+    parent = import_module(name.rpartition(".")[0])
+    spec = PathFinder.find_spec(name, parent.__path__)
+    if spec is None or spec.submodule_search_locations is None:
+        raise AttributeError("__path__")
+    return spec.submodule_search_locations
+
+
+def _defer(modules: dict[str, tuple[str, ...]]) -> list[ModuleType]:
+    """Let ``import`` give stand-ins for modules whose package is not loaded.
+
+    Args:
+        modules: Functions by module; a package stands before what is in it.
+    """
+    deferred: dict[str, ModuleType] = {}
+    for name, functions in modules.items():
+        parent, _, last = name.rpartition(".")
+        if name in sys.modules or (parent in modules and parent not in deferred):
+            continue
+        deferred[name] = Deferred(name, functions)
+        if parent in deferred:
+            setattr(deferred[parent], last, deferred[name])
+    sys.modules.update(deferred)
+    return [*deferred.values()]
 
 
 def _drop(deferred: list[ModuleType]) -> None:

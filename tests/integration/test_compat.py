@@ -22,10 +22,20 @@ SNIPPETS = {
         import paddle, zlib
         zlib.decompress(zlib.compress(bytes(10000)))
     """,
-    "late-sklearn": """
+    "late-imports": """
         import sys, zlib, paddleseg
-        assert not {"sklearn", "pandas"} & set(sys.modules)
+        assert not {"sklearn", "pandas", "scipy.ndimage", "scipy.optimize"} & set(sys.modules)
+        import numpy
+        from paddleseg.models.losses import decoupledsegnet_relax_boundary_loss, maskformer_loss
+        from paddleseg.transforms import functional
         from paddleseg.utils import metrics
+        one = numpy.array([[0, 1], [1, 1]])
+        assert functional.distance_transform_edt(one).sum() == 2 + 2**0.5
+        assert decoupledsegnet_relax_boundary_loss.shift(one, (1, 0)).tolist() == [[0, 0], [0, 1]]
+        assert maskformer_loss.linear_sum_assignment(one)[1].tolist() == [0, 1]
+        import scipy.ndimage, scipy.optimize
+        assert scipy.ndimage.shift is sys.modules["scipy.ndimage"].shift
+        assert scipy.optimize.linear_sum_assignment.__module__.startswith("scipy.optimize")
         assert metrics.skmetrics.roc_auc_score([0, 1], [0.2, 0.7]) == 1
         import sklearn.metrics
         assert sklearn.metrics.roc_auc_score is metrics.skmetrics.roc_auc_score
