@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -60,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; by default the process's own.
     """
     args = create_parser().parse_args(argv)
+    # At its end Python would search all that Paddle made for garbage, for half a second.
+    atexit.register(gc.freeze)
 
     from liteseg_plugin.system.pixels import limited
 

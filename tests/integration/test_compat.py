@@ -309,7 +309,8 @@ STOCK = "import sys, zlib, paddle, paddleseg\nsys.argv[:] = ['val.py', '--model_
 MENDED = f"import liteseg_plugin\n{STOCK}liteseg_plugin.activate(sys.argv)\n"
 # Loading Paddle takes seconds: one process does so, and each snippet runs in a copy of it.
 IN_COPIES = """
-import json, os
+import gc, json, os
+gc.freeze()  # or each copy would spend a second to clean up at its end
 works = {}
 for name, code in json.load(open("snippets.json")).items():
     if (copy := os.fork()) == 0:
