@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 import yaml
 from paddleseg.models.backbones.stdcnet import STDCNet
@@ -43,25 +44,44 @@ def write_images(folder, number, size_hw=(64, 96)):
     return paths
 
 
-@pytest.fixture(scope="module")
-def quantized(randomized, made_once):
+def quantized_once(made_once, name, build):
     """Return a folder with both models, of any size, the report, and the calibration images."""
 
     def make(folder):
-        # T with half of the channels: each of its layers is quantised alone, too.
-        backbone = STDCNet(base=32, layers=[2, 2, 2])
-        arms = {"arm_out_chs": [16, 32, 64], "seg_head_inter_chs": [16, 32, 32]}
-        net = randomized(PPLiteSeg(19, backbone, cm_out_ch=64, **arms), seed=1)
-        export_model(net, folder / "model", transforms=TRANSFORMS, onnx_opset=13)
+        export_model(build(), folder / "model", transforms=TRANSFORMS, onnx_opset=13)
         (folder / "images").mkdir()
         images = write_images(folder / "images", 3)
         report = quantize(folder / "model", images, tolerance=0.2, measured_images=1)
         (folder / "returned.json").write_text(json.dumps(report.to_json()))
 
-    folder = made_once("quantized", make)
+    folder = made_once(name, make)
     document = json.loads((folder / "returned.json").read_text())
     images = sorted((folder / "images").iterdir())
     return folder / "model", QuantizationReport.from_json(document), images
+
+
+@pytest.fixture(scope="module")
+def quantized(randomized, made_once):
+    """PP-LiteSeg-T with half of the channels. Each of its layers is quantised alone, too."""
+
+    def build():
+        backbone = STDCNet(base=32, layers=[2, 2, 2])
+        arms = {"arm_out_chs": [16, 32, 64], "seg_head_inter_chs": [16, 32, 32]}
+        return randomized(PPLiteSeg(19, backbone, cm_out_ch=64, **arms), seed=1)
+
+    return quantized_once(made_once, "quantized", build)
+
+
+@pytest.fixture(scope="module")
+def quantized_few(randomized, made_once):
+    """Six convolutions, for what is not about PP-LiteSeg."""
+
+    def build():
+        channels = (3, 8, 8, 8, 8, 8, 5)
+        layers = [paddle.nn.Conv2D(*pair, 3, padding=1) for pair in zip(channels, channels[1:])]
+        return randomized(paddle.nn.Sequential(*layers), seed=1)
+
+    return quantized_once(made_once, "quantized_few", build)
 
 
 def copy_of(folder, target):
@@ -86,6 +106,7 @@ def test_quantized_model_labels_nearly_as_float32_in_every_runtime(quantized):
     assert report.agreement > 0.75
 
 
+@pytest.mark.slow
 def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
     import onnx
     from onnx import numpy_helper
@@ -104,6 +125,7 @@ def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
     assert sorted(scales) == sorted(layer.weight_shape[0] for layer in in_int8)
 
 
+@pytest.mark.slow
 def test_report_says_what_each_layer_changes(quantized):
     folder, report, _ = quantized
     written = json.loads((folder / INT8_REPORT_FILE).read_text())
@@ -116,9 +138,8 @@ def test_report_says_what_each_layer_changes(quantized):
         assert (layer.precision == "int8") == (layer.changed_alone <= 0.2)
 
 
-@pytest.mark.slow
-def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
-    folder, report, images = quantized
+def test_layers_that_hurt_stay_in_float(quantized_few, tmp_path):
+    folder, report, images = quantized_few
     changes = sorted(layer.changed_alone for layer in report.layers)
     tolerance = changes[len(changes) // 2]
     assert tolerance < changes[-1]
@@ -131,9 +152,9 @@ def test_layers_that_hurt_stay_in_float(quantized, tmp_path):
 
 
 def test_new_export_takes_the_quantized_model_of_the_old_one_away(
-    pointwise, quantized, tmp_path, capsys
+    pointwise, quantized_few, tmp_path, capsys
 ):
-    folder = copy_of(quantized[0], tmp_path / "copy")
+    folder = copy_of(quantized_few[0], tmp_path / "copy")
     assert ExportedModel.read(folder).onnx_int8 is not None
     (folder / "notes.txt").write_text("mine")
     capsys.readouterr()
@@ -146,8 +167,8 @@ def test_new_export_takes_the_quantized_model_of_the_old_one_away(
         Predictor(folder, "onnxruntime", precision="int8")
 
 
-def test_spoilt_quantized_model_is_refused(quantized, tmp_path):
-    folder = copy_of(quantized[0], tmp_path / "copy")
+def test_spoilt_quantized_model_is_refused(quantized_few, tmp_path):
+    folder = copy_of(quantized_few[0], tmp_path / "copy")
     with (folder / INT8_FILE).open("r+b") as file:
         file.truncate(1000)
     with pytest.raises(ExportError, match=rf"{INT8_FILE} is not the exported file"):
@@ -216,7 +237,7 @@ def test_precision_that_a_runtime_has_not_lists_those_it_has(small):
         Predictor(small, "openvino", precision="fp8")
 
 
-def test_mention_follows_the_files(quantized):
-    own = yaml.safe_load((quantized[0] / DEPLOY_FILE).read_text())["liteseg"]
+def test_mention_follows_the_files(quantized_few):
+    own = yaml.safe_load((quantized_few[0] / DEPLOY_FILE).read_text())["liteseg"]
     assert own["onnx_int8"] == INT8_FILE
     assert len(own["sha256"][INT8_FILE]) == 64
