@@ -19,6 +19,8 @@ if [ -n "${PADDLE:-}" ]; then
   }
 fi
 VENV=${VENV:-.venv-test}
+# Otherwise each of some 300 processes would compile the package and the tests again.
+unset PYTHONDONTWRITEBYTECODE
 . scripts/_environment.sh
 if [ -n "${PADDLE:-}" ]; then
   make_environment cpu,dev

@@ -299,6 +299,7 @@ def test_records_of_recipes_say_what_docs_and_configs_say():
         assert kept["evaluation"]["miou"] == pytest.approx(sum(ious) / len(ious))
 
 
+@pytest.mark.slow
 def test_payloads_are_tried_one_by_one(process, tmp_path):
     """A table with what was refused, and a failure where a file is read."""
     (tmp_path / "bad.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")

@@ -336,6 +336,7 @@ def test_debug_shows_the_traceback(run, trained):
     assert "Traceback" in result.stderr
 
 
+@pytest.mark.slow
 def test_messages_of_commands_rest_on_no_replacement(process, toy, trained, tmp_path):
     """Nothing of PaddleSeg's is replaced for them: not in a thread or a process of the loader."""
     root = tmp_path / "street"

@@ -98,6 +98,7 @@ def test_killed_quantize_leaves_the_float_model(folder, images, quantize, quanti
     assert files(folder).keys() == before.keys() | {"model_int8.onnx", "model_int8.json"}
 
 
+@pytest.mark.slow
 def test_killed_quantize_leaves_the_int8_model_there_was(folder, images, quantize, quantize_killed):
     quantize()
     complete = files(folder)

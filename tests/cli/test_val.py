@@ -166,6 +166,7 @@ class Colours(paddle.nn.Layer):
         return [self.conv(x)]
 
 
+@pytest.mark.slow
 def test_precision_of_an_export_finds_its_runtime_and_compares(run, toy, with_int8, tmp_path):
     evaluate = ("val", "--config", toy.config(tmp_path), "--exported", with_int8)
     numbers = {}

@@ -158,6 +158,7 @@ def test_converted_file_is_compared_and_a_wrong_one_is_not_kept(small, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["right", "right.onnx", "wrong"]
 
 
+@pytest.mark.slow
 @installed
 def test_crash_of_the_converted_file_is_one_error(small, tmp_path):
     fixed = fix_shape(small, {"x": [1, 3, 2, 64]}, tmp_path / "fixed")

@@ -122,6 +122,7 @@ def test_config_of_training_is_not_an_export(fails, picture):
     assert f"liteseg export --config {TEMPLATE}" in message and "liteseg predict" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["inference.predictor", "evaluation.report"])
 def test_module_can_be_the_first_import(process, module):
     """Importing PaddleSeg registers data sets, whose modules must not be half imported then."""

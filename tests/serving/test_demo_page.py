@@ -72,6 +72,7 @@ def picture(toy):
     return toy.root / "images" / "val_0000.png"
 
 
+@pytest.mark.slow
 def test_shares_are_those_of_the_predictor_in_every_runtime(segment, exported, picture):
     predictor = Predictor(exported.folder)
     image = cv2.imread(str(picture))
@@ -84,6 +85,7 @@ def test_shares_are_those_of_the_predictor_in_every_runtime(segment, exported, p
         assert cv2.imread(overlay).shape == image.shape
 
 
+@pytest.mark.slow
 def test_hostile_uploads_get_an_error_and_the_page_lives_on(segment, picture, tmp_path):
     from gradio_client.exceptions import AppError
 
@@ -104,6 +106,7 @@ def test_hostile_uploads_get_an_error_and_the_page_lives_on(segment, picture, tm
     segment(picture)
 
 
+@pytest.mark.slow
 def test_files_of_the_server_and_large_bodies_are_refused(page, picture):
     import requests
 
@@ -112,6 +115,7 @@ def test_files_of_the_server_and_large_bodies_are_refused(page, picture):
     assert large.status_code == 413
 
 
+@pytest.mark.slow
 def test_page_listens_on_this_machine_only(page):
     other = next((a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None)), "127.0.0.1")
     if other.startswith("127.") or ":" in other:

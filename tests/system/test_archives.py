@@ -148,6 +148,7 @@ def test_bounds_are_kept(make_tar, refused, tmp_path, kind):
     refused(path, "holds more than", most_bytes=3000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
 def test_header_of_a_tar_takes_no_memory(refused, tmp_path, kind, compress):
