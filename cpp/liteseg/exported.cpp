@@ -1,12 +1,9 @@
 #include "liteseg/exported.h"
 
-#include <openssl/evp.h>
-
 #include <cmath>
-#include <fstream>
 #include <map>
-#include <memory>
 
+#include "liteseg/checksum.h"
 #include "liteseg/error.h"
 #include "liteseg/yaml.h"
 
@@ -15,6 +12,7 @@ namespace fs = std::filesystem;
 namespace liteseg {
 namespace {
 
+constexpr const char* kDeployFile = "deploy.yaml";
 constexpr size_t kMostClasses = 256;  // that 8-bit label images hold
 
 fs::path deploy_file(const fs::path& path) {
@@ -22,7 +20,7 @@ fs::path deploy_file(const fs::path& path) {
   if (suffix == ".yaml" || suffix == ".yml") {
     return path;
   }
-  return (fs::is_regular_file(path) ? path.parent_path() : path) / "deploy.yaml";
+  return (fs::is_regular_file(path) ? path.parent_path() : path) / kDeployFile;
 }
 
 /// Returns a file of the exported folder; names outside the folder are errors.
@@ -36,30 +34,6 @@ fs::path beside(const fs::path& deploy, const std::string& name) {
     throw Error("the file " + printable(path.string()) + " that it names is missing");
   }
   return path;
-}
-
-std::string file_sha256(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> digest(EVP_MD_CTX_new(),
-                                                                       EVP_MD_CTX_free);
-  EVP_DigestInit_ex(digest.get(), EVP_sha256(), nullptr);
-  std::vector<char> block(1 << 20);
-  do {
-    file.read(block.data(), static_cast<std::streamsize>(block.size()));
-    EVP_DigestUpdate(digest.get(), block.data(), static_cast<size_t>(file.gcount()));
-  } while (file);
-  if (!file.eof()) {
-    throw Error("cannot read " + printable(path.string()));
-  }
-  unsigned char sum[EVP_MAX_MD_SIZE];
-  unsigned length = 0;
-  EVP_DigestFinal_ex(digest.get(), sum, &length);
-  std::string hex;
-  for (unsigned i = 0; i < length; ++i) {
-    hex += "0123456789abcdef"[sum[i] >> 4];
-    hex += "0123456789abcdef"[sum[i] & 15];
-  }
-  return hex;
 }
 
 /// Returns the checksums of files that have one.
@@ -165,8 +139,11 @@ cv::Vec3b numbered_color(int index) {
   return bgr;
 }
 
-ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>& sums) {
-  const Section document(read_yaml(path), "it", {"Deploy", "liteseg"});
+/// Reads a `deploy.yaml`, the checksums of files in it, and whether it still is what was exported.
+ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>& sums,
+                          bool& is_changed) {
+  const YAML::Node content = read_yaml(path);
+  const Section document(content, "it", {"Deploy", "liteseg"});
   const Section deploy(
       document["Deploy"], "Deploy",
       {"model", "params", "transforms", "input_shape", "output_op", "output_dtype"});
@@ -202,6 +179,8 @@ ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>&
   }
   if (own.has("sha256")) {
     sums = read_sums(own["sha256"], files);
+    const auto of_itself = read_sums(own["sha256"], {kDeployFile});
+    is_changed = !of_itself.empty() && of_itself.begin()->second != deploy_sha256(content);
   }
   return exported;
 }
@@ -224,11 +203,18 @@ ExportedModel ExportedModel::read(const fs::path& path) {
   }
   ExportedModel exported;
   std::map<fs::path, std::string> sums;
+  bool is_changed = false;
   try {
-    exported = read_deploy(deploy, sums);
+    exported = read_deploy(deploy, sums, is_changed);
   } catch (const std::exception& error) {  // yaml-cpp's too
     throw Error(printable(deploy.string()) +
                 " is not the deploy.yaml of an export: " + last_line(error.what()));
+  }
+  if (is_changed) {
+    throw Error(printable(deploy.string()) +
+                " is damaged or was edited: it does not hold what was exported. Export again; if "
+                "you edited it yourself, remove the line " +
+                kDeployFile + " of its sha256");
   }
   for (const auto& [file, sum] : sums) {  // engines load truncated weights
     if (file_sha256(file) != sum) {

@@ -19,6 +19,7 @@ from PIL import Image
 from liteseg_plugin import Predictor
 from liteseg_plugin.datasets.base import ClassInfo
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import deploy_sha256
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]
@@ -220,10 +221,33 @@ def test_wrong_deploy_yaml_is_one_error(infer, tiny, pictures, tmp_path, change,
     exported = shutil.copytree(tiny(), tmp_path / "exported")
     deploy = exported / "deploy.yaml"
     content = yaml.safe_load(deploy.read_text())
+    del content["liteseg"]["sha256"]["deploy.yaml"]  # or each change would be the same error
     text = change(content)
     deploy.write_text(text if isinstance(text, str) else yaml.safe_dump(content))
     assert_error(infer(exported, pictures, tmp_path / "out"), message)
     assert not list(tmp_path.glob("out/*/*"))
+
+
+def test_deploy_yaml_is_what_was_exported(infer, tiny, pictures, tmp_path):
+    """As Python reads it: names in every script, and numbers however long."""
+    exported = shutil.copytree(tiny(), tmp_path / "exported")
+    deploy = exported / "deploy.yaml"
+    content = yaml.safe_load(deploy.read_text())
+    content["liteseg"]["provenance"] = {
+        "names": ['"quoted"', "tab\t", "stra\xdfe", "\U0001f697", "null", "1.5", "x " * 100, ""],
+        "numbers": [0, -7, 0.1, 1e-5, 0.0001, 1e15, 1e16, 1.25e22, 5e-324, -1 / 3, 123456789.125],
+        "others": [None, True, False, [], {}],
+    }
+    content["liteseg"]["sha256"]["deploy.yaml"] = deploy_sha256(content)
+    image = pictures / "odd_jpg.jpg"
+    deploy.write_text(yaml.safe_dump(content))
+    assert infer(exported, image, tmp_path / "out").returncode == 0
+    content["Deploy"]["transforms"].append({"type": "Resize", "target_size": [32, 32]})
+    deploy.write_text(yaml.safe_dump(content))
+    assert_error(infer(exported, image, tmp_path / "out"), "deploy.yaml is damaged or was edited")
+    del content["liteseg"]["sha256"]["deploy.yaml"]
+    deploy.write_text(yaml.safe_dump(content))
+    assert infer(exported, image, tmp_path / "out").returncode == 0
 
 
 def assert_error(result, message):
