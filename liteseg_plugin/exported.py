@@ -137,7 +137,7 @@ class ExportedModel(ModelFiles):
                     [manager.TRANSFORMS[t.pop("type")](**t) for t in transforms], image_format
                 ),
                 output_op=deploy["output_op"],
-                classes=[ClassInfo.from_json(entry) for entry in own.get("classes") or []],
+                classes=_classes(own.get("classes") or []),
                 provenance=dict(own.get("provenance") or {}),
             )
             if exported.output_op not in OUTPUT_OPS:
@@ -192,6 +192,12 @@ def deploy_sha256(content: dict[str, Any]) -> str:
     """Return the SHA-256 of what a ``deploy.yaml`` says, but for this one."""
     sums = {k: v for k, v in content["liteseg"]["sha256"].items() if k != DEPLOY_FILE}
     return value_sha256({**content, "liteseg": {**content["liteseg"], "sha256": sums}})
+
+
+def _classes(entries: Any) -> list[ClassInfo]:
+    if not isinstance(entries, list):
+        raise ValueError(f"classes {entries!r} must be a list")
+    return [ClassInfo.from_json(entry) for entry in entries]
 
 
 def _way_out(folder: Path) -> str:

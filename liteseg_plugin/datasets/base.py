@@ -43,11 +43,10 @@ class ClassInfo:
         """Read what :meth:`to_json` returns.
 
         Raises:
-            KeyError: If name or color is missing.
-            TypeError: If it is not a mapping.
-            ValueError: If a value is invalid.
+            ValueError: If it is something else.
         """
-        name, color = entry["name"], entry["color"]
+        known = entry if isinstance(entry, dict) else {}
+        name, color = known.get("name"), known.get("color")
         if (
             not isinstance(name, str)
             or not isinstance(color, list)
@@ -55,6 +54,7 @@ class ClassInfo:
             or not all(type(value) is int and 0 <= value <= 255 for value in color)
         ):
             raise ValueError(
-                f"class {entry!r}: name must be a string, color three whole numbers from 0 to 255"
+                f"class {entry!r}: it must have a name, and a color of three whole numbers from 0 "
+                "to 255"
             )
         return cls(name, (color[0], color[1], color[2]))

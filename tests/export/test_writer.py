@@ -530,8 +530,10 @@ def test_predictor_refuses_wrong_values(exported, tmp_path, section, key, value)
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("classes", ["road"], "TypeError"),
-        ("classes", [{"name": 3, "color": [0, 0, 0]}], "name must be a string"),
+        ("classes", 3, "classes 3 must be a list"),
+        ("classes", {"road": [0, 0, 0]}, "must be a list"),
+        ("classes", ["road"], "class 'road': it must have a name"),
+        ("classes", [{"name": 3, "color": [0, 0, 0]}], "it must have a name"),
         ("classes", [{"name": "road"}], "color"),
         ("classes", [{"name": "road", "color": [0, 0]}], "three whole numbers"),
         ("classes", [{"name": "road", "color": [0, 0, 256]}], "three whole numbers"),
