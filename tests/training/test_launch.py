@@ -116,6 +116,7 @@ def test_shared_batches_are_equal_and_of_the_fewest_passes(total):
     [
         ({"nnodes": 2}, "--nnodes 2 needs --master HOST:PORT"),
         ({"nnodes": 2, "master": "a:1", "rank": 2}, "ranks of hosts are 0 to 1"),
+        ({"nnodes": 2, "master": "a:1", "rank": -1}, "ranks of hosts are 0 to 1"),
         ({"nproc_per_node": 0}, "--nproc_per_node must be at least 1"),
     ],
 )
@@ -125,7 +126,7 @@ def test_launch_refuses_what_paddle_would_wait_for(flags, message):
 
 
 def test_master_is_an_address_at_which_nobody_else_listens():
-    for master in ("localhost", "localhost:0", "localhost:port"):
+    for master in ("localhost", "localhost:0", "localhost:65536", "localhost:port"):
         with pytest.raises(LitesegError, match="--master must be HOST:PORT"):
             resolved_master(master)
     with pytest.raises(LitesegError, match=r"host no-such-host\.invalid is unknown here"):
