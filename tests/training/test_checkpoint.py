@@ -168,11 +168,15 @@ def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, content, mo
 
 def test_disk_without_room_is_told_before_writing(tmp_path, content, monkeypatch):
     checkpoint.save(tmp_path / "iter_1", content, {})
-    usage = namedtuple("usage", "total used free")(10**6, 10**6 - 1000, 1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(TrainingError, match=r"iter_2: it takes 0 MiB, and the disk has 0 MiB left"):
-        checkpoint.save(tmp_path / "iter_2", content, {})
-    assert files(tmp_path) == {"iter_1/model.pdparams", "iter_1/training.json"}
+    before, mib = files(tmp_path), 2**20
+    left = namedtuple("usage", "free")
+    large = {"model.pdparams": {"weight": paddle.zeros([3 * mib // 4])}, "model.pdopt": {"lr": 1}}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: left(3 * mib - 1))
+    with pytest.raises(TrainingError, match=r"iter_2: it takes 3 MiB, and the disk has 3 MiB left"):
+        checkpoint.save(tmp_path / "iter_2", large, {})
+    assert files(tmp_path) == before
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: left(3 * mib))
+    checkpoint.save(tmp_path / "iter_2", large, {})
 
 
 @pytest.mark.parametrize("best", [False, True])

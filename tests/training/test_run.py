@@ -143,6 +143,13 @@ def test_resume_refuses_what_changes_results(record, tmp_path, capfd, change, li
     assert RunRecord.read(tmp_path).config == now.config
 
 
+def test_changes_that_change_results_come_first(record):
+    now = replace(changed(record, iters=7), processes=2)
+    broken = [change.breaks for change in changes.compare(record, now)]
+    assert broken == sorted(broken, reverse=True)
+    assert len(set(broken)) == 2
+
+
 def test_edited_config_of_the_run_is_noticed(record, tmp_path):
     record.write(tmp_path)
     path = tmp_path / "config.yml"
@@ -188,6 +195,13 @@ def test_log_holds_what_was_printed_and_the_error(tmp_path, capfd):
     assert (tmp_path / "train.log").read_text().splitlines()[-1] == "again"
 
 
+def test_log_that_cannot_be_written_is_told_before_the_training(tmp_path):
+    (tmp_path / "train.log").mkdir()
+    with pytest.raises(TrainingError, match=r"cannot write .*/train\.log: .*[Dd]irectory"):
+        with logged(tmp_path):
+            pytest.fail("it trained")
+
+
 def test_full_disk_under_the_log_does_not_stop_training(tmp_path, capfd):
     (tmp_path / "train.log").symlink_to("/dev/full")
     with logged(tmp_path):
@@ -224,6 +238,10 @@ def test_run_stands_for_its_best_weights_else_its_newest(tmp_path):
     )
     assert (run.weights, run.miou, run.iteration) == (best / "model.pdparams", 0.25, 9)
     assert "best mIoU 0.2500, iteration 9" in str(run)
+    (best / "best.json").unlink()  # PaddleSeg's loop writes none
+    run = TrainedRun.read(tmp_path)
+    assert (run.weights, run.miou) == (best / "model.pdparams", None)
+    assert str(run).endswith("(mIoU and iteration unknown)")
 
 
 def test_noise_of_a_resume_with_a_warm_up_is_silent():
