@@ -100,6 +100,11 @@ def test_process_in_a_collective_says_so_and_leaves_its_stack(launch, tmp_path):
     assert "in gather\n" in (tmp_path / "workerlog.0").read_text()
 
 
+def test_process_that_works_is_not_the_one_that_hangs(launch):
+    with pytest.raises(TrainingError, match=r"rank 1 .*: it is in gather"):
+        launch("reach(); work(60)", WAITING)
+
+
 def test_long_first_step_and_slow_progress_are_not_hangs(launch):
     first = f"time.sleep({HANG_SECONDS + 1}); reach(); "
     launch(f"{first} work({HANG_SECONDS + 2})", f"{first} work(0.1)", start_timeout=60)
