@@ -96,7 +96,7 @@ class Deferred(ModuleType):
 
     def __getattr__(self, attribute: str) -> object:
         """Ask the module."""
-        if attribute == "__path__":  # as `from package import function` does
+        if attribute == "__path__" and self._functions:  # as `from package import function` does
             return _search_path(self.__name__)
         if attribute in self._functions:
 
