@@ -14,6 +14,8 @@
 namespace liteseg {
 namespace {
 
+constexpr const char* kHex = "0123456789abcdef";
+
 class Sha256 {
  public:
   Sha256() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
@@ -28,8 +30,8 @@ class Sha256 {
     EVP_DigestFinal_ex(context_.get(), sum, &length);
     std::string text;
     for (unsigned i = 0; i < length; ++i) {
-      text += "0123456789abcdef"[sum[i] >> 4];
-      text += "0123456789abcdef"[sum[i] & 15];
+      text += kHex[sum[i] >> 4];
+      text += kHex[sum[i] & 15];
     }
     return text;
   }
@@ -69,7 +71,7 @@ std::string float_text(double value) {
 void append_unit(std::string& json, unsigned unit) {
   json += "\\u";
   for (int shift = 12; shift >= 0; shift -= 4) {
-    json += "0123456789abcdef"[unit >> shift & 15];
+    json += kHex[unit >> shift & 15];
   }
 }
 
@@ -133,7 +135,7 @@ bool is_integer(std::string text) {
 
 /// A scalar without quotes may be more than a string.
 std::string plain_text(const std::string& text) {
-  if (text.empty() || text == "null" || text == "true" || text == "false" || is_integer(text)) {
+  if (text == "true" || text == "false" || is_integer(text)) {
     return text;
   }
   double value = 0;
@@ -187,7 +189,7 @@ std::string file_sha256(const std::filesystem::path& path) {
 
 std::string deploy_sha256(const YAML::Node& content) {
   YAML::Node others = YAML::Clone(content);
-  others["liteseg"]["sha256"].remove("deploy.yaml");
+  others["liteseg"]["sha256"].remove(kDeployFile);
   const std::string json = json_text(others);
   Sha256 digest;
   digest.add(json.data(), json.size());

@@ -7,6 +7,8 @@
 
 namespace liteseg {
 
+inline constexpr const char* kDeployFile = "deploy.yaml";
+
 /// The SHA-256 of a file, in hexadecimal. Throws Error if it cannot be read.
 std::string file_sha256(const std::filesystem::path& path);
 

@@ -12,7 +12,6 @@ namespace fs = std::filesystem;
 namespace liteseg {
 namespace {
 
-constexpr const char* kDeployFile = "deploy.yaml";
 constexpr size_t kMostClasses = 256;  // that 8-bit label images hold
 
 fs::path deploy_file(const fs::path& path) {

@@ -7,7 +7,7 @@ import socket
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,8 @@ class Launch:
         }
         if self.nnodes > 1:
             flags.update(nnodes=self.nnodes, master=self.master, rank=self.rank)
-        given = [
-            word
-            for name, value in flags.items()
-            if value is not None
-            for word in (f"--{name}", str(value))
-        ]
         launcher = [sys.executable, "-m", "paddle.distributed.launch"]
-        return [*launcher, *given, str(_MAIN), *arguments]
+        return [*launcher, *_words(flags), str(_MAIN), *arguments]
 
 
 @dataclass(frozen=True)
@@ -124,14 +118,9 @@ class Batch:
 
     def flags(self, given: Batch) -> list[str]:
         """Return the flags of ``liteseg train`` that make this batch of the one that is given."""
-        values = {"batch_size": (given.size, self.size)}
-        values["gradient_accumulation_steps"] = (given.passes, self.passes)
-        return [
-            word
-            for name, (old, new) in values.items()
-            if old != new
-            for word in (f"--{name}", str(new))
-        ]
+        size = self.size if self.size != given.size else None
+        passes = self.passes if self.passes != given.passes else None
+        return _words({"batch_size": size, "gradient_accumulation_steps": passes})
 
     def text(self) -> str:
         """Say how the images are shared, and what becomes of learning rate and iterations."""
@@ -223,6 +212,12 @@ def hosts_at(master: str) -> list[int]:
     """Return the ranks of the hosts that came to the launcher at ``IP:PORT``."""
     came = _ask(master, "/default/info") or {}
     return sorted(int(key.rpartition("/")[2]) for key in came)
+
+
+def _words(flags: Mapping[str, Any]) -> list[str]:
+    """Return flags as a command line has them, without those that are None."""
+    given = ((f"--{name}", str(value)) for name, value in flags.items() if value is not None)
+    return [word for flag in given for word in flag]
 
 
 def _is_launcher(address: str) -> bool:

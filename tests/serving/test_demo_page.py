@@ -23,9 +23,14 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), 
 
 
 @pytest.fixture(scope="module")
-def page(exported, tmp_path_factory):
+def gradio():
+    """What the page needs, and Python 3.9 cannot have."""
+    return pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[demo]'")
+
+
+@pytest.fixture(scope="module")
+def page(gradio, exported, tmp_path_factory):
     """The page of the small trained network, its address and its temporary folder."""
-    pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[demo]'")
     folder = tmp_path_factory.mktemp("page")
     environment = {
         **os.environ,
@@ -161,8 +166,7 @@ def test_page_in_a_browser(page, scheme, width, tmp_path):
     assert [text for kind, text in complaints if kind == "error" and "text.png" not in text] == []
 
 
-def test_port_that_is_taken(fails, exported):
-    pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[demo]'")
+def test_port_that_is_taken(gradio, fails, exported):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         message = fails("demo", exported.folder, "--server_port", port)
