@@ -46,4 +46,5 @@ def _register() -> None:
     register()
 
 
+when_imported("paddle")
 when_imported("paddleseg", _register)

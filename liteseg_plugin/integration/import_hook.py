@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import sys
 
-# What PaddleSeg loads for --auc_roc, and for losses of other models: scikit-learn, with it pandas,
-# and two packages of SciPy, of which it takes these functions. That is more than half of the time
-# in which PaddleSeg is imported.
+# What Paddle and PaddleSeg load, each for a few of its functions, with the functions that they take
+# from it by name. All of it is more than half of the time in which PaddleSeg is imported.
 _DEFERRED: dict[str, dict[str, tuple[str, ...]]] = {
+    "paddle": {
+        "httpx": (),  # to download
+        "paddle.utils.cpp_extension": (),  # to compile operators, with setuptools
+        "paddle.utils.cpp_extension.extension_utils": (),
+    },
     "paddleseg": {
-        "sklearn": (),
+        "requests": (),  # to download
+        "sklearn": (),  # for --auc_roc, with pandas
         "sklearn.metrics": (),
-        "scipy.ndimage": ("distance_transform_edt", "shift"),
+        "scipy.ndimage": ("distance_transform_edt", "shift"),  # for losses of other models
         "scipy.optimize": ("linear_sum_assignment",),
-    }
+    },
 }
 
 # The names of typing and importlib.machinery would cost every interpreter start milliseconds.
@@ -31,10 +36,11 @@ else:
     ModuleType = type(sys)
 
 
-def when_imported(name: str, action: Callable[[], None]) -> None:
+def when_imported(name: str, action: Callable[[], None] = lambda: None) -> None:
     """Call ``action`` after the top-level module ``name`` was imported, or now if it was.
 
-    An exception of the action reaches whoever imports the module.
+    An exception of the action reaches whoever imports the module. What the module rarely needs is
+    not loaded with it.
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):

@@ -24,8 +24,18 @@ SNIPPETS = {
     """,
     "late-imports": """
         import sys, zlib, paddleseg
-        assert not {"sklearn", "pandas", "scipy.ndimage", "scipy.optimize"} & set(sys.modules)
-        import numpy
+        late = {"httpx", "requests", "sklearn", "pandas", "scipy.ndimage", "scipy.optimize"}
+        assert not late & set(sys.modules)
+        assert "paddle.utils.cpp_extension.cpp_extension" not in sys.modules
+        import numpy, paddle
+        from paddle.utils import cpp_extension
+        assert paddle.utils.cpp_extension.load is cpp_extension.load
+        assert paddle.utils.cpp_extension.extension_utils.IS_WINDOWS is False
+        from paddle.utils import download as of_paddle
+        from paddleseg.utils import download
+        import httpx, requests
+        assert of_paddle.httpx.stream is httpx.stream
+        assert download.requests.get is requests.get
         from paddleseg.models.losses import decoupledsegnet_relax_boundary_loss, maskformer_loss
         from paddleseg.transforms import functional
         from paddleseg.utils import metrics
