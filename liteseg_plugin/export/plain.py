@@ -42,9 +42,5 @@ def simplify(path: Path) -> None:
     tensors = [tensor for tensor in model.graph.initializer if tensor.name not in empty]
     del model.graph.initializer[:]
     model.graph.initializer.extend(tensors)
-    domains = {node.domain for node in model.graph.node}
-    opsets = [opset for opset in model.opset_import if opset.domain in domains]
-    del model.opset_import[:]
-    model.opset_import.extend(opsets)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))

@@ -17,7 +17,7 @@ from liteseg_plugin.datasets.image_format import RGB, ImageFormat
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.graph import ExportedNetwork, graph_of
 from liteseg_plugin.export.ncnn import NCNN_FILES, NCNN_KEYS, convert_to_ncnn
-from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert
+from liteseg_plugin.export.onnx import DEFAULT_OPSET, convert, tidy
 from liteseg_plugin.export.plain import simplify
 from liteseg_plugin.export.replacing import replace_files
 from liteseg_plugin.exported import (
@@ -110,6 +110,8 @@ def export_model(
                 _write_plain(network, output_op, scale, shape, target, onnx_opset)
             else:
                 convert(complete / model, complete / PARAMS_FILE, target, onnx_opset)
+                if None not in shape:
+                    tidy(target)
             files.append(ONNX_FILE)
         if ncnn:
             with tempfile.TemporaryDirectory() as folder:

@@ -195,8 +195,8 @@ ENTRIES = (
         "them; functions of scipy.ndimage and scipy.optimize",
         "every import of PaddleSeg takes more than twice as long: with these it loads pandas, rich "
         "and setuptools",
-        "they are loaded when --auc_roc, a download, a compiled operator or a loss of another model "
-        "needs them, if this package is imported before Paddle and PaddleSeg",
+        "they are loaded when --auc_roc, a download, a compiled operator or a loss of another "
+        "model needs them, if this package is imported before Paddle and PaddleSeg",
         "measured: 5.0 s of processor time become 1.7",
         lambda: hasattr(metrics, "skmetrics"),
         lambda: None,  # integration.import_hook has done it

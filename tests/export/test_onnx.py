@@ -106,6 +106,24 @@ def test_converting_leaves_the_environment_alone(exported, tmp_path):
 
 
 @installed
+def test_file_of_a_fixed_size_holds_only_what_is_used(net, exported, tmp_path):
+    import onnx
+
+    images = batch((64, 96))
+    settings = {"transforms": TRANSFORMS, "output_op": "none", "onnx_opset": 13}
+    export_model(net, tmp_path, input_shape=list(images.shape), **settings)
+    model = onnx.load(tmp_path / "model.onnx")
+    kinds = {node.op_type for node in model.graph.node}
+    assert not kinds & {"Constant", "Identity", "BatchNormalization", "Shape", "Range", "Floor"}
+    used = {name for node in model.graph.node for name in node.input}
+    assert {tensor.name for tensor in model.graph.initializer} <= used
+    assert [opset.domain for opset in model.opset_import] == [""]
+    for runtime in OTHER_RUNTIMES:
+        fixed, free = (Predictor(path, runtime=runtime) for path in (tmp_path, exported))
+        assert_close(fixed.run(images), free.run(images))
+
+
+@installed
 def test_what_cannot_be_converted_is_one_error(exported, tmp_path):
     broken = tmp_path / "model.json"
     broken.write_text("{}")
