@@ -122,12 +122,12 @@ class Small(paddle.nn.Layer):
         return [self.last(x + functional.relu(self.mean(x.mean((2, 3), keepdim=True))))]
 
 
-def write_images(folder, number):
-    """Write smooth pictures of 48x64, and return their paths."""
+def write_images(folder, number, size_wh=(64, 48)):
+    """Write smooth pictures, and return their paths."""
     folder.mkdir()
     for seed in range(number):
         coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{seed}.png"), cv2.resize(coarse, (64, 48)))
+        cv2.imwrite(str(folder / f"{seed}.png"), cv2.resize(coarse, size_wh))
     return sorted(folder.iterdir())
 
 
@@ -149,10 +149,15 @@ def quantized(randomized, made_once):
 def copied(quantized, tmp_path):
     """Return a copy of the export, without checksums."""
     folder = shutil.copytree(quantized / "model", tmp_path / "model")
-    deploy = yaml.safe_load((folder / "deploy.yaml").read_text())
-    del deploy["liteseg"]["sha256"]
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(deploy))
+    without(folder, "sha256")
     return folder
+
+
+def without(folder, *keys):
+    """Remove entries of an export's ``deploy.yaml``."""
+    deploy = yaml.safe_load((folder / "deploy.yaml").read_text())
+    deploy["liteseg"] = {k: v for k, v in deploy["liteseg"].items() if k not in keys}
+    (folder / "deploy.yaml").write_text(yaml.safe_dump(deploy))
 
 
 def equal_labels(folder, images):
@@ -166,10 +171,10 @@ def test_labels_are_nearly_those_of_float32(quantized, copied):
     images = sorted((quantized / "images").iterdir())
     assert (quantized / "models.txt").read_text() == f"model_int8.onnx {NCNN_INT8_FILE}"
     assert 0.95 < equal_labels(quantized / "model", images) < 1
-    # The scales of five classes and of the input end the file. One that is a fifth too small shows.
+    # The scales of five classes and of the input end the file. One that is halved shows.
     path = copied / NCNN_INT8_WEIGHTS_FILE
     content = path.read_bytes()
-    scales = np.frombuffer(content[-24:], "<f4") * np.float32([1, 1, 1, 0.8, 1, 1])
+    scales = np.frombuffer(content[-24:], "<f4") * np.float32([1, 1, 1, 0.5, 1, 1])
     path.write_bytes(content[:-24] + scales.tobytes())
     assert equal_labels(copied, images) < 0.9
 
@@ -217,12 +222,15 @@ def test_new_export_takes_the_files_away(pointwise, copied):
     assert not names & {*INT8_FILES, NCNN_INT8_REPORT_FILE}
 
 
-def test_what_is_missing_is_named(pointwise, tmp_path):
-    settings = {"transforms": TRANSFORMS, "input_shape": (1, 3, 20, 30), "ncnn": True}
-    export_model(pointwise(), tmp_path / "model", **settings)
+def test_what_is_missing_is_named(copied, tmp_path):
+    without(copied, "onnx", "onnx_int8", "ncnn_int8", "ncnn_int8_weights")
     with pytest.raises(ExportError, match="has no INT8 model; create it with liteseg quantize"):
-        Predictor(tmp_path / "model", "ncnn", precision="int8")
+        Predictor(copied, "ncnn", precision="int8")
     with pytest.raises(DataError, match="calibration needs images, but there are none"):
-        quantize(tmp_path / "model", [])
-    with pytest.raises(DataError, match="the export takes 1x3x20x30, not 1x3x48x64"):
-        quantize(tmp_path / "model", write_images(tmp_path / "images", 1))
+        quantize(copied, [])
+    with pytest.raises(DataError, match="the export takes 1x3x48x64, not 1x3x20x30"):
+        quantize(copied, write_images(tmp_path / "images", 1, (30, 20)))
+    weights = copied / "model_ncnn.bin"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ExportError, match=r"ncnn cannot load .*model_ncnn\.param with"):
+        quantize(copied, write_images(tmp_path / "others", 1))
