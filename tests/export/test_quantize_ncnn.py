@@ -26,6 +26,7 @@ from liteseg_plugin.exported import (
 )
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes.ncnn import Ncnn
+from liteseg_plugin.serving.demo import Model
 
 pytestmark = pytest.mark.skipif(
     any(find_spec(module) is None for module in ("paddle2onnx", "onnxruntime", "ncnn", "pnnx")),
@@ -62,10 +63,10 @@ def rounded(values, scale):
 @pytest.mark.parametrize(
     ("kind", "settings", "shape", "groups"),
     [
-        ("Convolution", "0=16 1=3 11=3 4=1 5=1 6=1728", (16, 12, 3, 3), 1),  # by Winograd's method
-        ("Convolution", "0=5 1=3 11=1 13=2 5=1 6=180", (5, 12, 1, 3), 1),
-        ("ConvolutionDepthWise", "0=12 1=3 11=3 4=1 5=1 6=108 7=12", (12, 1, 3, 3), 12),
-        ("InnerProduct", "0=4 1=1 2=192", (4, 48, 1, 1), 1),
+        ("Convolution", "0=16 1=3 11=3 4=1 5=1 6=1584", (16, 11, 3, 3), 1),  # by Winograd's method
+        ("Convolution", "0=5 1=3 11=1 13=2 5=1 6=165", (5, 11, 1, 3), 1),
+        ("ConvolutionDepthWise", "0=11 1=3 11=3 4=1 5=1 6=99 7=11", (11, 1, 3, 3), 11),
+        ("InnerProduct", "0=4 1=1 2=176", (4, 44, 1, 1), 1),
     ],
 )
 def test_layer_in_int8_computes_with_rounded_weights_and_inputs(
@@ -77,7 +78,7 @@ def test_layer_in_int8_computes_with_rounded_weights_and_inputs(
     weights[1] = 0
     biases = rng.normal(size=shape[0])
     size_hw = (2, 2) if kind == "InnerProduct" else (9, 14)
-    batches = [rng.normal(size=(1, 12, *size_hw)).astype("f4") * factor for factor in (1, 3)]
+    batches = [rng.normal(size=(1, 11, *size_hw)).astype("f4") * factor for factor in (1, 3)]
     files = files_of_one_layer(tmp_path, kind, settings, weights, biases)
     output = Ncnn(in_int8(files, batches, tmp_path), "cpu", 1, "int8").run(batches[1])
 
@@ -214,6 +215,12 @@ def test_layers_that_hurt_stay_in_float(copied, quantized):
     assert len(kept) == 3
     assert (copied / NCNN_INT8_FILE).read_text().count(" 8=1\n") == 3
     assert stricter.agreement > stricter.agreement_all
+
+
+def test_demo_offers_int8_where_there_are_files(copied):
+    assert {"ncnn int8", "onnxruntime int8"} <= {*Model(copied, "cpu").engines}
+    without(copied, "ncnn_int8")
+    assert "ncnn int8" not in Model(copied, "cpu").engines
 
 
 def test_new_export_takes_the_files_away(pointwise, copied):
