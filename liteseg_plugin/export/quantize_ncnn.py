@@ -23,6 +23,8 @@ from liteseg_plugin.system.parallel import usable_cpus
 # their sums rarely overflow. They are 576 times those of the convolution.
 _WINOGRAD_LEVELS = 31
 _WINOGRAD_SUM = 2**31 / 576
+# Of weights and inputs that are practically 0, and whose scales would not be finite.
+_TINY = 1e-30
 
 
 class NcnnQuantizer:
@@ -84,7 +86,7 @@ def _in_int8(layer: NcnnLayer, largest_input: float) -> bytes:
     end = 4 + 4 * int(np.prod(layer.weight_shape))
     rows = np.frombuffer(layer.content[4:end], "<f4").reshape(layer.scales, -1)
     bounds = np.abs(rows).max(axis=1, keepdims=True)
-    bounds[bounds == 0] = 1
+    bounds[bounds < _TINY] = 1
     levels = np.array(127)
     if layer.winograd:
         # More levels where no sum can overflow, rounding included.
@@ -93,6 +95,6 @@ def _in_int8(layer: NcnnLayer, largest_input: float) -> bytes:
         levels = np.floor((most / sums).clip(_WINOGRAD_LEVELS, 127))
     scales = levels / bounds
     weights = np.rint(rows * scales).astype(np.int8).tobytes()
-    input_scale = 127 / largest_input if largest_input > 0 else 1
+    input_scale = 127 / largest_input if largest_input > _TINY else 1
     behind = np.append(scales, input_scale).astype("<f4").tobytes()
     return INT8_TAG + weights + bytes(-len(weights) % 4) + layer.content[end:] + behind
