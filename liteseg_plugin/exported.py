@@ -43,12 +43,18 @@ REQUIRED_AGREEMENT = 0.9999
 NCNN_FILE = "model_ncnn.param"
 NCNN_WEIGHTS_FILE = "model_ncnn.bin"
 NCNN_FP16_WEIGHTS_FILE = "model_ncnn_fp16.bin"
+NCNN_INT8_FILE = "model_ncnn_int8.param"
+NCNN_INT8_WEIGHTS_FILE = "model_ncnn_int8.bin"
+NCNN_INT8_REPORT_FILE = "model_ncnn_int8.json"
 MOST_CLASSES = 256
 """Classes that 8-bit label images hold; 255 if 255 is the ignored label."""
 
 _TRAINING = {"_base_", "model", "train_dataset", "val_dataset", "optimizer", "loss"}
 _MODEL_SUFFIXES = (".json", ".onnx", ".pdiparams", ".pdmodel", ".pdparams")
-_OWN_FILE_KEYS = ("onnx", "onnx_int8", "ncnn", "ncnn_weights", "ncnn_fp16_weights")
+_OWN_FILE_KEYS = (
+    *("onnx", "onnx_int8"),
+    *("ncnn", "ncnn_weights", "ncnn_fp16_weights", "ncnn_int8", "ncnn_int8_weights"),
+)
 FILE_KEYS = ("model", "params", *_OWN_FILE_KEYS)
 
 
@@ -64,6 +70,8 @@ class ModelFiles:
         ncnn: Path of ncnn's graph, or None.
         ncnn_weights: Path of its weights, or None.
         ncnn_fp16_weights: Path of its weights in half precision, or None.
+        ncnn_int8: Path of ncnn's quantised graph, or None.
+        ncnn_int8_weights: Path of its weights, or None.
         input_shape: (N, C, H, W) that the model takes, with None for any size.
         scale: Scale at which the graph runs the network.
         agreement: Share of labels that were the trained network's when the model was exported, 0 to
@@ -77,6 +85,8 @@ class ModelFiles:
     ncnn: Path | None = None
     ncnn_weights: Path | None = None
     ncnn_fp16_weights: Path | None = None
+    ncnn_int8: Path | None = None
+    ncnn_int8_weights: Path | None = None
     input_shape: tuple[int | None, ...] = (None, 3, None, None)
     scale: float = 1.0
     agreement: Mapping[str, float] = field(default_factory=dict)

@@ -149,7 +149,8 @@ ExportedModel read_deploy(const fs::path& path, std::map<fs::path, std::string>&
   const Section own(document.has("liteseg") ? document["liteseg"] : YAML::Node(YAML::NodeType::Map),
                     "liteseg",
                     {"evaluation_scale", "classes", "onnx", "onnx_int8", "sha256", "provenance",
-                     "image", "agreement", "ncnn", "ncnn_weights", "ncnn_fp16_weights"});
+                     "image", "agreement", "ncnn", "ncnn_weights", "ncnn_fp16_weights", "ncnn_int8",
+                     "ncnn_int8_weights"});
   ExportedModel exported;
   exported.folder = path.parent_path();
   exported.model = beside(path, deploy.text("model"));

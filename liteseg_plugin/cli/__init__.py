@@ -22,7 +22,7 @@ _COMMANDS = {
     "curves": "draw the training curves of runs",
     "predict": "segment images with trained weights, as tools/predict.py",
     "export": "write a model for deployment, as tools/export.py",
-    "quantize": "add an INT8 model to an exported folder",
+    "quantize": "add INT8 models to an exported folder (ONNX, ncnn)",
     "verify": "compare an exported model with the trained network, in every runtime",
     "infer": "segment images with an exported model",
     "demo": "open a local page that segments pictures with an exported model",

@@ -1,4 +1,4 @@
-"""Add an INT8 model to an export, calibrated on images."""
+"""Add INT8 models to an export, calibrated on images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("exported", metavar="EXPORTED", help="folder of an export with ONNX")
+    parser.add_argument(
+        "exported", metavar="EXPORTED", help="folder of an export with ONNX or ncnn files"
+    )
     parser.add_argument(
         "--image_path", required=True, help="calibration images: a folder or a list file"
     )
@@ -40,11 +42,11 @@ def run(args: argparse.Namespace) -> dict:
 
     images = [image.path for image in find_images(args.image_path, args.separator)]
     images = images[:: max(1, len(images) // args.num_images)][: args.num_images]
-    report = quantize(
+    reports = quantize(
         args.exported,
         images,
         tolerance=args.tolerance,
         progress=lambda layers: progress_bar(layers, unit="layer"),
     )
-    print(report.text(verbose=args.verbose))
-    return report.to_json()
+    print("\n".join(report.text(verbose=args.verbose) for report in reports))
+    return {"reports": [report.to_json() for report in reports]}

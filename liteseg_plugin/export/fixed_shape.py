@@ -19,7 +19,7 @@ from paddle import static
 
 from liteseg_plugin.errors import ExportError, telling_line
 from liteseg_plugin.export.static_program import drop_feed_and_fetch, load, static_mode
-from liteseg_plugin.exported import DEPLOY_FILE, ModelFiles
+from liteseg_plugin.exported import DEPLOY_FILE, FILE_KEYS, ModelFiles
 from liteseg_plugin.runtimes.base import paddle_files
 from liteseg_plugin.system.files import scratch_folder, to_disk
 from liteseg_plugin.system.text import read_yaml
@@ -81,8 +81,8 @@ def _fixed_deploy(deploy: Path, files: ModelFiles, shapes: Mapping[str, Sequence
     model, params = paddle_files(files)
     content["Deploy"].update(model=model.name, params=params.name, input_shape=list(shape))
     if "liteseg" in content:
-        content["liteseg"].update(onnx=None, sha256={})
-        content["liteseg"].pop("onnx_int8", None)
+        own = {k: v for k, v in content["liteseg"].items() if k not in FILE_KEYS}
+        content["liteseg"] = {**own, "onnx": None, "sha256": {}}
     return yaml.safe_dump(content, sort_keys=False)
 
 

@@ -13,7 +13,7 @@ class QuantizedLayer:
     """A convolution.
 
     Attributes:
-        name: Of the node in the ONNX file.
+        name: Of the layer in the graph.
         weight_shape: Of its weights, (C_out, C_in, h, w).
         changed_alone: Share of labels that change, 0 to 1, if only this layer is quantised.
         precision: What it computes in, ``int8`` or ``fp32``.
@@ -32,9 +32,10 @@ class QuantizedLayer:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What a quantisation gave; ``model_int8.json`` holds it.
+    """What a quantisation gave; ``model_int8.json`` or ``model_ncnn_int8.json`` holds it.
 
     Attributes:
+        model: Name of the file of the graph in INT8.
         images: Number of calibration images.
         measured_images: How many of them the layers were measured on.
         tolerance: Share of labels that a layer may change, 0 to 1.
@@ -43,6 +44,7 @@ class QuantizationReport:
         layers: The convolutions, in the order of the graph.
     """
 
+    model: str
     images: int
     measured_images: int
     tolerance: float
@@ -77,8 +79,8 @@ class QuantizationReport:
         """
         floats = self.in_float()
         lines = [
-            f"{len(self.layers) - len(floats)} of {len(self.layers)} convolutions in INT8, "
-            f"calibrated on {self.images} images",
+            f"{self.model}: {len(self.layers) - len(floats)} of {len(self.layers)} convolutions in "
+            f"INT8, calibrated on {self.images} images",
             f"labels equal to float32's: {self.agreement:.2%} (with all convolutions in INT8: "
             f"{self.agreement_all:.2%})",
         ]

@@ -21,6 +21,9 @@ from liteseg_plugin.exported import (
     INT8_FILE,
     INT8_REPORT_FILE,
     MODEL_FILES,
+    NCNN_INT8_FILE,
+    NCNN_INT8_REPORT_FILE,
+    NCNN_INT8_WEIGHTS_FILE,
     ONNX_FILE,
     PARAMS_FILE,
     ExportedModel,
@@ -33,6 +36,11 @@ from liteseg_plugin.system.text import read_yaml
 # Names of files between two states of deploy.yaml: model.1a2b3c4d-export.json.
 _MARK = "-export"
 _STAGED = re.compile(r"\w+\.[0-9a-f]{8}-export\.\w+")
+_OWN = (
+    *(*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE),
+    *(*NCNN_FILES, NCNN_INT8_FILE, NCNN_INT8_WEIGHTS_FILE),
+)
+_REPORTS = {INT8_FILE: INT8_REPORT_FILE, NCNN_INT8_FILE: NCNN_INT8_REPORT_FILE}
 
 
 def record_agreement(exported: ExportedModel, agreement: Mapping[str, float]) -> None:
@@ -89,10 +97,8 @@ def replace_files(folder: Path, complete: Path, deploy: dict[str, Any]) -> list[
     for path in folder.iterdir():
         if _STAGED.fullmatch(path.name) and path.name not in named:
             path.unlink()
-    own = (*MODEL_FILES, PARAMS_FILE, ONNX_FILE, INT8_FILE, *NCNN_FILES)
-    stale = [name for name in own if name not in named] if was_export else []
-    if INT8_FILE in stale:
-        stale.append(INT8_REPORT_FILE)
+    stale = [name for name in _OWN if name not in named] if was_export else []
+    stale += [report for name, report in _REPORTS.items() if name in stale]
     removed = [name for name in stale if (folder / name).is_file()]
     for name in removed:
         (folder / name).unlink()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _Session = TypeVar("_Session")
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
-"""What an engine computes in; ``int8`` takes the file that ``liteseg quantize`` adds."""
+"""What an engine computes in; ``int8`` takes the files that ``liteseg quantize`` adds."""
 
 
 class Runtime(ABC):
@@ -204,13 +204,22 @@ def onnx_file(files: ModelFiles, precision: str) -> Path:
     Raises:
         ExportError: If it has none, or one that keeps weights in other files.
     """
-    folder = files.model.parent
     if files.onnx is None:
-        raise ExportError(f"{folder} has no ONNX file; export with --format onnx")
-    path = files.onnx_int8 if precision == "int8" else files.onnx
-    if path is None:
-        raise ExportError(f"{folder} has no INT8 model; create it with liteseg quantize {folder}")
+        raise ExportError(f"{files.model.parent} has no ONNX file; export with --format onnx")
+    path = quantized_file(files, files.onnx_int8) if precision == "int8" else files.onnx
     refuse_external_data(path)
+    return path
+
+
+def quantized_file(files: ModelFiles, path: Path | None) -> Path:
+    """Return an INT8 file of a model.
+
+    Raises:
+        ExportError: If it is None.
+    """
+    if path is None:
+        folder = files.model.parent
+        raise ExportError(f"{folder} has no INT8 model; create it with liteseg quantize {folder}")
     return path
 
 

@@ -82,6 +82,8 @@ def choose(
     if without_device or not problems:
         catalog.choose_device([*without_device, "paddle"][0], device, precision)  # its error
     listed = ", ".join(f"{name} {problem}" for name, problem in problems.items())
+    if precision == "int8" and files.ncnn_int8:
+        listed += "; for its ncnn files add --runtime ncnn"
     raise ExportError(f"no runtime can run {files.model.parent} in {precision}: {listed}")
 
 

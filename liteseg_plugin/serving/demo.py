@@ -64,7 +64,8 @@ class Model:
         self.engines = []
         for name in dict.fromkeys([first, *catalog.installed_for(exported, device)]):
             self.engines.append(name)
-            if name != "paddle" and exported.onnx_int8:
+            quantized = {"paddle": None, "ncnn": exported.ncnn_int8}
+            if quantized.get(name, exported.onnx_int8):
                 self.engines.append(f"{name} int8")
 
     def segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:

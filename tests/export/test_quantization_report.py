@@ -8,14 +8,14 @@ def report(*changes):
         QuantizedLayer(f"conv_{i}", [8, 4, 3, 3], change, "int8" if change <= 0.005 else "fp32")
         for i, change in enumerate(changes)
     ]
-    return QuantizationReport(24, 8, 0.005, 0.985, 0.9942, layers)
+    return QuantizationReport("model_int8.onnx", 24, 8, 0.005, 0.985, 0.9942, layers)
 
 
 def test_summary_names_the_worst_layer_only():
     made = report(0.001, 0.006, 0.0791, 0.005)
     lines = made.text().split("\n")
     assert lines == [
-        "2 of 4 convolutions in INT8, calibrated on 24 images",
+        "model_int8.onnx: 2 of 4 convolutions in INT8, calibrated on 24 images",
         "labels equal to float32's: 99.42% (with all convolutions in INT8: 98.50%)",
         "2 stay in float32: each alone changes more than 0.50% of the labels; the most: "
         "conv_2 (8x4x3x3): 7.91% (--verbose lists all)",

@@ -51,7 +51,7 @@ def quantized_once(made_once, name, build):
         export_model(build(), folder / "model", transforms=TRANSFORMS, onnx_opset=13)
         (folder / "images").mkdir()
         images = write_images(folder / "images", 3)
-        report = quantize(folder / "model", images, tolerance=0.2, measured_images=1)
+        [report] = quantize(folder / "model", images, tolerance=0.2, measured_images=1)
         (folder / "returned.json").write_text(json.dumps(report.to_json()))
 
     folder = made_once(name, make)
@@ -143,7 +143,7 @@ def test_layers_that_hurt_stay_in_float(quantized_few, tmp_path):
     changes = sorted(layer.changed_alone for layer in report.layers)
     tolerance = changes[len(changes) // 2]
     assert tolerance < changes[-1]
-    stricter = quantize(
+    [stricter] = quantize(
         copy_of(folder, tmp_path / "copy"), images, tolerance=tolerance, measured_images=1
     )
     kept = [layer for layer in stricter.layers if layer.precision == "fp32"]
@@ -222,9 +222,9 @@ def test_tolerance_that_is_no_share(small, tmp_path):
         quantize(small, write_images(tmp_path, 1), tolerance=5)
 
 
-def test_quantizing_needs_onnx(pointwise, tmp_path):
+def test_quantizing_needs_onnx_or_ncnn(pointwise, tmp_path):
     export_model(pointwise(), tmp_path / "paddle", transforms=TRANSFORMS)
-    with pytest.raises(ExportError, match="has no ONNX file; export with --format onnx"):
+    with pytest.raises(ExportError, match="has neither an ONNX nor an ncnn file; export with"):
         quantize(tmp_path / "paddle", write_images(tmp_path, 1))
 
 

@@ -112,6 +112,8 @@ def test_nothing_that_can_run_it_is_an_error(machine):
     machine(paddle="cpu", onnxruntime="cpu")
     with pytest.raises(ExportError, match="onnxruntime has no INT8 model"):
         choose(files(onnx_int8=None), "auto", "cpu", "int8")
+    with pytest.raises(ExportError, match="no INT8 model; for its ncnn files add --runtime ncnn"):
+        choose(files(onnx_int8=None, ncnn_int8="a.param"), "auto", "cpu", "int8")
     with pytest.raises(ExportError, match="gave other labels"):
         choose(files({"paddle": 0.5, "onnxruntime": 0.5}))
     with pytest.raises(DeviceError, match="--device gpu: there is no such device"):
