@@ -74,6 +74,11 @@ def test_help_writes_defaults_as_they_are_typed(parsers):
         ),
         (["data", "split", "f", "--foo"], "liteseg data split", "unrecognized arguments: --foo"),
         (["data", "foo"], "liteseg data", "invalid choice: 'foo'"),
+        (
+            ["launch", "--nproc_per_nod", "2", "--gpus", "0,1", "train"],
+            "liteseg launch",
+            "unrecognized arguments: --gpus 0,1",
+        ),
         (["data", "chekc"], "liteseg data", "did you mean check?"),
         (["tran"], "liteseg", "did you mean train?"),
         (["--foo", "autoload", "status"], "liteseg", "unrecognized arguments: --foo"),

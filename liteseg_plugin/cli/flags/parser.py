@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from liteseg_plugin.cli.flags.help import HelpWithDefaults
 from liteseg_plugin.system.text import did_you_mean
@@ -21,13 +22,21 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """Refuse unknown arguments here: argparse does so in the outermost parser."""
+        self._words = [*(sys.argv[1:] if args is None else args)]
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            hint = did_you_mean(unknown[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint and f'; {hint}'}")
+            self._refuse(unknown)
         return parsed, unknown
 
+    def _refuse(self, unknown: list[str]) -> NoReturn:
+        hint = did_you_mean(unknown[0], self._option_string_actions)
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{hint and f'; {hint}'}")
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
+        before = dict(zip(self._words[1:], self._words)).get(value, "")
+        if not action.option_strings and before.startswith("--"):
+            if before not in self._option_string_actions:  # so that its value seems positional
+                self._refuse([before, value])
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
