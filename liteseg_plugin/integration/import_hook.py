@@ -1,12 +1,12 @@
 """Run an action once a module has been imported.
 
 This is what lets the package register its components without importing Paddle itself, and what
-the autoload line in site-packages rests on; so it imports nothing that Python would have to find.
+the autoload line in site-packages rests on; so it imports nothing that Python has not loaded at
+its start.
 """
 
 from __future__ import annotations
 
-import gc
 import sys
 
 # What Paddle and PaddleSeg load, each for a few of its functions, with the functions that they take
@@ -70,6 +70,8 @@ class _AfterImport:
         execute = spec.loader.exec_module
 
         def execute_then_act(module: ModuleType) -> None:
+            import gc
+
             deferred = _defer(_DEFERRED.get(name, {}))
             # Nothing to collect: a million objects that stay, which are searched again and again.
             collects = gc.isenabled()

@@ -16,13 +16,21 @@ TRANSFORMS = [
     {"type": "RandomDistort", "brightness_range": 0.5, "contrast_range": 0.5},
     {"type": "Normalize"},
 ]
+# PP-LiteSeg with 0.2 million weights instead of 8, as what is tested here writes them many times.
+SMALL = {
+    "backbone": {"_inherited_": False, "type": "MobileNetV3_small_x0_35"},
+    "backbone_indices": [1, 2, 3],
+    "arm_out_chs": [16, 16, 16],
+    "seg_head_inter_chs": [16, 16, 16],
+    "cm_out_ch": 16,
+}
 
 
 @pytest.fixture(scope="session")
 def random_crops(toy, tmp_path_factory):
     """A config with augmentation whose epoch, eight images in batches of three, has two steps."""
     folder = tmp_path_factory.mktemp("random_crops")
-    return toy.config(folder, batch_size=3, train_dataset__transforms=TRANSFORMS)
+    return toy.config(folder, batch_size=3, train_dataset__transforms=TRANSFORMS, model=SMALL)
 
 
 @pytest.fixture(scope="session")
