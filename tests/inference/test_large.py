@@ -50,8 +50,8 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-def test_large_picture_takes_less_than_two_gigabytes(folder, tmp_path):
-    cv2.imwrite(str(tmp_path / "large.jpg"), picture(9000, 12000))
+def test_large_picture_takes_little_memory(folder, tmp_path):
+    cv2.imwrite(str(tmp_path / "large.jpg"), picture(6000, 8000))
     command = ["infer", "--config", folder, "--image_path", tmp_path / "large.jpg"]
     command += ["--save_dir", tmp_path / "out", "--save_confidence", "--tile", 512, 512]
     result = subprocess.run(
@@ -59,10 +59,11 @@ def test_large_picture_takes_less_than_two_gigabytes(folder, tmp_path):
     )
     assert result.returncode == 0, result.stderr[-2000:]
     peak = int(result.stdout.rsplit("PEAK", 1)[1])
-    assert peak < 2 * 1024**3, f"{peak / 1024**3:.2f} GiB"
+    # The scores of all pixels alone would take 2 GiB.
+    assert peak < 1024**3, f"{peak / 1024**3:.2f} GiB"
     assert "Tiles: 512 x 512, overlap 64; logits are blended" in result.stdout
     label = cv2.imread(str(tmp_path / "out/pseudo_color_prediction/large.png"), -1)
-    assert label.shape[:2] == (9000, 12000)
+    assert label.shape[:2] == (6000, 8000)
 
 
 @pytest.fixture()
