@@ -62,7 +62,7 @@ def quantized_once(made_once, name, build):
 
 @pytest.fixture(scope="module")
 def quantized(randomized, made_once):
-    """PP-LiteSeg-T with half of the channels and of the blocks. Each of its layers is quantised alone, too."""
+    """PP-LiteSeg-T with half of the channels and blocks. Each layer is quantised alone, too."""
 
     def build():
         backbone = STDCNet(base=32, layers=[1, 1, 1])
