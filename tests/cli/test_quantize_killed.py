@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
+from pictures import write_images
 
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.export.writer import export_model
@@ -25,9 +25,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
-    for seed in range(3):
-        coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{seed}.png"), cv2.resize(coarse, (96, 64)))
+    write_images(folder, 3)
     return folder
 
 

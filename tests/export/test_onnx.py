@@ -62,7 +62,7 @@ def assert_close(actual, expected):
 @installed
 def test_one_file_is_exact_at_every_size(net, exported):
     predictors = [Predictor(exported, runtime=runtime) for runtime in OTHER_RUNTIMES]
-    sizes = [(512, 1024), (720, 960), (360, 480), (713, 713), (97, 131), (32, 30)]
+    sizes = [(512, 1024), (720, 960), (360, 480), (713, 713), (1024, 2048), (97, 131), (32, 30)]
     for images in [*map(batch, sizes), batch((64, 96), number=3)]:
         expected = eager(net, images)
         for predictor in predictors:

@@ -12,6 +12,7 @@ import paddle
 import pytest
 import yaml
 from paddleseg.models.backbones.stdcnet import STDCNet
+from pictures import write_images
 
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.quantization_report import QuantizationReport
@@ -34,22 +35,11 @@ pytestmark = pytest.mark.skipif(
 TRANSFORMS = [{"type": "Normalize"}]
 
 
-def write_images(folder, number, size_hw=(64, 96)):
-    """Write smooth pictures, and return their paths."""
-    paths = []
-    for seed in range(number):
-        coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        paths.append(folder / f"{seed}.png")
-        cv2.imwrite(str(paths[-1]), cv2.resize(coarse, size_hw[::-1]))
-    return paths
-
-
 def quantized_once(made_once, name, build):
     """Return a folder with both models, of any size, the report, and the calibration images."""
 
     def make(folder):
         export_model(build(), folder / "model", transforms=TRANSFORMS, onnx_opset=13)
-        (folder / "images").mkdir()
         images = write_images(folder / "images", 3)
         [report] = quantize(folder / "model", images, tolerance=0.2, measured_images=1)
         (folder / "returned.json").write_text(json.dumps(report.to_json()))

@@ -6,12 +6,12 @@ import json
 import shutil
 from importlib.util import find_spec
 
-import cv2
 import numpy as np
 import paddle
 import pytest
 import yaml
 from paddle.nn import functional
+from pictures import write_images
 
 from liteseg_plugin.errors import DataError, ExportError
 from liteseg_plugin.export.quantize import quantize
@@ -33,6 +33,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs the extra ncnn, which scripts/test.sh installs",
 )
 TRANSFORMS = [{"type": "Normalize"}]
+SIZE_HW = (48, 64)
 INT8_FILES = (NCNN_INT8_FILE, NCNN_INT8_WEIGHTS_FILE)
 
 
@@ -123,23 +124,14 @@ class Small(paddle.nn.Layer):
         return [self.last(x + functional.relu(self.mean(x.mean((2, 3), keepdim=True))))]
 
 
-def write_images(folder, number, size_wh=(64, 48)):
-    """Write smooth pictures, and return their paths."""
-    folder.mkdir()
-    for seed in range(number):
-        coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{seed}.png"), cv2.resize(coarse, size_wh))
-    return sorted(folder.iterdir())
-
-
 @pytest.fixture(scope="module")
 def quantized(randomized, made_once):
     """Return the folder of an export with ONNX and ncnn files, and of images."""
 
     def make(folder):
-        settings = {"input_shape": (1, 3, 48, 64), "onnx_opset": 13, "ncnn": True}
+        settings = {"input_shape": (1, 3, *SIZE_HW), "onnx_opset": 13, "ncnn": True}
         export_model(randomized(Small(), 5), folder / "model", transforms=TRANSFORMS, **settings)
-        images = write_images(folder / "images", 4)
+        images = write_images(folder / "images", 4, SIZE_HW)
         reports = quantize(folder / "model", images, tolerance=0.5, measured_images=2)
         (folder / "models.txt").write_text(" ".join(report.model for report in reports))
 
@@ -236,8 +228,8 @@ def test_what_is_missing_is_named(copied, tmp_path):
     with pytest.raises(DataError, match="calibration needs images, but there are none"):
         quantize(copied, [])
     with pytest.raises(DataError, match="the export takes 1x3x48x64, not 1x3x20x30"):
-        quantize(copied, write_images(tmp_path / "images", 1, (30, 20)))
+        quantize(copied, write_images(tmp_path / "images", 1, (20, 30)))
     weights = copied / "model_ncnn.bin"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(ExportError, match=r"ncnn cannot load .*model_ncnn\.param with"):
-        quantize(copied, write_images(tmp_path / "others", 1))
+        quantize(copied, write_images(tmp_path / "others", 1, SIZE_HW))
