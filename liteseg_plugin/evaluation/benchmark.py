@@ -317,6 +317,6 @@ def _engine(
     except Exception as error:
         if runtime != "paddle" or device != "cpu":
             raise
-        engine = PaddleInference(export, device, threads, onednn=False)
+        engine = PaddleInference(export, device, threads, accelerated=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
     return engine, ""

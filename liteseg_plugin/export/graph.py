@@ -141,7 +141,7 @@ def _in_strips(
     whole = isinstance(height, int) and height % STRIPS == 0
     if not whole:
         # Strips of one height, none of them empty, which Paddle 2.6 cannot multiply.
-        rows = paddle.concat([rows, paddle.expand(rows[-1:], [STRIPS - 1, source])])
+        rows = paddle.concat([rows, *[rows[-1:]] * (STRIPS - 1)])
     finished = []
     for strip in range(STRIPS):
         top, bottom = strip_height * strip, strip_height * (strip + 1)

@@ -143,7 +143,7 @@ def convert_and_compare(
 
 def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> Comparison:
     images = _landscape(shape)
-    expected = PaddleInference(files, "cpu", 1, onednn=False).run(images)
+    expected = PaddleInference(files, "cpu", 1, accelerated=False).run(images)
     with tempfile.TemporaryDirectory() as folder:
         given, made = Path(folder, "images.npy"), Path(folder, "outputs.npz")
         np.save(given, images)

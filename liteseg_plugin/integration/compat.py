@@ -20,6 +20,7 @@ import yaml
 from paddleseg.utils import download, metrics, progbar
 
 from liteseg_plugin.errors import DataError
+from liteseg_plugin.integration import old_format
 from liteseg_plugin.integration.entry import Entry, wrap
 from liteseg_plugin.system import archives
 from liteseg_plugin.system.progress import ProgressBar
@@ -232,6 +233,16 @@ ENTRIES = (
         _memory_optimisation_raises,
         _switch_to_new_format_for_memory_optimisation,
         always=True,
+    ),
+    Entry(
+        "old-format",
+        "paddle.argmax, matmul, sum and eight more, where FLAGS_enable_pir_api is 0",
+        "a model cannot be exported to model.pdmodel: argument (position 1) must be Value, but got "
+        "Variable",
+        "they write Paddle 2's operators, as earlier Paddles do",
+        "measured: Paddle 3.3.1",
+        old_format.lacks_functions,
+        old_format.complete,
     ),
     Entry(
         "progress-bar",

@@ -49,7 +49,7 @@ def spatial_size(x: paddle.Tensor) -> tuple[Extent, Extent]:
     """
     extents = list(x.shape)  # code that Paddle converts has tensors here already
     if any(isinstance(n, int) and n < 0 for n in extents):
-        computed = paddle.shape(x)
+        computed = paddle.shape(x).astype("int64")
         extents = [computed[i] if n < 0 else n for i, n in enumerate(extents)]
     height, width = extents[2:]
     return height, width

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -17,7 +19,11 @@ if TYPE_CHECKING:
 
 
 class PaddleInference(PaddleRuntime):
-    """Paddle Inference; on CPU with oneDNN."""
+    """Paddle Inference.
+
+    On CPU it runs models of Paddle 2's format in the OpenVINO that is part of Paddle 3, and others
+    with oneDNN, unless ``accelerated`` is False.
+    """
 
     precisions: ClassVar = {"cpu": ("fp32", "bf16"), "gpu": ("fp32", "fp16")}
     # Up to this many pixels the deepest feature is one cell high or wide. Paddle 3's oneDNN then
@@ -30,11 +36,14 @@ class PaddleInference(PaddleRuntime):
         device: str,
         threads: int,
         precision: str = "fp32",
-        onednn: bool = True,
+        accelerated: bool = True,
     ) -> None:
         self._files, self._device, self._threads = files, device, threads
         self._precision = precision
-        self._engine = self._with_onednn = self._create(onednn)
+        on_cpu = accelerated and device == "cpu"
+        in_openvino = self._create_in_openvino() if on_cpu else None
+        self._engine = self._usual = in_openvino or self._create(onednn=on_cpu)
+        self.with_onednn = on_cpu and in_openvino is None
         self._without_onednn: inference.Predictor | None = None
         declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
         # The engine does not report open shapes.
@@ -45,14 +54,55 @@ class PaddleInference(PaddleRuntime):
         return on_first_gpu(paddle_devices())
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
-        self._engine = self._with_onednn
-        if min(batch.shape[2:]) * self._files.scale <= self.ONE_CELL:
+        self._engine = self._usual
+        if self.with_onednn and min(batch.shape[2:]) * self._files.scale <= self.ONE_CELL:
             self._without_onednn = self._without_onednn or self._create(onednn=False)
             self._engine = self._without_onednn
         feed_paddle(self._engine, batch)
 
+    def _create_in_openvino(self) -> inference.Predictor | None:
+        """Load the model into Paddle's own OpenVINO; return None where that cannot be."""
+        from paddle import inference
+
+        config = self._config()
+        if self._files.model.suffix == ".json" or not hasattr(config, "enable_openvino_engine"):
+            return None
+        bf16, fp32 = inference.PrecisionType.Bfloat16, inference.PrecisionType.Float32
+        config.enable_openvino_engine(bf16 if self._precision == "bf16" else fp32)
+        if not config.openvino_engine_enabled():
+            return None
+        # It would leave the compiled model in the current folder, and take it from there next time.
+        with tempfile.TemporaryDirectory() as cache:
+            config.set_optim_cache_dir(cache)
+            with contextlib.suppress(Exception):  # as for an operator that it does not know
+                return inference.create_predictor(config)
+        return None
+
     def _create(self, onednn: bool) -> inference.Predictor:
         import paddle
+        from paddle import inference
+
+        config = self._config()
+        if self._device == "gpu":
+            half = self._precision == "fp16"
+            precision = inference.PrecisionType.Half if half else inference.PrecisionType.Float32
+            config.enable_use_gpu(256, 0, precision)
+        elif onednn:
+            config.enable_mkldnn()
+            if self._precision == "bf16":
+                config.enable_mkldnn_bfloat16()
+        elif hasattr(config, "disable_mkldnn"):  # Paddle 3 has it on by default
+            config.disable_mkldnn()
+        try:
+            return inference.create_predictor(config)
+        except Exception as error:
+            model, params = paddle_files(self._files)
+            raise ExportError(
+                f"Paddle {paddle.__version__} cannot load {model} with {params.name}; the files "
+                f"may be truncated, or from another Paddle: {last_line(error)}"
+            ) from error
+
+    def _config(self) -> inference.Config:
         from paddle import inference
 
         model, params = paddle_files(self._files)
@@ -62,24 +112,8 @@ class PaddleInference(PaddleRuntime):
             # Without these two, memory optimisation raises on Paddle 3's model format.
             config.enable_new_ir(True)
             config.enable_new_executor(True)
-        if self._device == "gpu":
-            half = self._precision == "fp16"
-            precision = inference.PrecisionType.Half if half else inference.PrecisionType.Float32
-            config.enable_use_gpu(256, 0, precision)
-        else:
+        if self._device == "cpu":
             config.disable_gpu()
-            if onednn:
-                config.enable_mkldnn()
-                if self._precision == "bf16":
-                    config.enable_mkldnn_bfloat16()
-            elif hasattr(config, "disable_mkldnn"):  # Paddle 3 has it on by default
-                config.disable_mkldnn()
             config.set_cpu_math_library_num_threads(self._threads)
         config.enable_memory_optim()
-        try:
-            return inference.create_predictor(config)
-        except Exception as error:
-            raise ExportError(
-                f"Paddle {paddle.__version__} cannot load {model} with {params.name}; the files "
-                f"may be truncated, or from another Paddle: {last_line(error)}"
-            ) from error
+        return config

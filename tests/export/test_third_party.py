@@ -31,24 +31,12 @@ installed = pytest.mark.skipif(
 
 # Pooling into 4 cells and resizing to the feature's size, as in PaddleSeg's context module.
 _SMALL = """
-import os
 import sys
-import zlib  # before Paddle, as Paddle 2.6.2 needs
+from liteseg_plugin.integration import registry
 import paddle
 from paddle import nn
-from paddle.base.layer_helper import LayerHelper
 
-def labels(scores):
-    if "FLAGS_enable_pir_api" not in os.environ:
-        return paddle.argmax(scores, 1, dtype="int32")
-    # Paddle 3's argmax no longer writes this format, though Paddle 3 reads it.
-    helper = LayerHelper("arg_max")
-    out = helper.create_variable_for_type_inference("int32")
-    attributes = {"axis": 1, "keepdims": False, "flatten": False, "dtype": int(out.dtype)}
-    helper.append_op(
-        type="arg_max", inputs={"X": scores}, outputs={"Out": out}, attrs=attributes
-    )
-    return out
+registry.repair()  # for FLAGS_enable_pir_api=0
 
 class Small(nn.Layer):
     def __init__(self):
@@ -59,7 +47,7 @@ class Small(nn.Layer):
         feature = nn.functional.relu(self.conv(x))
         pooled = nn.functional.adaptive_avg_pool2d(feature, 4)
         pooled = nn.functional.interpolate(pooled, paddle.shape(feature)[2:], mode="bilinear")
-        return labels(self.out(paddle.concat([feature, pooled], 1)))
+        return paddle.argmax(self.out(paddle.concat([feature, pooled], 1)), 1, dtype="int32")
 
 paddle.seed(1)
 net = Small()
@@ -102,7 +90,7 @@ def current(made_once):
 
 
 def labels(files, images):
-    return PaddleInference(files, "cpu", 1, onednn=False).run(images)
+    return PaddleInference(files, "cpu", 1, accelerated=False).run(images)
 
 
 def test_fixed_model_is_the_same_network(small, tmp_path):

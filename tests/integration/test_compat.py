@@ -153,6 +153,11 @@ SNIPPETS = {
         with open("deploy.yaml", "w") as file:
             yaml.safe_dump({"Deploy": {"model": "model.pdmodel"}}, file)
     """,
+    "old-format": """
+        paddle.enable_static()
+        x = paddle.static.data("x", [2, 2])
+        paddle.argmax(paddle.matmul(x, paddle.floor(x)), axis=1, dtype="int32")
+    """,
     "inference-memory": """
         import os
         net = paddle.nn.Sequential(paddle.nn.Linear(1, 1), paddle.nn.ReLU())
@@ -424,6 +429,16 @@ def test_entry_fails_without_and_works_with_the_repair(works, doctor, name):
     broken_here = next(e["broken_here"] for e in doctor["compat"] if e["name"] == name)
     assert works["before"][name] != broken_here
     assert works["after"][name]
+
+
+def test_old_format_fails_without_and_works_with_the_repair(process, doctor):
+    code = textwrap.dedent(SNIPPETS["old-format"])
+    asked = {"check": False, "FLAGS_enable_pir_api": "0"}
+    before, after = (process("python", "-c", start + code, **asked) for start in (STOCK, MENDED))
+    is_new = "generated_tensor_methods_patch" in before.text  # from Paddle 3.3 on
+    assert (before.returncode != 0) == is_new
+    assert after.returncode == 0, after.text
+    assert ("old-format" in after.text) == is_new
 
 
 def test_log_of_a_script_ends_with_what_was_active(works):
