@@ -157,7 +157,9 @@ def _in_strips(
 def _clip(value: Extent, low: int, high: Extent) -> Extent:
     if isinstance(value, int) and isinstance(high, int):
         return min(max(value, low), high)
-    tensor, lowest, highest = (paddle.to_tensor(n, dtype="int64") for n in (value, low, high))
+    tensor, lowest, highest = (
+        paddle.full([], n, "int64") if isinstance(n, int) else n for n in (value, low, high)
+    )
     return paddle.minimum(paddle.maximum(tensor, lowest), highest)
 
 

@@ -31,7 +31,7 @@ def lacks_functions() -> bool:
 
 def complete() -> None:
     """Let functions write Paddle 2's operators while a program of Paddle 2's format is built."""
-    writers = {
+    writers: dict[str, Callable[..., Any]] = {
         **{name: _unary(name) for name in _UNARY},
         **{name: _binary(kind) for name, kind in _BINARY.items()},
         "argmax": _argmax,
