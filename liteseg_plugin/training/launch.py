@@ -200,7 +200,7 @@ def resolved_master(master: str, timeout: float = 0) -> str:
         socket.create_connection((address.rpartition(":")[0], int(port)), _CONNECT_SECONDS).close()
     except OSError:
         return address  # nobody yet
-    if not _is_launcher(address):
+    if _ask(address, "/healthy") != {"/healthy": "ok"}:  # Paddle's launcher
         raise LitesegError(
             f"--master {master}: port {port} is taken by another program; choose a free port, the "
             "same on every host"
@@ -218,10 +218,6 @@ def _words(flags: Mapping[str, Any]) -> list[str]:
     """Return flags as a command line has them, without those that are None."""
     given = ((f"--{name}", str(value)) for name, value in flags.items() if value is not None)
     return [word for flag in given for word in flag]
-
-
-def _is_launcher(address: str) -> bool:
-    return _ask(address, "/healthy") == {"/healthy": "ok"}
 
 
 def _ask(address: str, key: str) -> Any:

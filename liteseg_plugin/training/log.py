@@ -168,10 +168,10 @@ class RunLog:
         )
         self._warn_of_waiting(batch, reader)
         scalars = {"loss": means[0], "lr": lr, "batch_cost": batch, "reader_cost": reader}
-        self._add(Metrics(iteration, **scalars, ips=ips))
+        metrics = Metrics(iteration, **scalars, ips=ips)
         if len(means) > 2:
             scalars.update({f"loss_{i}": mean for i, mean in enumerate(means[1:])})
-        self._add_scalars("Train", scalars, iteration)
+        self._write(metrics, "Train", scalars)
         self.window.clear()
         self._batch_cost.reset()
         self._reader_cost.reset()
@@ -183,8 +183,7 @@ class RunLog:
         if ema is not None:
             scalars.update(Ema_mIoU=ema.miou, Ema_Acc=ema.accuracy)
             metrics = dataclasses.replace(metrics, ema_miou=ema.miou, ema_accuracy=ema.accuracy)
-        self._add(metrics)
-        self._add_scalars("Evaluate", scalars, iteration)
+        self._write(metrics, "Evaluate", scalars)
 
     def close(self) -> None:
         """Close the files."""
@@ -202,14 +201,12 @@ class RunLog:
                 f"{max(usable_cpus() // processes.count(), 1)}"
             )
 
-    def _add(self, metrics: Metrics) -> None:
+    def _write(self, metrics: Metrics, group: str, scalars: dict[str, float]) -> None:
         if self._metrics is not None:
             self._metrics.add(metrics)
-
-    def _add_scalars(self, group: str, scalars: dict[str, float], iteration: int) -> None:
         if self._writer is not None:
             for name, value in scalars.items():
-                self._writer.add_scalar(f"{group}/{name}", value, iteration)
+                self._writer.add_scalar(f"{group}/{name}", value, metrics.iteration)
 
 
 def log_cpu_use() -> None:

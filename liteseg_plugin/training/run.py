@@ -168,12 +168,8 @@ class RunRecord:
                 f"{path} is not the record of a run ({error!r}); remove it to go on without"
             ) from error
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of ``run.json``. ``config.yml`` is a copy, which people may edit."""
-        return asdict(self)
-
     def write(self, folder: Path, before: RunRecord | None = None) -> None:
-        """Write the record and the config into a run's folder.
+        """Write the record and the config, which people may edit, into a run's folder.
 
         Args:
             folder: The folder.
@@ -185,7 +181,7 @@ class RunRecord:
             logger.warning(f"{path} was not written by liteseg train: renamed to {other.name}")
             os.replace(path, other)
         starts = (*(before.starts if before else ()), *self.starts)
-        document = json.dumps(replace(self, starts=starts).to_json(), indent=1, default=str)
+        document = json.dumps(asdict(replace(self, starts=starts)), indent=1, default=str)
         atomic_write(folder / RECORD, f"{document}\n".encode())
         text = yaml.dump(
             dict(self.config), Dumper=NoAliasDumper, sort_keys=False, allow_unicode=True

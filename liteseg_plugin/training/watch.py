@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -90,7 +89,7 @@ class Watch:
         for worker in left:
             _signal(worker.pid, signal.SIGTERM)
         end = time.monotonic() + _END_SECONDS
-        while _any_alive(left) and time.monotonic() < end:
+        while any(is_alive(worker.pid) for worker in left) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
         self.kill()
 
@@ -147,10 +146,6 @@ def _answers(endpoint: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _any_alive(workers: Iterable[Heartbeat]) -> bool:
-    return any(is_alive(worker.pid) for worker in workers)
 
 
 def _signal(pid: int, number: int) -> None:
