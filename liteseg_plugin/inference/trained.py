@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import cv2
@@ -14,16 +13,9 @@ from paddleseg.utils import visualize
 
 from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.inference.images import (
-    LEGEND,
-    InputImage,
-    Result,
-    check_results,
-    check_utf8,
-    result_paths,
-)
+from liteseg_plugin.inference.images import InputImage, check_utf8, result_paths
 from liteseg_plugin.inference.network import segment_by
-from liteseg_plugin.inference.pipeline import write_legend
+from liteseg_plugin.inference.pipeline import Extras, plan_results, write_legend
 from liteseg_plugin.inference.segmentation import ADDED_WEIGHT
 from liteseg_plugin.inference.video import Frames, segment_video, watch
 from liteseg_plugin.integration.samples import read_and_transform
@@ -37,14 +29,8 @@ def check_image_results(images: Sequence[InputImage], save_dir: str) -> None:
     Raises:
         DataError: If one overwrites an image or another result, or a path is not UTF-8.
     """
-    paths = [image.path for image in images]
-    check_utf8(save_dir, *paths)
-    results = [
-        Result(str(path), image.path)
-        for image in images
-        for path in result_paths(image.name, save_dir)
-    ]
-    check_results(paths, [*results, Result(os.path.join(save_dir, LEGEND), "the legend")])
+    check_utf8(save_dir, *(image.path for image in images))
+    plan_results(images, save_dir, Extras())
 
 
 def predict_images(
@@ -104,15 +90,10 @@ def predict_video(
     save_dir: str,
     test_config: dict,
 ) -> str | None:
-    """Segment a video or a camera, and write a video of overlays.
+    """Segment a video or a camera, and write a video of overlays, ``added_prediction/NAME.mp4``.
 
-    Args:
-        network: The trained network.
-        transforms: Those of evaluation.
-        frames: Of :func:`liteseg_plugin.inference.video.open_video`.
-        classes: In index order.
-        save_dir: Where ``added_prediction/NAME.mp4`` goes.
-        test_config: Scales, flips and sliding window, as in a config.
+    Takes what :func:`predict_images` does, but frames, of
+    :func:`liteseg_plugin.inference.video.open_video`.
 
     Returns:
         The path of the video; None without a frame.
