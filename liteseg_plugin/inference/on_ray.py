@@ -129,7 +129,8 @@ class RayRun:
             raise LitesegError(f"Ray ({self.address}): {last_line(error)}") from error
         finally:
             ray.shutdown()
-        pipeline.write_legend_of(exported, save_dir)
+        if exported.classes:
+            pipeline.write_legend(exported.classes, save_dir)
         return summary
 
     def _connect(self, ray: Any) -> None:
@@ -161,7 +162,10 @@ class RayRun:
         threads = self.model.threads or max(1, int(resources["CPU"]) // workers)
         path = os.path.abspath(self.model.path)  # processes may have other working directories
         model = replace(self.model, path=path, threads=threads)
-        rows: Any = [{"number": number, **_everywhere(files)} for number, files in enumerate(todo)]
+        rows: Any = []
+        for number, files in enumerate(todo):
+            paths = {name: p and os.path.abspath(p) for name, p in asdict(files).items()}
+            rows.append({"number": number, **paths})
         if encoded:
             # Reading takes no CPU of Ray's, as the predictors may have them all.
             groups = parquet.group_rows(rows)
@@ -203,25 +207,14 @@ def _import_ray() -> Any:
     return ray
 
 
-def _everywhere(files: SegmentedImage) -> dict[str, str | None]:
-    """Return paths that do not depend on the working directory."""
-    paths = asdict(files)
-    return {name: path and os.path.abspath(path) for name, path in paths.items()}
-
-
 def _read_groups(groups: Any, column: str) -> Iterator[Any]:
     import pyarrow as pa
 
+    texts = [(name, pa.string()) for name in _FIELDS]
+    schema = pa.schema([("number", pa.int64()), *texts, ("content", pa.binary())])
     for group in groups.to_pylist():
         for rows in parquet.read_contents(group, column):
-            yield pa.Table.from_pylist(rows, _input_schema())
-
-
-def _input_schema() -> Any:
-    import pyarrow as pa
-
-    texts = [(name, pa.string()) for name in _FIELDS]
-    return pa.schema([("number", pa.int64()), *texts, ("content", pa.binary())])
+            yield pa.Table.from_pylist(rows, schema)
 
 
 class _Worker:

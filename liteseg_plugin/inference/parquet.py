@@ -62,7 +62,7 @@ def find_images(image_path: str, column: str) -> tuple[list[InputImage], bool]:
             paths = [os.path.join(folder, name) for name in names if name]
             images += [InputImage(path, name_below(folder, path)) for path in paths]
             encoded.add(False)
-        elif kind is not None and _bytes_of(kind) is not None:
+        elif kind is not None and _holds_images(kind):
             encoded.add(True)
             below = Path(name_below(folder, path)).with_suffix("")
             rows = range(file.metadata.num_rows)
@@ -80,14 +80,13 @@ def find_images(image_path: str, column: str) -> tuple[list[InputImage], bool]:
     return images, encoded.pop()
 
 
-def _bytes_of(kind: Any) -> str | None:
-    """Return the field of a column with encoded images, empty for the column itself."""
+def _holds_images(kind: Any) -> bool:
+    """Tell whether a column has encoded images, by itself or in a field ``bytes``."""
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):
-        names = [field.name for field in kind]
-        return "bytes" if "bytes" in names and _bytes_of(kind.field("bytes").type) == "" else None
-    return "" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+    if pa.types.is_struct(kind) and "bytes" in [field.name for field in kind]:
+        kind = kind.field("bytes").type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def group_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,7 +29,6 @@ from liteseg_plugin.system.parallel import prefetch
 from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
 if TYPE_CHECKING:
-    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference.predictor import Predictor
 
 POLYGONS = "polygons"
@@ -204,12 +203,6 @@ def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except DataError as error:
         return error
-
-
-def write_legend_of(exported: ExportedModel, save_dir: str | os.PathLike) -> None:
-    """Write the legend of an export, if it names its classes."""
-    if exported.classes:
-        write_legend(exported.named_classes(), save_dir)
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:

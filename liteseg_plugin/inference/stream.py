@@ -43,8 +43,7 @@ class StreamFrames(Frames):
                 "refuses the login, or sends what OpenCV does not read; FFmpeg's line above tells "
                 "more"
             )
-        self._read, self._shape = 0, None
-        self._describe(self.source)
+        self._describe()
         self._changed = threading.Condition()
         self._latest: np.ndarray | None = None
         self._error: DataError | None = None

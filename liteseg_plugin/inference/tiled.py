@@ -116,20 +116,9 @@ def segment_image(
 def segment_preprocessed(
     predictor: Predictor, tiling: Tiling, x: np.ndarray, size_hw: tuple[int, int]
 ) -> np.ndarray:
-    """Return the labels of a preprocessed picture.
+    """Return the labels, (H, W) of int32, of a preprocessed picture, (1, 3, H, W) of float32.
 
-    Args:
-        predictor: An exported model.
-        tiling: The tiles.
-        x: The picture, (1, 3, H, W) of float32.
-        size_hw: Height and width of the picture before.
-
-    Returns:
-        Class indices (H, W) of int32.
-
-    Raises:
-        DataError: If the tiles do not have the size of the export.
-        ExportError: If the export resizes pictures.
+    ``size_hw`` is its size before. Takes and raises what :func:`segment_windows` does otherwise.
     """
     if x.shape[2:] != size_hw:
         raise ExportError(_RESIZED)
