@@ -8,22 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
+from liteseg_plugin.serving.model import ServedModel
 from liteseg_plugin.serving.refusal import RefusedError
-
-
-class Batchable(Protocol):
-    """A model as the queue runs it."""
-
-    name: str
-    fixed_rows: int | None
-    """Images of a batch, where the export fixes them."""
-
-    def run(self, engine: int, batch: np.ndarray) -> np.ndarray:
-        """Map a batch (N, 3, H, W) to the graph's output, in the engine of this number."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +34,7 @@ class BatchLimits:
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    model: Batchable
+    model: ServedModel
     x: np.ndarray
     arrived: float = field(default_factory=time.monotonic)
     future: Future[np.ndarray] = field(default_factory=Future)
@@ -81,7 +70,7 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, model: Batchable, x: np.ndarray) -> Future[np.ndarray]:
+    def submit(self, model: ServedModel, x: np.ndarray) -> Future[np.ndarray]:
         """Queue a batch (N, 3, H, W) that the model takes; return the future of its output.
 
         A future that is cancelled in time is not computed.

@@ -89,7 +89,7 @@ class ServedModel:
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's description of the model."""
         size = [n or -1 for n in self.predictor.input_shape[2:]]
-        taken = self.predictor.exported.image_format.channels
+        taken = self.exported.image_format.channels
         return {
             "name": self.name,
             "versions": [VERSION],

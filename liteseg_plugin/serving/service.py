@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 
 from liteseg_plugin import __version__
-from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.errors import DataError, TooLargeError
 from liteseg_plugin.inference.segmentation import Segmentation, encode_label_map
 from liteseg_plugin.serving.batching import Batcher, BatchLimits
@@ -108,11 +107,8 @@ class Service:
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's description of the server."""
-        return {
-            "name": "liteseg",
-            "version": __version__,
-            "extensions": ["binary_tensor_data"],
-        }
+        extensions = ["binary_tensor_data"]
+        return {"name": "liteseg", "version": __version__, "extensions": extensions}
 
     def model(self, name: str, version: str = "") -> ServedModel:
         """Return a model.
@@ -219,7 +215,7 @@ class Service:
 def _answer(model: ServedModel, image: np.ndarray, output: np.ndarray, answer: str) -> bytes:
     height, width = image.shape[:2]
     labels = model.predictor.postprocess(output, (height, width))
-    classes = model.exported.classes or model.exported.named_classes()[:IGNORE_INDEX]
+    classes = model.predictor.classes
     segmentation = Segmentation(image, labels, classes)
     if answer == "labels":
         return encode_label_map(labels, classes)
