@@ -22,13 +22,9 @@ from liteseg_plugin.visualization.overlay import overlay
 
 
 class Model:
-    """An exported model, in each runtime that can run it here.
+    """An exported model, in each runtime that can run it here; ``runtime`` is the first to offer.
 
-    Args:
-        path: The exported folder, or the ``deploy.yaml`` in it; or an export that was read before.
-        device: ``cpu``, ``gpu``, or ``auto``: the best that each runtime can use here.
-        threads: CPU threads; by default as many as this process may use.
-        runtime: The first one to offer; see :func:`liteseg_plugin.runtimes.choice.choose`.
+    Takes what :class:`Predictor` does.
 
     Attributes:
         exported: What was exported.
@@ -69,11 +65,7 @@ class Model:
                 self.engines.append(f"{name} int8")
 
     def segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
-        """Segment an uploaded picture.
-
-        Args:
-            path: The file.
-            engine: One of ``engines``.
+        """Segment an uploaded picture by one of ``engines``.
 
         Returns:
             The overlay (H, W, 3) of uint8, BGR, and HTML: time, legend and shares of the classes.

@@ -91,15 +91,9 @@ def require_packages() -> None:
 class Server:
     """Both protocols over one service.
 
-    Args:
-        service: What answers.
-        host: Address to listen on.
-        http_port: Of HTTP; 0 takes a free one.
-        grpc_port: Of gRPC; likewise.
-
     Attributes:
-        http_port: The one that it listens on.
-        grpc_port: Likewise, once it runs.
+        http_port: Of HTTP; where 0 was given, the free one that it took.
+        grpc_port: Of gRPC; likewise, once it runs.
 
     Raises:
         LitesegError: If the address cannot be listened on.
@@ -119,8 +113,7 @@ class Server:
     def run(self, started: Callable[[], None]) -> None:
         """Serve until a signal, or :meth:`end`; then answer what is in flight.
 
-        Args:
-            started: Called when requests are admitted.
+        ``started`` is called when requests are admitted.
 
         Raises:
             LitesegError: If the address cannot be listened on.
