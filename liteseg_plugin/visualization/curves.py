@@ -100,11 +100,7 @@ def read(path: str | os.PathLike) -> Run:
 
 
 def draw(runs: Sequence[Run]) -> Callable[[Figure], None]:
-    """Return a function that draws loss, learning rate and mIoU of runs.
-
-    Args:
-        runs: What :func:`read` returned.
-    """
+    """Return a function that draws loss, learning rate and mIoU of runs."""
     labels = {"loss": "loss", "lr": "learning rate", "miou": "mIoU, %"}
     names = _short_names([run.name for run in runs])
 
