@@ -68,11 +68,7 @@ class Launch:
         return self.nnodes * self.nproc_per_node
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        """Return the command line of Paddle's launcher.
-
-        Args:
-            arguments: Of ``liteseg``, in each process.
-        """
+        """Return the command line of Paddle's launcher, for arguments of ``liteseg``."""
         flags = {
             "nproc_per_node": self.nproc_per_node,
             "log_dir": self.log_dir,
@@ -161,8 +157,7 @@ def share_batch(total: int, largest: int, processes: int) -> Batch:
         fitting = f"{', '.join(fewer)} or {most}" if fewer else most
         raise ConfigError(
             f"the recipe's {total} images a step cannot be shared by {processes} processes: start "
-            f"{fitting}, or give liteseg train a --batch_size, "
-            "which changes the recipe"
+            f"{fitting}, or give liteseg train a --batch_size, which changes the recipe"
         )
     passes = next(n for n in range(1, images + 1) if images % n == 0 and images // n <= largest)
     return Batch(images // passes, passes, processes, recipe=total)

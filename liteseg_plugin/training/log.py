@@ -56,12 +56,7 @@ class Metrics:
 
 
 class MetricsFile:
-    """``metrics.csv``, written row by row.
-
-    Args:
-        save_dir: The folder of the run.
-        iteration: Where the run continues; later rows of an earlier run are dropped.
-    """
+    """``metrics.csv`` of a run, written row by row; rows after where it continues are dropped."""
 
     _columns = tuple(field.name for field in dataclasses.fields(Metrics))
 
@@ -116,15 +111,10 @@ def _iteration_of(row: str) -> float:
 
 
 class RunLog:
-    """Log lines, VisualDL scalars and ``metrics.csv`` of one run.
-
-    Args:
-        settings: Of the run.
-        iteration: Where it continues.
-        window: Losses since the last log line before that.
+    """Log lines, VisualDL scalars and ``metrics.csv`` of a run, which continues at an iteration.
 
     Attributes:
-        window: Losses since the last log line: of each step the sum, then those of each output.
+        window: Losses since the last log line, as :class:`state.State` holds them.
     """
 
     def __init__(self, settings: Settings, iteration: int, window: list[list[float]]) -> None:

@@ -131,11 +131,7 @@ class RunRecord:
     ) -> RunRecord:
         """Return the record of the training that this process is about to start.
 
-        Args:
-            config: PaddleSeg's, merged.
-            flags: Of training, by name.
-            datasets: To train on, and to evaluate on if there is evaluation.
-            start: When and how.
+        ``datasets`` are those to train on, and to evaluate on if there is evaluation.
         """
         settings = {name: value for name, value in flags.items() if name not in _ELSEWHERE}
         lists = [DataList.of(dataset) for dataset in datasets]
@@ -171,9 +167,7 @@ class RunRecord:
     def write(self, folder: Path, before: RunRecord | None = None) -> None:
         """Write the record and the config, which people may edit, into a run's folder.
 
-        Args:
-            folder: The folder.
-            before: The record of the run that this one continues; its starts stay.
+        ``before`` is the record of the run that this one continues; its starts stay.
         """
         path = folder / CONFIG
         if path.is_file() and not path.read_text("utf-8", "replace").startswith(_HEADER):

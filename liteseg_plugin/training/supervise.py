@@ -136,7 +136,7 @@ def _wait_for_end(process: subprocess.Popen, launch: Launch, watch: Watch) -> Fa
         if (hang := watch.find_hang()) is not None:
             watch.kill()
             _stop(process)
-            return failures.of_process(launch, hang.local_rank, hang.reason)
+            return failures.of_process(launch, *hang)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_SECONDS)
     return None

@@ -111,8 +111,6 @@ class _Trainer:
         self.log = RunLog(settings, self.iteration, window)
         self.unread: list[Step] = []
 
-    # --- the loop --------------------------------------------------------------------------------
-
     def run(self) -> None:
         """Train to the end."""
         settings = self.settings
@@ -177,8 +175,6 @@ class _Trainer:
         finite.refuse([bad for _, bad in answers if bad is not None], self.save_dir)
         return any(stops for stops, _ in answers)
 
-    # --- evaluation ------------------------------------------------------------------------------
-
     def _evaluate_and_keep_best(self) -> bool:
         """Evaluate, keep the best weights, and tell whether to stop early."""
         if self.validation is None:
@@ -200,8 +196,6 @@ class _Trainer:
                 f"{self.best.best.miou:.4f}."
             )
         return stops
-
-    # --- checkpoints -----------------------------------------------------------------------------
 
     @property
     def _folder(self) -> Path:

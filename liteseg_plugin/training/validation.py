@@ -30,14 +30,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Validation:
-    """Evaluates networks on a validation set while they are trained.
-
-    Attributes:
-        dataset: The validation set.
-        test_config: Further arguments of PaddleSeg's ``evaluate``.
-        settings: How to train.
-        class_names: Of the classes, for the log.
-    """
+    """Evaluates networks on a validation set while they are trained, by :func:`evaluate`."""
 
     dataset: Dataset
     test_config: Mapping[str, Any]

@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from liteseg_plugin.system.heartbeat import Heartbeat, is_alive, path_of, state_of
 from liteseg_plugin.training.launch import Launch
@@ -21,19 +20,6 @@ _CONNECT_SECONDS = 3
 _STACK, _WHOLE_STACK = "(most recent call first)", "in <module>"
 _FRAME = re.compile(r'File ".*liteseg_plugin[/\\](\S+)", line (\d+) in (\S+)')
 _WAITS = ("in gather\n", "in connect\n", "in share_statistics\n", "in barrier\n")
-
-
-@dataclass(frozen=True)
-class Hang:
-    """A process that makes no progress.
-
-    Attributes:
-        local_rank: Its number on this host.
-        reason: Where it is.
-    """
-
-    local_rank: int
-    reason: str
 
 
 class Watch:
@@ -54,8 +40,8 @@ class Watch:
         for path in self._paths:
             path.unlink(missing_ok=True)
 
-    def find_hang(self) -> Hang | None:
-        """Return the process that hangs and is most likely the cause; None if none hangs."""
+    def find_hang(self) -> tuple[int, str] | None:
+        """Return number and state of the process that hangs and is likely the cause; or None."""
         workers = self._alive() if self._hang_timeout else {}
         idle = {n: self._idle_share(n, worker) for n, worker in workers.items()}
         if max(idle.values(), default=0) < 1:
@@ -64,7 +50,7 @@ class Watch:
         found = {n: self._where(n, workers[n].pid) for n in idle if idle[n] > 0.5}
         first = min(found, key=lambda n: (found[n][0], n))
         seconds = time.monotonic() - self._changes[first][1]
-        return Hang(first, f"no progress for {seconds:.0f} s: {found[first][1]}")
+        return first, f"no progress for {seconds:.0f} s: {found[first][1]}"
 
     def peers_that_do_not_answer(self) -> list[str]:
         """Return the addresses of hosts that are down or cut off from this one."""
