@@ -58,9 +58,8 @@ class Shard:
     @property
     def manifest(self) -> str:
         """Return the name of its manifest."""
-        return (
-            "manifest.jsonl" if self.count == 1 else f"manifest_{self.index}_of_{self.count}.jsonl"
-        )
+        part = "" if self.count == 1 else f"_{self.index}_of_{self.count}"
+        return f"manifest{part}.jsonl"
 
     def of(self, planned: Sequence[SegmentedImage]) -> list[SegmentedImage]:
         """Return its part of the planned results, each once."""

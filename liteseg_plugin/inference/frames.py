@@ -53,11 +53,8 @@ def name_of(source: str) -> str:
 class Frames:
     """The frames of a video file or a camera, one after the other.
 
-    Args:
-        source: The file, or ``camera:`` and its number.
-
     Attributes:
-        source: As given.
+        source: The file, or ``camera:`` and its number.
         live: Whether it is a camera or a stream, which end by Ctrl-C.
         newest: Whether frames are dropped that nobody read in time.
         name: What its results are called.

@@ -20,9 +20,8 @@ _AVERAGING = ("scales", "flip_horizontal", "flip_vertical")
 def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
     """Return a function that segments a sample (``img`` and ``trans_info``) with a Paddle network.
 
-    Args:
-        network: The trained network; put into evaluation.
-        test_config: Scales, flips and sliding window, as in a config.
+    The network is put into evaluation. ``test_config`` is that of a config: scales, flips and
+    sliding window.
     """
     sliding = {k: v for k, v in test_config.items() if k in _SLIDING}
     tiling, inference = None, infer.inference
@@ -34,14 +33,13 @@ def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndar
     network.eval()
 
     def segment(sample: dict) -> np.ndarray:
+        image = sample["img"]
         if tiling is not None and not sample["trans_info"]:
-            strips = blend(
-                tiling, sample["img"].shape[1:], partial(_logits, network, sample["img"])
-            )
+            strips = blend(tiling, image.shape[1:], partial(_logits, network, image))
             return np.concatenate([strip.labels for strip in strips])
-        image = paddle.to_tensor(sample["img"][np.newaxis])
+        batch = paddle.to_tensor(image[np.newaxis])
         with paddle.no_grad():
-            labels, _ = inference(network, image, sample["trans_info"], **sliding)
+            labels, _ = inference(network, batch, sample["trans_info"], **sliding)
         return labels.numpy()[0, 0]
 
     return segment

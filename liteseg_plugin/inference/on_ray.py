@@ -18,11 +18,7 @@ from liteseg_plugin.inference import bulk, parquet, pipeline
 from liteseg_plugin.inference.images import find_images
 from liteseg_plugin.inference.pipeline import Extras, OnError, SegmentedImage
 from liteseg_plugin.inference.predictor import Predictor
-from liteseg_plugin.inference.segmentation import (
-    Segmentation,
-    encode_label_map,
-    require_confidence,
-)
+from liteseg_plugin.inference.segmentation import Segmentation, encode_label_map, require_confidence
 from liteseg_plugin.system import pixels
 from liteseg_plugin.system.parallel import usable_cpus
 
@@ -78,12 +74,8 @@ class RayRun:
         """Segment images, and write what became of each into the manifest.
 
         The images, ``save_dir`` and the export must have the same paths on every machine.
-
-        Args:
-            image_path: As ``find_images`` takes it; also a Parquet file, or a folder with some.
-            save_dir: Of the results.
-            resume: Skip complete images.
-            options: Of :func:`bulk.run_in_bulk`.
+        ``image_path`` may also be a Parquet file, or a folder with some; ``options`` are those of
+        :func:`bulk.run_in_bulk`.
 
         Raises:
             LitesegError: If Ray is not installed, or a cluster cannot be reached or used.
@@ -100,11 +92,11 @@ class RayRun:
             images, encoded = find_images(image_path), False
         if self.to_parquet:
             planned = [SegmentedImage(image.path, None, None) for image in images]
+            if not resume:
+                # Refuses earlier ones while their manifest is there.
+                parquet.Parts(save_dir, keep=None)
         else:
             planned = pipeline.plan_results(images, save_dir, self.extras)
-
-        if self.to_parquet and not resume:
-            parquet.Parts(save_dir, keep=None)  # refuses earlier ones while their manifest is there
 
         def segment(todo: Sequence[SegmentedImage], on_error: OnError) -> Iterator[SegmentedImage]:
             if not todo:
@@ -113,7 +105,7 @@ class RayRun:
             parts = None
             if self.to_parquet:
                 parts = parquet.Parts(save_dir, bulk.named_files(save_dir) if resume else None)
-            for files, row in self._rows(todo, encoded):
+            for files, row in self._rows(ray, todo, encoded):
                 if row["error"] is not None:
                     on_error(files, DataError(row["error"]))
                 elif parts:
@@ -148,11 +140,9 @@ class RayRun:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def _rows(
-        self, todo: Sequence[SegmentedImage], encoded: bool
+        self, ray: Any, todo: Sequence[SegmentedImage], encoded: bool
     ) -> Iterator[tuple[SegmentedImage, dict[str, Any]]]:
         """Yield each image with its result, as soon as it is there."""
-        import ray
-
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         resources = ray.cluster_resources()

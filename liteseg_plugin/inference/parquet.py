@@ -27,10 +27,8 @@ _READ_ROWS = 16  # at a time; each may be a large image
 def find_files(image_path: str) -> list[str]:
     """Return the Parquet files that ``--image_path`` names: a file, or all in a folder."""
     if os.path.isdir(image_path):
-        below = glob.iglob(
-            os.path.join(glob.escape(image_path), "**", f"*{SUFFIX}"), recursive=True
-        )
-        return sorted(below)
+        pattern = os.path.join(glob.escape(image_path), "**", f"*{SUFFIX}")
+        return sorted(glob.iglob(pattern, recursive=True))
     return [image_path] if image_path.endswith(SUFFIX) and os.path.isfile(image_path) else []
 
 

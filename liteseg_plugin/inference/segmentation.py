@@ -66,8 +66,7 @@ class Segmentation:
     def overlay(self, *, weight: float = ADDED_WEIGHT) -> np.ndarray:
         """Return the image under the colours of its classes, (H, W, 3) of uint8, BGR.
 
-        Args:
-            weight: Share of the colours.
+        ``weight`` is the share of the colours.
         """
         return overlay(self.image, self.labels, self.classes, weight=weight)
 

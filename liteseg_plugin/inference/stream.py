@@ -20,12 +20,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between attempts, doubled each
 
 
 class StreamFrames(Frames):
-    """The newest frame of a stream.
+    """The newest frame of a stream, given by its URL.
 
     A thread reads all frames and keeps the last: a slow model gets no frames of the past.
-
-    Args:
-        source: The URL.
 
     Raises:
         DataError: If it cannot be opened.

@@ -61,14 +61,9 @@ def segment_windows(
     *,
     confidence: bool = False,
 ) -> Iterator[Strip]:
-    """Segment a picture that is read window by window.
+    """Segment a picture of a height and width that ``read`` gives window by window.
 
-    Args:
-        predictor: An exported model.
-        tiling: The tiles.
-        size_hw: Height and width of the picture.
-        read: Gives its windows.
-        confidence: Whether to compute probabilities, too.
+    With ``confidence``, probabilities are computed, too.
 
     Yields:
         Its rows from top to bottom.
@@ -90,7 +85,7 @@ def segment_windows(
 
 def segment_image(
     predictor: Predictor, tiling: Tiling, image: np.ndarray, *, confidence: bool = False
-) -> tuple[np.ndarray, np.ndarray | None, float]:
+) -> tuple[tuple[np.ndarray, np.ndarray | None], float]:
     """Segment a picture (H, W, 3) of uint8, BGR, that is in memory.
 
     Returns:
@@ -110,7 +105,7 @@ def segment_image(
             if probabilities is None:
                 probabilities = np.empty(size_hw, np.float32)
             probabilities[strip.rows] = strip.confidence
-    return labels, probabilities, milliseconds
+    return (labels, probabilities), milliseconds
 
 
 def segment_preprocessed(

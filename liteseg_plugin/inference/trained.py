@@ -69,13 +69,8 @@ def predict_images(
         sample = read_and_transform(transforms, image_format, {"img": path})
         label = segment(sample).astype(np.uint8)
         added, pseudo = result_paths(name, save_dir)
-        blended = cv2.addWeighted(
-            image_compose.shown(transforms, image_format.read(path)),
-            1 - ADDED_WEIGHT,
-            palette[label],
-            ADDED_WEIGHT,
-            0,
-        )
+        image = image_compose.shown(transforms, image_format.read(path))
+        blended = cv2.addWeighted(image, 1 - ADDED_WEIGHT, palette[label], ADDED_WEIGHT, 0)
         write_image(added, blended)
         pseudo.parent.mkdir(parents=True, exist_ok=True)
         visualize.get_pseudo_color_map(label, color_map).save(pseudo)
