@@ -169,11 +169,7 @@ class _InMemory(MultiPartParser):
 
 
 async def _file_of(request: Request, body: bytes) -> bytes:
-    """Return the image file of a request: the body, or the file of a form.
-
-    Raises:
-        RefusedError: 400 if it is a form without one file.
-    """
+    """Return the image file of a request: the body, or the one file of a form; else refuse it."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return body
 

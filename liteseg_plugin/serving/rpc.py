@@ -117,12 +117,7 @@ class _Servicer(GRPCInferenceServiceServicer):
 
 
 def _read_input(request: Any) -> np.ndarray:
-    """Return the input of a request.
-
-    Raises:
-        RefusedError: 400 if it is not such a request.
-        TooLargeError: If the tensor has too many pixels.
-    """
+    """Return the input of a request; raise what :func:`tensors.read_tensor` does."""
     if len(request.inputs) != 1:
         raise RefusedError(400, f"the request must have one input, {INPUT_NAME}")
     [entry] = request.inputs

@@ -167,11 +167,7 @@ def write_answer(
 
 
 def _parameters(holder: dict[str, Any], what: str) -> dict[str, Any]:
-    """Return the parameters of a request or of a tensor.
-
-    Raises:
-        RefusedError: 400 if they ask for what this server does not have.
-    """
+    """Return the parameters of a request or of a tensor; refuse what this server does not have."""
     parameters = _fields(holder.get("parameters") or {}, "parameters")
     for key in ("shared_memory_region", "classification", "sequence_id"):
         if parameters.get(key):
