@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,10 @@ from liteseg_plugin.errors import DataError, LitesegError, printable
 from liteseg_plugin.inference.images import InputImage
 from liteseg_plugin.inference.pipeline import (
     Extras,
-    OnError,
     SegmentedImage,
     plan_results,
     segment_planned,
-    write_legend_of,
+    write_legend,
 )
 from liteseg_plugin.inference.segmentation import require_confidence
 from liteseg_plugin.system.files import atomic_write
@@ -58,9 +58,8 @@ class Shard:
     @property
     def manifest(self) -> str:
         """Return the name of its manifest."""
-        return (
-            "manifest.jsonl" if self.count == 1 else f"manifest_{self.index}_of_{self.count}.jsonl"
-        )
+        part = "" if self.count == 1 else f"_{self.index}_of_{self.count}"
+        return f"manifest{part}.jsonl"
 
     def of(self, planned: Sequence[SegmentedImage]) -> list[SegmentedImage]:
         """Return its part of the planned results, each once."""
@@ -147,24 +146,21 @@ def segment_in_bulk(
     Raises:
         ExportError: If ``extras`` need a confidence, and the export gives labels only.
         DataError: If a result would overwrite an image or another result, before anything is
-            written; if an image fails, when those before it are written, but with ``skip_errors``
-            only if all images do.
+            written; otherwise as :func:`run_in_bulk`, when the images before are written.
         OSError: If a result cannot be written; no incomplete file remains.
     """
     extras = extras or Extras()
     if extras.needs_confidence:
         require_confidence(predictor.exported)
-
-    def segment(todo: Sequence[SegmentedImage], on_error: OnError) -> Iterator[SegmentedImage]:
-        return segment_planned(predictor, todo, extras, on_error=on_error)
-
+    segment = partial(segment_planned, predictor, extras=extras)
     summary = run_in_bulk(segment, plan_results(images, save_dir, extras), save_dir, **options)
-    write_legend_of(predictor.exported, save_dir)
+    if predictor.exported.classes:
+        write_legend(predictor.exported.classes, save_dir)
     return summary
 
 
 def run_in_bulk(
-    segment: Callable[[Sequence[SegmentedImage], OnError], Iterable[SegmentedImage]],
+    segment: Callable[..., Iterable[SegmentedImage]],
     planned: Sequence[SegmentedImage],
     save_dir: str | os.PathLike,
     *,
@@ -176,8 +172,8 @@ def run_in_bulk(
     """Segment what is not complete yet, and write what became of each image into the manifest.
 
     Args:
-        segment: Segments images, and yields each when its files are written, or calls its second
-            argument with the error.
+        segment: Segments images, and yields each when its files are written, or calls its argument
+            ``on_error`` with the error.
         planned: The files of all images, of every shard. An image without files is complete if
             the manifest says so, and the files that it names are.
         save_dir: For the manifest.
@@ -221,7 +217,7 @@ def run_in_bulk(
         if not skip_errors:
             raise error
 
-    for result in progress(segment(todo, on_error), total=len(todo), unit="image"):
+    for result in progress(segment(todo, on_error=on_error), total=len(todo), unit="image"):
         done.append(result)
         add(Entry.of(result))
     if todo and len(failed) == len(mine):

@@ -53,11 +53,8 @@ def name_of(source: str) -> str:
 class Frames:
     """The frames of a video file or a camera, one after the other.
 
-    Args:
-        source: The file, or ``camera:`` and its number.
-
     Attributes:
-        source: As given.
+        source: The file, or ``camera:`` and its number.
         live: Whether it is a camera or a stream, which end by Ctrl-C.
         newest: Whether frames are dropped that nobody read in time.
         name: What its results are called.
@@ -87,13 +84,13 @@ class Frames:
             problem = f"cannot read video {source}: it is not a video, or is truncated"
         if not self._capture.isOpened():
             raise DataError(problem)
+        self._describe()
+
+    def _describe(self) -> None:
         self._read, self._seconds = 0, 0.0
         self._shape: tuple[int, ...] | None = None
-        self._describe(source)
-
-    def _describe(self, source: str) -> None:
         extents = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
-        check_pixels(source, *(int(self._capture.get(extent)) for extent in extents))
+        check_pixels(self.source, *(int(self._capture.get(extent)) for extent in extents))
         fps = self._capture.get(cv2.CAP_PROP_FPS)
         self.fps = fps if 0 < fps <= _FASTEST_FPS else _USUAL_FPS
         stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)

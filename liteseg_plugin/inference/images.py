@@ -81,12 +81,7 @@ def folder_of(image_path: str) -> str:
 
 
 def result_paths(name: str, save_dir: str | os.PathLike) -> tuple[Path, Path]:
-    """Return where the overlay and the label map of an image go.
-
-    Args:
-        name: Of :class:`InputImage`.
-        save_dir: The folder of all results.
-    """
+    """Return where the overlay and the label map of an :class:`InputImage` go."""
     added = name if _is_image(name) else f"{name}.png"  # OpenCV writes by the suffix
     return Path(save_dir, OVERLAYS, added), Path(save_dir, LABEL_MAPS, name).with_suffix(".png")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from liteseg_plugin.datasets import outlines
 from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.errors import DataError, ExportError, last_line, printable
-from liteseg_plugin.inference.segmentation import ADDED_WEIGHT, Segmentation, write_label_map
+from liteseg_plugin.inference.segmentation import ADDED_WEIGHT, Segmentation
 from liteseg_plugin.inference.tiled import Read, segment_windows
-from liteseg_plugin.system.files import atomic_write, scratch_folder
+from liteseg_plugin.system.files import scratch_folder
 from liteseg_plugin.system.pixels import check_pixels
 from liteseg_plugin.visualization.overlay import overlay, write_image
 
@@ -28,12 +26,7 @@ _GDAL_CACHE_BYTES = 64 << 20  # its default is a share of all memory
 
 
 def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -> SegmentedImage:
-    """Segment a picture by the tiles of a predictor, and write its files.
-
-    Args:
-        predictor: An exported model with ``tiling``.
-        files: The picture, and what to write.
-        extras: What else to write.
+    """Segment a picture by the ``tiling`` of a predictor, and write its files.
 
     Raises:
         DataError: If the picture cannot be read.
@@ -49,13 +42,13 @@ def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -
         if extras.confidence:
             grey[rows] = part.grey_confidence()
     classes = predictor.classes
-    write_label_map(label_path, labels, classes)
+    segmentation = Segmentation(image, labels, classes)
+    segmentation.save(label_path)
     if files.confidence:
         write_image(files.confidence, grey)
     if files.polygons:
-        name = os.path.relpath(files.image, os.path.dirname(os.path.abspath(files.polygons)))
-        document = outlines.to_labelme(labels, classes, name)
-        atomic_write(files.polygons, json.dumps(document).encode(), durable=False)
+        folder = os.path.dirname(os.path.abspath(files.polygons))
+        segmentation.save(files.polygons, os.path.relpath(files.image, folder))
     picture = predictor.shown(image)
     write_image(overlay_path, overlay(picture, labels, classes, weight=ADDED_WEIGHT, out=picture))
     return files
@@ -64,10 +57,7 @@ def segment_large(predictor: Predictor, files: SegmentedImage, extras: Extras) -
 def segment_geotiff(predictor: Predictor, files: SegmentedImage, extras: Extras) -> SegmentedImage:
     """Do as :func:`segment_large`, window by window, into GeoTIFFs with the same georeference.
 
-    Takes and raises what that does.
-
-    Raises:
-        ExportError: If rasterio is not installed.
+    Raises what that does, and ExportError if rasterio is not installed.
     """
     try:
         import rasterio

@@ -13,37 +13,33 @@ from paddleseg.core import infer
 from liteseg_plugin.errors import ExportError
 from liteseg_plugin.inference.tiles import Tiling, blend
 
+_SLIDING = ("is_slide", "stride", "crop_size")
+_AVERAGING = ("scales", "flip_horizontal", "flip_vertical")
+
 
 def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
     """Return a function that segments a sample (``img`` and ``trans_info``) with a Paddle network.
 
-    Args:
-        network: The trained network; put into evaluation.
-        test_config: Scales, flips and sliding window, as in a config.
+    The network is put into evaluation. ``test_config`` is that of a config: scales, flips and
+    sliding window.
     """
-    sliding = {k: test_config[k] for k in ("is_slide", "stride", "crop_size") if k in test_config}
-    averaging = {
-        k: test_config[k]
-        for k in ("scales", "flip_horizontal", "flip_vertical")
-        if k in test_config
-    }
-    tiling = None if test_config.get("aug_eval") else _tiling(**sliding)
+    sliding = {k: v for k, v in test_config.items() if k in _SLIDING}
+    tiling, inference = None, infer.inference
+    if test_config.get("aug_eval"):
+        averaging = {k: v for k, v in test_config.items() if k in _AVERAGING}
+        inference = partial(infer.aug_inference, **averaging)
+    else:
+        tiling = _tiling(**sliding)
     network.eval()
 
     def segment(sample: dict) -> np.ndarray:
+        image = sample["img"]
         if tiling is not None and not sample["trans_info"]:
-            strips = blend(
-                tiling, sample["img"].shape[1:], partial(_logits, network, sample["img"])
-            )
+            strips = blend(tiling, image.shape[1:], partial(_logits, network, image))
             return np.concatenate([strip.labels for strip in strips])
-        image = paddle.to_tensor(sample["img"][np.newaxis])
+        batch = paddle.to_tensor(image[np.newaxis])
         with paddle.no_grad():
-            if test_config.get("aug_eval"):
-                labels, _ = infer.aug_inference(
-                    network, image, sample["trans_info"], **averaging, **sliding
-                )
-            else:
-                labels, _ = infer.inference(network, image, sample["trans_info"], **sliding)
+            labels, _ = inference(network, batch, sample["trans_info"], **sliding)
         return labels.numpy()[0, 0]
 
     return segment
@@ -80,8 +76,7 @@ def evaluation_scale(test_config: dict) -> float:
         )
     if not test_config.get("aug_eval", False):
         return 1.0
-    scales = test_config.get("scales", 1.0)
-    scales = np.atleast_1d(scales).astype(float).tolist()
+    scales = np.atleast_1d(test_config.get("scales", 1.0)).astype(float).tolist()
     if len(scales) > 1 or test_config.get("flip_horizontal") or test_config.get("flip_vertical"):
         raise ExportError(
             f"test_config averages several inferences ({test_config}); an exported model runs "

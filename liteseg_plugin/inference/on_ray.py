@@ -18,11 +18,7 @@ from liteseg_plugin.inference import bulk, parquet, pipeline
 from liteseg_plugin.inference.images import find_images
 from liteseg_plugin.inference.pipeline import Extras, OnError, SegmentedImage
 from liteseg_plugin.inference.predictor import Predictor
-from liteseg_plugin.inference.segmentation import (
-    Segmentation,
-    encode_label_map,
-    require_confidence,
-)
+from liteseg_plugin.inference.segmentation import Segmentation, encode_label_map, require_confidence
 from liteseg_plugin.system import pixels
 from liteseg_plugin.system.parallel import usable_cpus
 
@@ -78,12 +74,8 @@ class RayRun:
         """Segment images, and write what became of each into the manifest.
 
         The images, ``save_dir`` and the export must have the same paths on every machine.
-
-        Args:
-            image_path: As ``find_images`` takes it; also a Parquet file, or a folder with some.
-            save_dir: Of the results.
-            resume: Skip complete images.
-            options: Of :func:`bulk.run_in_bulk`.
+        ``image_path`` may also be a Parquet file, or a folder with some; ``options`` are those of
+        :func:`bulk.run_in_bulk`.
 
         Raises:
             LitesegError: If Ray is not installed, or a cluster cannot be reached or used.
@@ -100,11 +92,11 @@ class RayRun:
             images, encoded = find_images(image_path), False
         if self.to_parquet:
             planned = [SegmentedImage(image.path, None, None) for image in images]
+            if not resume:
+                # Refuses earlier ones while their manifest is there.
+                parquet.Parts(save_dir, keep=None)
         else:
             planned = pipeline.plan_results(images, save_dir, self.extras)
-
-        if self.to_parquet and not resume:
-            parquet.Parts(save_dir, keep=None)  # refuses earlier ones while their manifest is there
 
         def segment(todo: Sequence[SegmentedImage], on_error: OnError) -> Iterator[SegmentedImage]:
             if not todo:
@@ -113,7 +105,7 @@ class RayRun:
             parts = None
             if self.to_parquet:
                 parts = parquet.Parts(save_dir, bulk.named_files(save_dir) if resume else None)
-            for files, row in self._rows(todo, encoded):
+            for files, row in self._rows(ray, todo, encoded):
                 if row["error"] is not None:
                     on_error(files, DataError(row["error"]))
                 elif parts:
@@ -129,7 +121,8 @@ class RayRun:
             raise LitesegError(f"Ray ({self.address}): {last_line(error)}") from error
         finally:
             ray.shutdown()
-        pipeline.write_legend_of(exported, save_dir)
+        if exported.classes:
+            pipeline.write_legend(exported.classes, save_dir)
         return summary
 
     def _connect(self, ray: Any) -> None:
@@ -147,11 +140,9 @@ class RayRun:
         logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def _rows(
-        self, todo: Sequence[SegmentedImage], encoded: bool
+        self, ray: Any, todo: Sequence[SegmentedImage], encoded: bool
     ) -> Iterator[tuple[SegmentedImage, dict[str, Any]]]:
         """Yield each image with its result, as soon as it is there."""
-        import ray
-
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         resources = ray.cluster_resources()
@@ -161,7 +152,10 @@ class RayRun:
         threads = self.model.threads or max(1, int(resources["CPU"]) // workers)
         path = os.path.abspath(self.model.path)  # processes may have other working directories
         model = replace(self.model, path=path, threads=threads)
-        rows: Any = [{"number": number, **_everywhere(files)} for number, files in enumerate(todo)]
+        rows: Any = []
+        for number, files in enumerate(todo):
+            paths = {name: p and os.path.abspath(p) for name, p in asdict(files).items()}
+            rows.append({"number": number, **paths})
         if encoded:
             # Reading takes no CPU of Ray's, as the predictors may have them all.
             groups = parquet.group_rows(rows)
@@ -203,25 +197,14 @@ def _import_ray() -> Any:
     return ray
 
 
-def _everywhere(files: SegmentedImage) -> dict[str, str | None]:
-    """Return paths that do not depend on the working directory."""
-    paths = asdict(files)
-    return {name: path and os.path.abspath(path) for name, path in paths.items()}
-
-
 def _read_groups(groups: Any, column: str) -> Iterator[Any]:
     import pyarrow as pa
 
+    texts = [(name, pa.string()) for name in _FIELDS]
+    schema = pa.schema([("number", pa.int64()), *texts, ("content", pa.binary())])
     for group in groups.to_pylist():
         for rows in parquet.read_contents(group, column):
-            yield pa.Table.from_pylist(rows, _input_schema())
-
-
-def _input_schema() -> Any:
-    import pyarrow as pa
-
-    texts = [(name, pa.string()) for name in _FIELDS]
-    return pa.schema([("number", pa.int64()), *texts, ("content", pa.binary())])
+            yield pa.Table.from_pylist(rows, schema)
 
 
 class _Worker:

@@ -27,10 +27,8 @@ _READ_ROWS = 16  # at a time; each may be a large image
 def find_files(image_path: str) -> list[str]:
     """Return the Parquet files that ``--image_path`` names: a file, or all in a folder."""
     if os.path.isdir(image_path):
-        below = glob.iglob(
-            os.path.join(glob.escape(image_path), "**", f"*{SUFFIX}"), recursive=True
-        )
-        return sorted(below)
+        pattern = os.path.join(glob.escape(image_path), "**", f"*{SUFFIX}")
+        return sorted(glob.iglob(pattern, recursive=True))
     return [image_path] if image_path.endswith(SUFFIX) and os.path.isfile(image_path) else []
 
 
@@ -62,7 +60,7 @@ def find_images(image_path: str, column: str) -> tuple[list[InputImage], bool]:
             paths = [os.path.join(folder, name) for name in names if name]
             images += [InputImage(path, name_below(folder, path)) for path in paths]
             encoded.add(False)
-        elif kind is not None and _bytes_of(kind) is not None:
+        elif kind is not None and _holds_images(kind):
             encoded.add(True)
             below = Path(name_below(folder, path)).with_suffix("")
             rows = range(file.metadata.num_rows)
@@ -80,14 +78,13 @@ def find_images(image_path: str, column: str) -> tuple[list[InputImage], bool]:
     return images, encoded.pop()
 
 
-def _bytes_of(kind: Any) -> str | None:
-    """Return the field of a column with encoded images, empty for the column itself."""
+def _holds_images(kind: Any) -> bool:
+    """Tell whether a column has encoded images, by itself or in a field ``bytes``."""
     import pyarrow as pa
 
-    if pa.types.is_struct(kind):
-        names = [field.name for field in kind]
-        return "bytes" if "bytes" in names and _bytes_of(kind.field("bytes").type) == "" else None
-    return "" if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) else None
+    if pa.types.is_struct(kind) and "bytes" in [field.name for field in kind]:
+        kind = kind.field("bytes").type
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def group_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -29,13 +29,13 @@ from liteseg_plugin.system.parallel import prefetch
 from liteseg_plugin.visualization.overlay import legend_bar, write_image
 
 if TYPE_CHECKING:
-    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.inference.predictor import Predictor
 
 POLYGONS = "polygons"
 """Folder of outlines in ``--save_dir``."""
 
 _LEGEND_WIDTH = 480
+_WORKERS = 2  # threads that read, and as many that write
 _Segmented = TypeVar("_Segmented")
 _Written = TypeVar("_Written")
 
@@ -120,10 +120,6 @@ def plan_results(
 OnError = Callable[[SegmentedImage, DataError], None]
 
 
-def _raise(files: SegmentedImage, error: DataError) -> None:
-    raise error
-
-
 def write_results(files: SegmentedImage, segmentation: Segmentation) -> None:
     """Write the files of a planned result; each is complete or absent."""
     if files.label:
@@ -142,8 +138,7 @@ def segment_planned(
     planned: Sequence[SegmentedImage],
     extras: Extras,
     *,
-    workers: int = 2,
-    on_error: OnError = _raise,
+    on_error: OnError,
     read: Callable[[SegmentedImage], np.ndarray] | None = None,
     write: Callable[[SegmentedImage, Segmentation], None] = write_results,
 ) -> Iterator[SegmentedImage]:
@@ -155,7 +150,6 @@ def segment_planned(
         predictor: An exported model; one with confidence if ``extras`` need it.
         planned: Of :func:`plan_results`.
         extras: What else is planned.
-        workers: Threads that read, and as many that write.
         on_error: Gets each image that cannot be read or segmented; raises to end the run.
         read: Reads the image of a result; by default its file.
         write: Writes a result.
@@ -164,7 +158,6 @@ def segment_planned(
         For each image, as soon as they are written, its files.
 
     Raises:
-        DataError: If an image cannot be read, when those before it are written.
         OSError: If a result cannot be written; no incomplete file remains.
     """
     classes = predictor.exported.named_classes()
@@ -187,7 +180,7 @@ def segment_planned(
         return planned[number]
 
     if predictor.tiling is None and not extras.geotiff:
-        results = overlapped(segment, reads, finish, workers=workers)
+        results = overlapped(segment, reads, finish, workers=_WORKERS)
     else:  # one after the other, as each may take gigabytes
         by_tiles = segment_geotiff if extras.geotiff else segment_large
         one = partial(by_tiles, predictor, extras=extras)
@@ -204,12 +197,6 @@ def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
         return function(argument)
     except DataError as error:
         return error
-
-
-def write_legend_of(exported: ExportedModel, save_dir: str | os.PathLike) -> None:
-    """Write the legend of an export, if it names its classes."""
-    if exported.classes:
-        write_legend(exported.named_classes(), save_dir)
 
 
 def write_legend(classes: Sequence[ClassInfo], save_dir: str | os.PathLike) -> str:

@@ -137,7 +137,7 @@ class Predictor:
         """
         if self.tiling:
             array = as_array(image, self.exported.image_format)
-            labels, _, milliseconds = tiled.segment_image(self, self.tiling, array)
+            (labels, _), milliseconds = tiled.segment_image(self, self.tiling, array)
             return labels, milliseconds
         [result] = self._segment([image], self.postprocess)
         return result
@@ -151,17 +151,13 @@ class Predictor:
         Takes and raises what calling the predictor does.
         """
         array = as_array(image, self.exported.image_format)
-        labels: np.ndarray
-        confidence: np.ndarray | None
         if self.tiling:
-            labels, confidence, milliseconds = tiled.segment_image(
+            (labels, confidence), ms = tiled.segment_image(
                 self, self.tiling, array, confidence=True
             )
         else:
-            [((labels, confidence), milliseconds)] = self._segment(
-                [array], self._label_and_confidence
-            )
-        return Segmentation(self.shown(array), labels, self.classes, confidence, milliseconds)
+            [((labels, confidence), ms)] = self._segment([array], self._label_and_confidence)
+        return Segmentation(self.shown(array), labels, self.classes, confidence, ms)
 
     def read(self, path: str | os.PathLike) -> np.ndarray:
         """Read an image file of the kind that the model takes.
@@ -205,9 +201,7 @@ class Predictor:
     ) -> list[tuple[_Result, float]]:
         """Return the result of each image, and its share of the engine's milliseconds.
 
-        Args:
-            given: The images.
-            finish: Makes a result of the output for a batch of one, and of the image's size.
+        ``finish`` makes a result of the output for a batch of one, and of the image's size.
         """
         images = [as_array(image, self.exported.image_format) for image in given]
         preprocessed = [self.preprocess(image) for image in images]

@@ -20,12 +20,9 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds between attempts, doubled each
 
 
 class StreamFrames(Frames):
-    """The newest frame of a stream.
+    """The newest frame of a stream, given by its URL.
 
     A thread reads all frames and keeps the last: a slow model gets no frames of the past.
-
-    Args:
-        source: The URL.
 
     Raises:
         DataError: If it cannot be opened.
@@ -43,8 +40,7 @@ class StreamFrames(Frames):
                 "refuses the login, or sends what OpenCV does not read; FFmpeg's line above tells "
                 "more"
             )
-        self._read, self._shape = 0, None
-        self._describe(self.source)
+        self._describe()
         self._changed = threading.Condition()
         self._latest: np.ndarray | None = None
         self._error: DataError | None = None

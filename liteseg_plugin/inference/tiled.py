@@ -61,14 +61,9 @@ def segment_windows(
     *,
     confidence: bool = False,
 ) -> Iterator[Strip]:
-    """Segment a picture that is read window by window.
+    """Segment a picture of a height and width that ``read`` gives window by window.
 
-    Args:
-        predictor: An exported model.
-        tiling: The tiles.
-        size_hw: Height and width of the picture.
-        read: Gives its windows.
-        confidence: Whether to compute probabilities, too.
+    With ``confidence``, probabilities are computed, too.
 
     Yields:
         Its rows from top to bottom.
@@ -90,7 +85,7 @@ def segment_windows(
 
 def segment_image(
     predictor: Predictor, tiling: Tiling, image: np.ndarray, *, confidence: bool = False
-) -> tuple[np.ndarray, np.ndarray | None, float]:
+) -> tuple[tuple[np.ndarray, np.ndarray | None], float]:
     """Segment a picture (H, W, 3) of uint8, BGR, that is in memory.
 
     Returns:
@@ -110,26 +105,15 @@ def segment_image(
             if probabilities is None:
                 probabilities = np.empty(size_hw, np.float32)
             probabilities[strip.rows] = strip.confidence
-    return labels, probabilities, milliseconds
+    return (labels, probabilities), milliseconds
 
 
 def segment_preprocessed(
     predictor: Predictor, tiling: Tiling, x: np.ndarray, size_hw: tuple[int, int]
 ) -> np.ndarray:
-    """Return the labels of a preprocessed picture.
+    """Return the labels, (H, W) of int32, of a preprocessed picture, (1, 3, H, W) of float32.
 
-    Args:
-        predictor: An exported model.
-        tiling: The tiles.
-        x: The picture, (1, 3, H, W) of float32.
-        size_hw: Height and width of the picture before.
-
-    Returns:
-        Class indices (H, W) of int32.
-
-    Raises:
-        DataError: If the tiles do not have the size of the export.
-        ExportError: If the export resizes pictures.
+    ``size_hw`` is its size before. Takes and raises what :func:`segment_windows` does otherwise.
     """
     if x.shape[2:] != size_hw:
         raise ExportError(_RESIZED)

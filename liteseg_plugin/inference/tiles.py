@@ -137,13 +137,8 @@ def blend(
 def cut(tiling: Tiling, size_hw: tuple[int, int], results: Tile) -> Iterator[Strip]:
     """Join tiles of labels, which have no mean: each overlap is cut in its middle.
 
-    Args:
-        tiling: The tiles.
-        size_hw: Height and width of the picture.
-        results: Gives labels (1, h, w), or labels and probabilities (2, h, w).
-
-    Yields:
-        The picture's rows from top to bottom.
+    Takes and yields what :func:`blend` does, but ``results`` gives labels (1, h, w) for a tile, or
+    labels and probabilities (2, h, w).
     """
     rows, columns = tiling.spans(size_hw)
     width = size_hw[1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import cv2
@@ -14,16 +13,9 @@ from paddleseg.utils import visualize
 
 from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import ClassInfo
-from liteseg_plugin.inference.images import (
-    LEGEND,
-    InputImage,
-    Result,
-    check_results,
-    check_utf8,
-    result_paths,
-)
+from liteseg_plugin.inference.images import InputImage, check_utf8, result_paths
 from liteseg_plugin.inference.network import segment_by
-from liteseg_plugin.inference.pipeline import write_legend
+from liteseg_plugin.inference.pipeline import Extras, plan_results, write_legend
 from liteseg_plugin.inference.segmentation import ADDED_WEIGHT
 from liteseg_plugin.inference.video import Frames, segment_video, watch
 from liteseg_plugin.integration.samples import read_and_transform
@@ -37,14 +29,8 @@ def check_image_results(images: Sequence[InputImage], save_dir: str) -> None:
     Raises:
         DataError: If one overwrites an image or another result, or a path is not UTF-8.
     """
-    paths = [image.path for image in images]
-    check_utf8(save_dir, *paths)
-    results = [
-        Result(str(path), image.path)
-        for image in images
-        for path in result_paths(image.name, save_dir)
-    ]
-    check_results(paths, [*results, Result(os.path.join(save_dir, LEGEND), "the legend")])
+    check_utf8(save_dir, *(image.path for image in images))
+    plan_results(images, save_dir, Extras())
 
 
 def predict_images(
@@ -83,13 +69,8 @@ def predict_images(
         sample = read_and_transform(transforms, image_format, {"img": path})
         label = segment(sample).astype(np.uint8)
         added, pseudo = result_paths(name, save_dir)
-        blended = cv2.addWeighted(
-            image_compose.shown(transforms, image_format.read(path)),
-            1 - ADDED_WEIGHT,
-            palette[label],
-            ADDED_WEIGHT,
-            0,
-        )
+        image = image_compose.shown(transforms, image_format.read(path))
+        blended = cv2.addWeighted(image, 1 - ADDED_WEIGHT, palette[label], ADDED_WEIGHT, 0)
         write_image(added, blended)
         pseudo.parent.mkdir(parents=True, exist_ok=True)
         visualize.get_pseudo_color_map(label, color_map).save(pseudo)
@@ -104,15 +85,10 @@ def predict_video(
     save_dir: str,
     test_config: dict,
 ) -> str | None:
-    """Segment a video or a camera, and write a video of overlays.
+    """Segment a video or a camera, and write a video of overlays, ``added_prediction/NAME.mp4``.
 
-    Args:
-        network: The trained network.
-        transforms: Those of evaluation.
-        frames: Of :func:`liteseg_plugin.inference.video.open_video`.
-        classes: In index order.
-        save_dir: Where ``added_prediction/NAME.mp4`` goes.
-        test_config: Scales, flips and sliding window, as in a config.
+    Takes what :func:`predict_images` does, but frames, of
+    :func:`liteseg_plugin.inference.video.open_video`.
 
     Returns:
         The path of the video; None without a frame.

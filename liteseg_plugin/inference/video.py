@@ -28,11 +28,7 @@ from liteseg_plugin.inference.images import (
     check_utf8,
 )
 from liteseg_plugin.inference.pipeline import Extras, overlapped
-from liteseg_plugin.inference.segmentation import (
-    Segmentation,
-    require_confidence,
-    write_label_map,
-)
+from liteseg_plugin.inference.segmentation import Segmentation, require_confidence, write_label_map
 from liteseg_plugin.inference.stream import StreamFrames
 from liteseg_plugin.system.parallel import per_second
 from liteseg_plugin.system.progress import progress_bar
@@ -82,9 +78,9 @@ def segment_source(
     source: str,
     save_dir: str | os.PathLike,
     *,
-    save_labels: bool = False,
-    extras: Extras | None = None,
-    in_window: bool = False,
+    save_labels: bool,
+    extras: Extras,
+    in_window: bool,
 ) -> tuple[int, str | None]:
     """Segment the video or the camera that ``--image_path`` names, with a progress bar.
 
@@ -94,11 +90,9 @@ def segment_source(
     """
     if in_window:
         require_display()
-    extras = extras or Extras()
-    least = extras.min_confidence
 
     def confident(frame: np.ndarray) -> Segmentation:
-        return predictor.predict(frame).confident(least)
+        return predictor.predict(frame).confident(extras.min_confidence)
 
     if extras.needs_confidence:
         require_confidence(predictor.exported)

@@ -8,44 +8,39 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 
+from liteseg_plugin.serving.model import ServedModel
 from liteseg_plugin.serving.refusal import RefusedError
+from liteseg_plugin.serving.uploads import MAX_PIXELS
+from liteseg_plugin.system.pixels import max_pixels
 
-
-class Batchable(Protocol):
-    """A model as the queue runs it."""
-
-    name: str
-    fixed_rows: int | None
-    """Images of a batch, where the export fixes them."""
-
-    def run(self, engine: int, batch: np.ndarray) -> np.ndarray:
-        """Map a batch (N, 3, H, W) to the graph's output, in the engine of this number."""
+_WAITING_BATCHES = 4  # of the most pixels
 
 
 @dataclass(frozen=True)
-class BatchLimits:
-    """What bounds a batch, and the queue.
+class Limits:
+    """What a server takes.
 
     Attributes:
-        size: Images that run together.
-        delay_s: Seconds that a request waits for others of its size while an engine is free.
-        pixels: Pixels of a batch of several requests.
-        waiting_pixels: Pixels of all that wait.
+        body: Bytes of a request.
+        requests: Requests that are being read, wait or run.
+        seconds: Time to send a request, and again to answer it.
+        batch_size: Images that run together.
+        batch_delay_s: Seconds that a request waits for others of its size while an engine is free.
     """
 
-    size: int
-    delay_s: float
-    pixels: int
-    waiting_pixels: int
+    body: int = 64 << 20
+    requests: int = 32
+    seconds: float = 30.0
+    batch_size: int = 4
+    batch_delay_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Entry:
-    model: Batchable
+    model: ServedModel
     x: np.ndarray
     arrived: float = field(default_factory=time.monotonic)
     future: Future[np.ndarray] = field(default_factory=Future)
@@ -63,14 +58,15 @@ class Batcher:
 
     Args:
         engines: Engines of each model.
-        limits: What bounds batches and queue.
+        limits: What the server takes.
         observe: Called with the model's name, the images and the seconds of each batch.
     """
 
     def __init__(
-        self, engines: int, limits: BatchLimits, observe: Callable[[str, int, float], None]
+        self, engines: int, limits: Limits, observe: Callable[[str, int, float], None]
     ) -> None:
         self._limits, self._observe = limits, observe
+        self._pixels = max_pixels(MAX_PIXELS)  # of a batch of several requests
         self._changed = threading.Condition()
         self._waiting: deque[_Entry] = deque()
         self._closing = False
@@ -81,7 +77,7 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, model: Batchable, x: np.ndarray) -> Future[np.ndarray]:
+    def submit(self, model: ServedModel, x: np.ndarray) -> Future[np.ndarray]:
         """Queue a batch (N, 3, H, W) that the model takes; return the future of its output.
 
         A future that is cancelled in time is not computed.
@@ -94,7 +90,7 @@ class Batcher:
             waiting = sum(other.pixels for other in self._waiting)
             if self._closing:
                 raise RefusedError(503, "the server is ending")
-            if self._waiting and waiting + entry.pixels > self._limits.waiting_pixels:
+            if self._waiting and waiting + entry.pixels > _WAITING_BATCHES * self._pixels:
                 raise RefusedError(503, f"{waiting} pixels wait already; try again later")
             self._waiting.append(entry)
             self._changed.notify_all()
@@ -128,7 +124,7 @@ class Batcher:
                     self._changed.wait()
                     continue
                 entries, full = self._together()
-                left = self._waiting[0].arrived + self._limits.delay_s - time.monotonic()
+                left = self._waiting[0].arrived + self._limits.batch_delay_s - time.monotonic()
                 if full or left <= 0 or self._closing:
                     for entry in entries:
                         self._waiting.remove(entry)
@@ -138,13 +134,13 @@ class Batcher:
     def _together(self) -> tuple[list[_Entry], bool]:
         """Return the requests of the next batch, and whether no further one fits."""
         first = self._waiting[0]
-        most = first.model.fixed_rows or self._limits.size
+        most = first.model.fixed_rows or self._limits.batch_size
         entries, rows, pixels, full = [first], len(first.x), first.pixels, False
         for other in list(self._waiting)[1:]:
             if other.model is not first.model or other.x.shape[1:] != first.x.shape[1:]:
                 continue
             rows, pixels = rows + len(other.x), pixels + other.pixels
-            if rows > most or pixels > self._limits.pixels:
+            if rows > most or pixels > self._pixels:
                 full = True
                 break
             entries.append(other)

@@ -22,13 +22,9 @@ from liteseg_plugin.visualization.overlay import overlay
 
 
 class Model:
-    """An exported model, in each runtime that can run it here.
+    """An exported model, in each runtime that can run it here; ``runtime`` is the first to offer.
 
-    Args:
-        path: The exported folder, or the ``deploy.yaml`` in it; or an export that was read before.
-        device: ``cpu``, ``gpu``, or ``auto``: the best that each runtime can use here.
-        threads: CPU threads; by default as many as this process may use.
-        runtime: The first one to offer; see :func:`liteseg_plugin.runtimes.choice.choose`.
+    Takes what :class:`Predictor` does.
 
     Attributes:
         exported: What was exported.
@@ -69,11 +65,7 @@ class Model:
                 self.engines.append(f"{name} int8")
 
     def segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
-        """Segment an uploaded picture.
-
-        Args:
-            path: The file.
-            engine: One of ``engines``.
+        """Segment an uploaded picture by one of ``engines``.
 
         Returns:
             The overlay (H, W, 3) of uint8, BGR, and HTML: time, legend and shares of the classes.
@@ -83,26 +75,23 @@ class Model:
             ExportError: If the runtime cannot load the model.
         """
         with self._lock:  # memory for one picture
-            return self._segment(path, engine)
-
-    def _segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
-        predictor = self._load(engine)
-        started = time.perf_counter()
-        image = read_upload(path)
-        predictor(image)  # the first run at a size prepares the engine
-        label, engine_ms = predictor.timed(image)
-        classes = self.exported.named_classes()
-        picture = overlay(image, label, classes)
-        height, width = label.shape
-        result = render(
-            "demo.html",
-            runtime=engine,
-            engine_ms=engine_ms,
-            total_ms=(time.perf_counter() - started) * 1000,
-            width=width,
-            height=height,
-            shares=class_shares(label, classes),
-        )
+            predictor = self._load(engine)
+            started = time.perf_counter()
+            image = read_upload(path)
+            predictor(image)  # the first run at a size prepares the engine
+            label, engine_ms = predictor.timed(image)
+            classes = self.exported.named_classes()
+            picture = overlay(image, label, classes)
+            height, width = label.shape
+            result = render(
+                "demo.html",
+                runtime=engine,
+                engine_ms=engine_ms,
+                total_ms=(time.perf_counter() - started) * 1000,
+                width=width,
+                height=height,
+                shares=class_shares(label, classes),
+            )
         return picture, result
 
 
@@ -110,11 +99,7 @@ def class_shares(label: np.ndarray, classes: Sequence[ClassInfo]) -> list[dict]:
     """Return name, CSS colour and share in 0..1 of the classes that occur, largest first."""
     found, counts = np.unique(label, return_counts=True)
     shares = [
-        {
-            "name": classes[index].name,
-            "color": classes[index].css,
-            "share": count / label.size,
-        }
+        {"name": classes[index].name, "color": classes[index].css, "share": count / label.size}
         for index, count in zip(found.tolist(), counts.tolist())
         if index < len(classes)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -32,13 +33,12 @@ def build_app(service: Service) -> Starlette:
                 service.authorize(request.headers.get("authorization"))
                 return await handler(request)
             except RefusedError as error:
-                return _refused(error)
+                more = _MORE.get(error.status)
+                return JSONResponse({"error": error.detail}, error.status, more)
 
         return answer
 
-    def admitted(
-        act: Callable[[Request, Any, bytes], Awaitable[Response]],
-    ) -> _Handler:
+    def admitted(act: Callable[[Request, Any, bytes], Awaitable[Response]]) -> _Handler:
         """Return the handler of requests with a body."""
 
         async def answer(request: Request) -> Response:
@@ -109,10 +109,6 @@ def build_app(service: Service) -> Starlette:
     return Starlette(routes=routes)
 
 
-def _refused(error: RefusedError) -> Response:
-    return JSONResponse({"error": error.detail}, error.status, _MORE.get(error.status))
-
-
 class _Body:
     """The body of a request, whose size is bounded while it arrives."""
 
@@ -133,43 +129,37 @@ class _Body:
         if length.isdigit() and int(length[:20]) > most:
             raise RefusedError(413, f"the body has {length:.20} bytes, at most {most}")
         try:
-            return await asyncio.wait_for(self._read(most), seconds)
+            return await asyncio.wait_for(self._joined(most), seconds)
         except asyncio.TimeoutError:
             self._more = False  # the client has had its time
             raise RefusedError(408, f"the body took longer than {seconds:g} seconds") from None
 
-    async def _read(self, most: int) -> bytes:
-        parts, size = [], 0
-        async for part in self._parts():
-            size += len(part)
-            if size > most:
-                raise RefusedError(413, f"the body has more than {most} bytes")
-            parts.append(part)
-        return b"".join(parts)
+    async def _joined(self, most: int) -> bytes:
+        return b"".join([part async for part in self._parts(most)])
 
-    async def _parts(self) -> AsyncIterator[bytes]:
+    async def _parts(self, most: int) -> AsyncIterator[bytes]:
+        size = 0
         while self._more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._more = False
                 raise RefusedError(400, "the client ended the connection")
             self._more = message.get("more_body", False)
-            yield message.get("body", b"")
+            part = message.get("body", b"")
+            size += len(part)
+            if size > most:
+                raise RefusedError(413, f"the body has more than {most} bytes")
+            yield part
 
     async def discard(self, most: int) -> None:
         """Let the client send the rest, as far as it is not more than ``most`` bytes."""
 
         async def rest() -> None:
-            size = 0
-            async for part in self._parts():
-                size += len(part)
-                if size > most:
-                    return
+            async for _ in self._parts(most):
+                pass
 
-        try:
+        with contextlib.suppress(asyncio.TimeoutError, RefusedError):
             await asyncio.wait_for(rest(), _LINGER_S)
-        except (asyncio.TimeoutError, RefusedError):
-            return
 
 
 class _InMemory(MultiPartParser):
@@ -179,11 +169,7 @@ class _InMemory(MultiPartParser):
 
 
 async def _file_of(request: Request, body: bytes) -> bytes:
-    """Return the image file of a request: the body, or the file of a form.
-
-    Raises:
-        RefusedError: 400 if it is a form without one file.
-    """
+    """Return the image file of a request: the body, or the one file of a form; else refuse it."""
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         return body
 

@@ -50,13 +50,9 @@ class Metrics:
                 metric.labels(model)
 
     def answered(self, model: str, protocol: str, status: int, seconds: float) -> None:
-        """Count a request.
+        """Count a request for a model by ``http`` or ``grpc``; a model is empty if unknown.
 
-        Args:
-            model: Name of the model, empty for one that is not there.
-            protocol: ``http`` or ``grpc``.
-            status: Of HTTP.
-            seconds: From its arrival to its answer.
+        ``status`` is that of HTTP, ``seconds`` are from its arrival to its answer.
         """
         self._requests.labels(model, protocol, status).inc()
         if status == 200:

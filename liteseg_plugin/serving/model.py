@@ -17,18 +17,10 @@ _WARM_UP = (64, 64)
 
 
 class ServedModel:
-    """An exported model and its engines.
-
-    Args:
-        exported: What was exported; the name of its folder is the model's.
-        runtime: One of ``runtimes.catalog.RUNTIMES``.
-        device: ``cpu``, ``gpu``, or ``auto``.
-        threads: CPU threads of each engine.
-        precision: One of ``runtimes.base.PRECISIONS``.
-        engines: Number of engines.
+    """An exported model and a number of engines, each of which takes what :class:`Predictor` does.
 
     Attributes:
-        name: Its name.
+        name: Its name, which is that of its folder.
         exported: What was exported.
         output: Name of its output.
         fixed_rows: Images of a batch where the export fixes them, else None.
@@ -89,7 +81,7 @@ class ServedModel:
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's description of the model."""
         size = [n or -1 for n in self.predictor.input_shape[2:]]
-        taken = self.predictor.exported.image_format.channels
+        taken = self.exported.image_format.channels
         return {
             "name": self.name,
             "versions": [VERSION],

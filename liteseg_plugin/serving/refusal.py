@@ -4,12 +4,7 @@ from __future__ import annotations
 
 
 class RefusedError(Exception):
-    """A request that is answered by an error.
-
-    Args:
-        status: Of HTTP.
-        detail: What is wrong, and what to do.
-    """
+    """An answer by a status of HTTP; ``detail`` says what is wrong, and what to do."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)

@@ -3,7 +3,9 @@
 # ruff: noqa: N802 - the protocol names the methods
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import grpc
 import numpy as np
@@ -46,6 +48,23 @@ def create_server(service: Service) -> grpc.aio.Server:
     return server
 
 
+def _guarded(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Return a method that demands the token, and ends a call that is refused."""
+
+    @functools.wraps(method)
+    async def answer(self: _Servicer, request: Any, context: Any) -> Any:
+        try:
+            metadata = {key: value for key, value in context.invocation_metadata() or ()}
+            self._service.authorize(metadata.get("authorization"))
+            return await method(self, request, context)
+        except RefusedError as error:
+            if error.status == 503:
+                context.set_trailing_metadata(_RETRY)
+            await context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.detail)
+
+    return answer
+
+
 class _Servicer(GRPCInferenceServiceServicer):
     """Answers what the protocol has; the rest of Triton's methods are unimplemented."""
 
@@ -60,45 +79,33 @@ class _Servicer(GRPCInferenceServiceServicer):
         """Tell whether requests are admitted."""
         return messages.ServerReadyResponse(ready=not self._service.draining)
 
+    @_guarded
     async def ModelReady(self, request: Any, context: Any) -> Any:
         """Tell whether requests for a model are admitted."""
-        try:
-            self._authorize(context)
-            self._service.model(request.name, request.version)
-        except RefusedError as error:
-            await _abort(context, error)
+        self._service.model(request.name, request.version)
         return messages.ModelReadyResponse(ready=not self._service.draining)
 
+    @_guarded
     async def ServerMetadata(self, request: Any, context: Any) -> Any:
         """Describe the server."""
-        try:
-            self._authorize(context)
-        except RefusedError as error:
-            await _abort(context, error)
         return messages.ServerMetadataResponse(**self._service.metadata())
 
+    @_guarded
     async def ModelMetadata(self, request: Any, context: Any) -> Any:
         """Describe a model."""
-        try:
-            self._authorize(context)
-            model = self._service.model(request.name, request.version)
-        except RefusedError as error:
-            await _abort(context, error)
+        model = self._service.model(request.name, request.version)
         return messages.ModelMetadataResponse(**model.metadata())
 
+    @_guarded
     async def ModelInfer(self, request: Any, context: Any) -> Any:
         """Run a model."""
         service = self._service
-        try:
-            self._authorize(context)
-            with service.admitted("grpc", request.model_name):
-                model = service.model(request.model_name, request.model_version)
-                x = _read_input(request)
-                for asked in request.outputs:
-                    tensors.check_output(asked.name, model.output)
-                output = await service.within(service.infer(model, x), context.time_remaining())
-        except RefusedError as error:
-            await _abort(context, error)
+        with service.admitted("grpc", request.model_name):
+            model = service.model(request.model_name, request.model_version)
+            x = _read_input(request)
+            for asked in request.outputs:
+                tensors.check_output(asked.name, model.output)
+            output = await service.within(service.infer(model, x), context.time_remaining())
         answer = messages.ModelInferResponse(
             model_name=model.name, model_version=VERSION, id=request.id
         )
@@ -108,18 +115,9 @@ class _Servicer(GRPCInferenceServiceServicer):
         answer.raw_output_contents.append(tensors.raw_bytes(output))
         return answer
 
-    def _authorize(self, context: Any) -> None:
-        metadata = {key: value for key, value in context.invocation_metadata() or ()}
-        self._service.authorize(metadata.get("authorization"))
-
 
 def _read_input(request: Any) -> np.ndarray:
-    """Return the input of a request.
-
-    Raises:
-        RefusedError: 400 if it is not such a request.
-        TooLargeError: If the tensor has too many pixels.
-    """
+    """Return the input of a request; raise what :func:`tensors.read_tensor` does."""
     if len(request.inputs) != 1:
         raise RefusedError(400, f"the request must have one input, {INPUT_NAME}")
     [entry] = request.inputs
@@ -130,10 +128,3 @@ def _read_input(request: Any) -> np.ndarray:
     raw = request.raw_input_contents[0] if request.raw_input_contents else None
     data = entry.contents.fp32_contents if raw is None else raw
     return tensors.read_tensor(entry.name, entry.datatype, list(entry.shape), data)
-
-
-async def _abort(context: Any, error: RefusedError) -> NoReturn:
-    if error.status == 503:
-        context.set_trailing_metadata(_RETRY)
-    await context.abort(_CODES.get(error.status, grpc.StatusCode.INTERNAL), error.detail)
-    raise error  # not reached: abort raises

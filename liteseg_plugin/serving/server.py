@@ -91,15 +91,9 @@ def require_packages() -> None:
 class Server:
     """Both protocols over one service.
 
-    Args:
-        service: What answers.
-        host: Address to listen on.
-        http_port: Of HTTP; 0 takes a free one.
-        grpc_port: Of gRPC; likewise.
-
     Attributes:
-        http_port: The one that it listens on.
-        grpc_port: Likewise, once it runs.
+        http_port: Of HTTP; where 0 was given, the free one that it took.
+        grpc_port: Of gRPC; likewise, once it runs.
 
     Raises:
         LitesegError: If the address cannot be listened on.
@@ -107,15 +101,19 @@ class Server:
 
     def __init__(self, service: Service, host: str, http_port: int, grpc_port: int) -> None:
         self._service, self._host = service, host
-        self._socket = _listen(host, http_port)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        address = (host, http_port)
+        try:
+            self._socket = socket.create_server(address, family=family, backlog=_CONNECTIONS)
+        except (OSError, OverflowError) as error:
+            raise _taken(host, http_port, "--http_port", f": {error}") from None
         self.http_port = self._socket.getsockname()[1]
         self.grpc_port = grpc_port
 
     def run(self, started: Callable[[], None]) -> None:
         """Serve until a signal, or :meth:`end`; then answer what is in flight.
 
-        Args:
-            started: Called when requests are admitted.
+        ``started`` is called when requests are admitted.
 
         Raises:
             LitesegError: If the address cannot be listened on.
@@ -151,8 +149,9 @@ class Server:
             timeout_graceful_shutdown=max(1, round(seconds)),
         )
         http, grpc_server = Http(config), rpc.create_server(service)
+        host = f"[{self._host}]" if ":" in self._host else self._host
         try:
-            self.grpc_port = grpc_server.add_insecure_port(_written(self._host, self.grpc_port))
+            self.grpc_port = grpc_server.add_insecure_port(f"{host}:{self.grpc_port}")
         except RuntimeError:
             self._socket.close()
             raise _taken(self._host, self.grpc_port, "--grpc_port") from None
@@ -171,7 +170,7 @@ class Server:
         http.should_exit = True
         await grpc_server.stop(seconds)
         await http_task
-        await asyncio.get_running_loop().run_in_executor(None, service.close)
+        await self._loop.run_in_executor(None, service.close)
 
     @contextlib.contextmanager
     def _ended_by_signals(self) -> Iterator[None]:
@@ -189,17 +188,5 @@ class Server:
                 self._loop.remove_signal_handler(number)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        raise _taken(host, port, "--http_port", f": {error}") from None
-
-
 def _taken(host: str, port: int, flag: str, why: str = "; give another") -> LitesegError:
     return LitesegError(f"cannot listen on port {port} of {host} ({flag}){why}")
-
-
-def _written(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,23 +11,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from liteseg_plugin import __version__
-from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.errors import DataError, TooLargeError
 from liteseg_plugin.inference.segmentation import Segmentation, encode_label_map
-from liteseg_plugin.serving.batching import Batcher, BatchLimits
+from liteseg_plugin.serving.batching import Batcher, Limits
 from liteseg_plugin.serving.metrics import Metrics
 from liteseg_plugin.serving.model import VERSION, ServedModel
 from liteseg_plugin.serving.refusal import RefusedError
-from liteseg_plugin.serving.uploads import MAX_PIXELS, read_upload
+from liteseg_plugin.serving.uploads import read_upload
 from liteseg_plugin.system.parallel import usable_cpus
-from liteseg_plugin.system.pixels import max_pixels
 
 ANSWERS = ("labels", "overlay", "polygons")
 """What an image is answered by: label map (PNG), overlay (PNG), outlines of regions (JSON)."""
@@ -38,25 +35,6 @@ millions of outlines, which take minutes and gigabytes."""
 _Result = TypeVar("_Result")
 _CLIENT_GONE = 499
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a server takes.
-
-    Attributes:
-        body: Bytes of a request.
-        requests: Requests that are being read, wait or run.
-        seconds: Time to send a request, and again to answer it.
-        batch_size: Images that run together.
-        batch_delay_s: Seconds that a request waits for others of its size.
-    """
-
-    body: int = 64 << 20
-    requests: int = 32
-    seconds: float = 30.0
-    batch_size: int = 4
-    batch_delay_s: float = 0.0
 
 
 class Service:
@@ -81,12 +59,7 @@ class Service:
         self._models = {model.name: model for model in models}
         self.metrics = Metrics(self._models, lambda: self._batcher.waiting(), lambda: self.held)
         self._token = token
-        pixels = max_pixels(MAX_PIXELS)
-        self._batcher = Batcher(
-            engines,
-            BatchLimits(limits.batch_size, limits.batch_delay_s, pixels, 4 * pixels),
-            self.metrics.ran,
-        )
+        self._batcher = Batcher(engines, limits, self.metrics.ran)
         self._pool = ThreadPoolExecutor(usable_cpus(), "images")
 
     def close(self) -> None:
@@ -108,11 +81,8 @@ class Service:
 
     def metadata(self) -> dict[str, Any]:
         """Return the protocol's description of the server."""
-        return {
-            "name": "liteseg",
-            "version": __version__,
-            "extensions": ["binary_tensor_data"],
-        }
+        extensions = ["binary_tensor_data"]
+        return {"name": "liteseg", "version": __version__, "extensions": extensions}
 
     def model(self, name: str, version: str = "") -> ServedModel:
         """Return a model.
@@ -129,11 +99,7 @@ class Service:
 
     @contextlib.contextmanager
     def admitted(self, protocol: str, name: str) -> Iterator[None]:
-        """Admit and count a request; what it raises becomes an error with a status.
-
-        Args:
-            protocol: ``http`` or ``grpc``.
-            name: The model that it names.
+        """Admit and count a request for a model; what it raises becomes an error with a status.
 
         Raises:
             RefusedError: 503 if the server is full or ends, 400 and 413 for input that a model does
@@ -192,15 +158,7 @@ class Service:
         return await asyncio.wrap_future(self._batcher.submit(model, x))
 
     async def segment(self, model: ServedModel, content: bytes, answer: str) -> bytes:
-        """Segment an image file.
-
-        Args:
-            model: The model.
-            content: The file.
-            answer: One of ``ANSWERS``.
-
-        Returns:
-            A PNG, or JSON.
+        """Segment an image file; return a PNG or JSON, as ``answer``, one of ``ANSWERS``, says.
 
         Raises:
             DataError: If it is not an image, or one that the export does not take.
@@ -219,7 +177,7 @@ class Service:
 def _answer(model: ServedModel, image: np.ndarray, output: np.ndarray, answer: str) -> bytes:
     height, width = image.shape[:2]
     labels = model.predictor.postprocess(output, (height, width))
-    classes = model.exported.classes or model.exported.named_classes()[:IGNORE_INDEX]
+    classes = model.predictor.classes
     segmentation = Segmentation(image, labels, classes)
     if answer == "labels":
         return encode_label_map(labels, classes)

@@ -83,16 +83,9 @@ def read_request(body: bytes, header_bytes: str | None, output: str) -> InferReq
 
 
 def read_tensor(name: object, datatype: object, shape: object, data: object) -> np.ndarray:
-    """Return an input.
+    """Return an input, (N, 3, H, W) of float32, of what a client gives.
 
-    Args:
-        name: As the client gives it, like all others.
-        datatype: Of the protocol.
-        shape: (N, 3, H, W).
-        data: Bytes, or numbers in lists.
-
-    Returns:
-        (N, 3, H, W) of float32.
+    Its ``data`` are bytes, or numbers in lists.
 
     Raises:
         RefusedError: 400 if it is not such an input.
@@ -150,11 +143,7 @@ def write_answer(
 ) -> tuple[bytes, dict[str, str]]:
     """Return the body of the answer to a request over HTTP, and its headers.
 
-    Args:
-        request: The request.
-        model: Name of the model.
-        name: Name of the output.
-        output: The output.
+    ``model`` and ``name`` are the names of the model and of its output.
     """
     tensor: dict[str, Any] = {
         "name": name,
@@ -178,11 +167,7 @@ def write_answer(
 
 
 def _parameters(holder: dict[str, Any], what: str) -> dict[str, Any]:
-    """Return the parameters of a request or of a tensor.
-
-    Raises:
-        RefusedError: 400 if they ask for what this server does not have.
-    """
+    """Return the parameters of a request or of a tensor; refuse what this server does not have."""
     parameters = _fields(holder.get("parameters") or {}, "parameters")
     for key in ("shared_memory_region", "classification", "sequence_id"):
         if parameters.get(key):

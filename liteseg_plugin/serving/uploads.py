@@ -43,7 +43,7 @@ def uploaded(path: object, folder: Path) -> str:
     )
 
 
-def read_upload(file: str | os.PathLike | BinaryIO, name: str | None = None) -> np.ndarray:
+def read_upload(file: str | os.PathLike | BinaryIO) -> np.ndarray:
     """Read a picture from an untrusted client.
 
     Pillow decodes it, at the size that was checked. OpenCV would read the header itself, and a
@@ -51,7 +51,6 @@ def read_upload(file: str | os.PathLike | BinaryIO, name: str | None = None) -> 
 
     Args:
         file: Its path, or its content.
-        name: What messages call it; by default the name of the path.
 
     Returns:
         (H, W, 3) of uint8, BGR; 16 bits become 8, grey becomes three channels, alpha is dropped.
@@ -61,11 +60,16 @@ def read_upload(file: str | os.PathLike | BinaryIO, name: str | None = None) -> 
         TooLargeError: If it is larger than servers take; known from its header, before anything is
             decoded.
     """
-    if name is None:
-        name = Path(file).name if isinstance(file, (str, os.PathLike)) else "upload"
+    name = Path(file).name if isinstance(file, (str, os.PathLike)) else "upload"
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            _check_size(name, *opened.size)
+            width, height = opened.size
+            check_pixels(name, width, height, MAX_PIXELS)
+            if max(width, height) > MAX_SIDE:
+                raise TooLargeError(
+                    f"{name} is too large: {width} x {height} pixels; servers take up to "
+                    f"{MAX_SIDE} a side; use liteseg infer for larger ones"
+                )
             image = ImageOps.exif_transpose(opened)
         if image.mode.startswith("I"):  # 16 bits of grey, which convert() clips
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -78,12 +82,3 @@ def read_upload(file: str | os.PathLike | BinaryIO, name: str | None = None) -> 
         raise DataError(
             f"cannot read image {name}: it is not a PNG, JPEG, WebP or BMP file, or is truncated"
         ) from error
-
-
-def _check_size(name: str, width: int, height: int) -> None:
-    check_pixels(name, width, height, MAX_PIXELS)
-    if max(width, height) > MAX_SIDE:
-        raise TooLargeError(
-            f"{name} is too large: {width} x {height} pixels; servers take up to {MAX_SIDE} a "
-            "side; use liteseg infer for larger ones"
-        )

@@ -40,13 +40,9 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The batches of this process.
+    """The batches of a training set for this process.
 
-    Args:
-        dataset: The training set.
-        batch_size: Images of one batch.
-        num_workers: Worker processes.
-        seed: What the samples are seeded by where there are worker processes.
+    ``seed`` is what samples are seeded by where there are worker processes.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, num_workers: int, seed: int) -> None:
@@ -113,11 +109,8 @@ class _Samples(Dataset):
     """Samples by epoch and index; an error in reading one is passed on instead.
 
     Raised in a thread or a worker process of Paddle's loader, it would never reach the main thread.
-
-    Args:
-        dataset: The training set.
-        seed: What augmentation follows from, with epoch and index; None for the global random
-            state.
+    Augmentation follows from ``seed``, epoch and index, or, if that is None, from the global random
+    state.
     """
 
     def __init__(self, dataset: Dataset, seed: int | None) -> None:

@@ -40,9 +40,7 @@ class BestWeights:
     def rate_file(self, model: nn.Layer, evaluate: Callable[[nn.Layer], Score]) -> None:
         """Evaluate a file of PaddleSeg's loop, which does not record its score.
 
-        Args:
-            model: A network of the same structure.
-            evaluate: Returns the score of a network.
+        ``model`` is a network of the same structure.
         """
         if self.best.miou >= 0 or not self._path.is_file():
             return

@@ -103,14 +103,9 @@ def check_same_on_hosts(
 def begin(folder: Path, resumed: Path | None, now: RunRecord, *, allow_changes: bool) -> None:
     """Write the record of a run into its folder; if it is resumed, compare with what it was.
 
-    Args:
-        folder: The folder of the run.
-        resumed: The checkpoint to continue from, or None.
-        now: The record.
-        allow_changes: Whether to go on with settings that change results.
-
     Raises:
-        TrainingError: If results would differ from those of the uninterrupted run.
+        TrainingError: If results would differ from those of the uninterrupted run, without
+            ``allow_changes``.
         WeightsError: If the stored record cannot be read.
     """
     before = None

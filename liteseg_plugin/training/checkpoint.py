@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -36,15 +35,14 @@ _REPLACED = ".replaced-"
 _NAMES = "StructuredToParameterName@@"  # Paddle's table of the parameters' own names
 
 
-def iteration_of(folder: str | os.PathLike) -> int:
+def iteration_of(folder: Path) -> int:
     """Return N of a checkpoint ``iter_N``.
 
     Raises:
         WeightsError: If it is not a folder of that name.
     """
-    path = Path(folder)
-    iteration = path.name.rpartition("_")[2]
-    if not path.is_dir() or not iteration.isdecimal():
+    iteration = folder.name.rpartition("_")[2]
+    if not folder.is_dir() or not iteration.isdecimal():
         raise WeightsError(
             f"cannot resume from {folder}: give a checkpoint folder named iter_N, in which "
             "training left model.pdparams and model.pdopt"
@@ -158,9 +156,8 @@ def save(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> No
             write_sums(writing, sums_of(writing.iterdir()))
             to_disk(writing)
             _publish(writing, folder)
-        except BaseException:
+        finally:
             shutil.rmtree(writing, ignore_errors=True)
-            raise
 
 
 def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
@@ -188,10 +185,9 @@ def save_best(path: Path, weights: Mapping[str, Any], best: Best) -> None:
             other = {".pdparams": ".safetensors"}.get(path.suffix, ".pdparams")
             path.with_suffix(other).unlink(missing_ok=True)  # of a run resumed in another format
             to_disk(path.parent)
-        except BaseException:
+        finally:
             for part in parts:
                 part.unlink(missing_ok=True)
-            raise
 
 
 def read_best(folder: Path) -> Best:
@@ -213,12 +209,9 @@ def prune(save_dir: Path, iteration: int, keep: int) -> None:
 
 
 def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> dict[str, Any]:
-    """Load a checkpoint without running code in it.
+    """Load a checkpoint, of this plugin's training or of PaddleSeg's, without running code in it.
 
-    Args:
-        folder: ``iter_N``, of this plugin's training or of PaddleSeg's.
-        model: The network.
-        optimizer: Its optimiser, whose learning rate schedule is restored too.
+    The learning rate schedule of the optimiser is restored, too.
 
     Returns:
         The content of ``training.json``; empty if PaddleSeg's loop wrote the checkpoint.
@@ -226,24 +219,22 @@ def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
     Raises:
         WeightsError: If a file is missing, broken, or of another network.
     """
-    weights, path = find_weights(folder), folder / STATE
+    weights, others, path = find_weights(folder), folder / STATE, folder / "model.pdopt"
     load_weights(model, weights)
-    state = read_json(path) if path.is_file() else {}
+    state = read_json(others) if others.is_file() else {}
     names = state.pop(_NAMES, None)
     if names is None:
         names = read_arrays(weights).get(_NAMES, {}) if weights.suffix == ".pdparams" else {}
-    content = read_arrays(folder / "model.pdopt")
+    content = read_arrays(path)
     if not isinstance(content, dict):
-        raise WeightsError(f"{folder / 'model.pdopt'} is not the state of an optimiser")
+        raise WeightsError(f"{path} is not the state of an optimiser")
     renaming = {
         names[key]: tensor.name for key, tensor in model.state_dict().items() if key in names
     }
     try:
         optimizer.set_state_dict(_renamed_state(content, renaming))
     except (AssertionError, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"{folder / 'model.pdopt'} does not fit the optimiser: {error}"
-        ) from error
+        raise WeightsError(f"{path} does not fit the optimiser: {error}") from error
     return state
 
 

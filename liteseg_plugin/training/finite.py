@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import paddle
@@ -52,14 +51,11 @@ def refuse(bad_steps: Sequence[BadStep], save_dir: Path) -> None:
     Raises:
         TrainingError: If there are such steps.
     """
-    if not bad_steps:
-        return
-    # A bad step of one process makes the others' weights invalid: theirs come later.
-    iteration = min(bad.iteration for bad in bad_steps)
-    first = [bad for bad in bad_steps if bad.iteration == iteration]
-    files = [file for bad in first for file in bad.files]
-    losses = first[0].losses
-    _stop(f"the loss is {losses[0]}", BadStep(iteration, losses, files), save_dir)
+    if bad_steps:
+        # A bad step of one process makes the others' weights invalid: theirs come later.
+        first = min(bad_steps, key=lambda bad: bad.iteration)
+        files = [f for bad in bad_steps if bad.iteration == first.iteration for f in bad.files]
+        _stop(f"the loss is {first.losses[0]}", replace(first, files=files), save_dir)
 
 
 def check_weights(model: nn.Layer, step: Step, save_dir: Path) -> None:
@@ -76,7 +72,7 @@ def check_weights(model: nn.Layer, step: Step, save_dir: Path) -> None:
 def _stop(what: str, bad: BadStep, save_dir: Path) -> None:
     path = save_dir / f"nan_iter_{bad.iteration}.json"
     if processes.is_main():
-        path.write_text(json.dumps(dataclasses.asdict(bad), indent=2), encoding="utf-8")
+        path.write_text(json.dumps(asdict(bad), indent=2), encoding="utf-8")
     shown = ", ".join(bad.files[:4]) + (", ..." if len(bad.files) > 4 else "")
     known = checkpoint.list_checkpoints(save_dir)
     stays = f"the last checkpoint is {known[-1]}" if known else "no checkpoint was written yet"

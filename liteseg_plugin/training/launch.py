@@ -68,11 +68,7 @@ class Launch:
         return self.nnodes * self.nproc_per_node
 
     def command(self, arguments: Sequence[str]) -> list[str]:
-        """Return the command line of Paddle's launcher.
-
-        Args:
-            arguments: Of ``liteseg``, in each process.
-        """
+        """Return the command line of Paddle's launcher, for arguments of ``liteseg``."""
         flags = {
             "nproc_per_node": self.nproc_per_node,
             "log_dir": self.log_dir,
@@ -161,8 +157,7 @@ def share_batch(total: int, largest: int, processes: int) -> Batch:
         fitting = f"{', '.join(fewer)} or {most}" if fewer else most
         raise ConfigError(
             f"the recipe's {total} images a step cannot be shared by {processes} processes: start "
-            f"{fitting}, or give liteseg train a --batch_size, "
-            "which changes the recipe"
+            f"{fitting}, or give liteseg train a --batch_size, which changes the recipe"
         )
     passes = next(n for n in range(1, images + 1) if images % n == 0 and images // n <= largest)
     return Batch(images // passes, passes, processes, recipe=total)
@@ -200,7 +195,7 @@ def resolved_master(master: str, timeout: float = 0) -> str:
         socket.create_connection((address.rpartition(":")[0], int(port)), _CONNECT_SECONDS).close()
     except OSError:
         return address  # nobody yet
-    if not _is_launcher(address):
+    if _ask(address, "/healthy") != {"/healthy": "ok"}:  # Paddle's launcher
         raise LitesegError(
             f"--master {master}: port {port} is taken by another program; choose a free port, the "
             "same on every host"
@@ -218,10 +213,6 @@ def _words(flags: Mapping[str, Any]) -> list[str]:
     """Return flags as a command line has them, without those that are None."""
     given = ((f"--{name}", str(value)) for name, value in flags.items() if value is not None)
     return [word for flag in given for word in flag]
-
-
-def _is_launcher(address: str) -> bool:
-    return _ask(address, "/healthy") == {"/healthy": "ok"}
 
 
 def _ask(address: str, key: str) -> Any:

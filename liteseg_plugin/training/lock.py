@@ -29,11 +29,8 @@ _TAKEN = (errno.EACCES, errno.EAGAIN)
 def run_folder(save_dir: Path, resume_model: str | None) -> Iterator[Path | None]:
     """Lock the folder of a run, clean it, and yield the checkpoint to resume from.
 
-    The main process holds one lock for all processes of ``paddle.distributed.launch``.
-
-    Args:
-        save_dir: Where the run's checkpoints go.
-        resume_model: As in :func:`checkpoint.prepare`.
+    The main process holds one lock for all processes of ``paddle.distributed.launch``. Takes what
+    :func:`checkpoint.prepare` does.
 
     Raises:
         TrainingError: If another process trains there, or checkpoints would be overwritten.
@@ -53,10 +50,8 @@ def hold(save_dir: Path) -> Iterator[None]:
 
     The kernel releases the lock when the process ends, however it ends. ``lockf`` rather than
     ``flock``: worker processes of the data loader would inherit the latter, and keep it for a
-    while after a kill. Without locks (Windows, some network file systems) a warning is logged.
-
-    Args:
-        save_dir: The folder; it is created if missing.
+    while after a kill. Without locks (Windows, some network file systems) a warning is logged. The
+    folder is created if missing.
 
     Raises:
         TrainingError: If another process holds the lock.

@@ -56,12 +56,7 @@ class Metrics:
 
 
 class MetricsFile:
-    """``metrics.csv``, written row by row.
-
-    Args:
-        save_dir: The folder of the run.
-        iteration: Where the run continues; later rows of an earlier run are dropped.
-    """
+    """``metrics.csv`` of a run, written row by row; rows after where it continues are dropped."""
 
     _columns = tuple(field.name for field in dataclasses.fields(Metrics))
 
@@ -116,15 +111,10 @@ def _iteration_of(row: str) -> float:
 
 
 class RunLog:
-    """Log lines, VisualDL scalars and ``metrics.csv`` of one run.
-
-    Args:
-        settings: Of the run.
-        iteration: Where it continues.
-        window: Losses since the last log line before that.
+    """Log lines, VisualDL scalars and ``metrics.csv`` of a run, which continues at an iteration.
 
     Attributes:
-        window: Losses since the last log line: of each step the sum, then those of each output.
+        window: Losses since the last log line, as :class:`state.State` holds them.
     """
 
     def __init__(self, settings: Settings, iteration: int, window: list[list[float]]) -> None:
@@ -168,10 +158,10 @@ class RunLog:
         )
         self._warn_of_waiting(batch, reader)
         scalars = {"loss": means[0], "lr": lr, "batch_cost": batch, "reader_cost": reader}
-        self._add(Metrics(iteration, **scalars, ips=ips))
+        metrics = Metrics(iteration, **scalars, ips=ips)
         if len(means) > 2:
             scalars.update({f"loss_{i}": mean for i, mean in enumerate(means[1:])})
-        self._add_scalars("Train", scalars, iteration)
+        self._write(metrics, "Train", scalars)
         self.window.clear()
         self._batch_cost.reset()
         self._reader_cost.reset()
@@ -183,8 +173,7 @@ class RunLog:
         if ema is not None:
             scalars.update(Ema_mIoU=ema.miou, Ema_Acc=ema.accuracy)
             metrics = dataclasses.replace(metrics, ema_miou=ema.miou, ema_accuracy=ema.accuracy)
-        self._add(metrics)
-        self._add_scalars("Evaluate", scalars, iteration)
+        self._write(metrics, "Evaluate", scalars)
 
     def close(self) -> None:
         """Close the files."""
@@ -202,14 +191,12 @@ class RunLog:
                 f"{max(usable_cpus() // processes.count(), 1)}"
             )
 
-    def _add(self, metrics: Metrics) -> None:
+    def _write(self, metrics: Metrics, group: str, scalars: dict[str, float]) -> None:
         if self._metrics is not None:
             self._metrics.add(metrics)
-
-    def _add_scalars(self, group: str, scalars: dict[str, float], iteration: int) -> None:
         if self._writer is not None:
             for name, value in scalars.items():
-                self._writer.add_scalar(f"{group}/{name}", value, iteration)
+                self._writer.add_scalar(f"{group}/{name}", value, metrics.iteration)
 
 
 def log_cpu_use() -> None:

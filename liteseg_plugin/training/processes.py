@@ -46,10 +46,7 @@ def wait_for_others() -> None:
 
 
 def check_same(facts: Mapping[str, str]) -> None:
-    """Refuse to run on hosts that were given different things.
-
-    Args:
-        facts: What must be equal in all processes: values by name.
+    """Refuse to run on hosts that were given different things: values by name.
 
     Raises:
         TrainingError: If a process has another value; the same error in all of them.

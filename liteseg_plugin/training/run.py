@@ -131,11 +131,7 @@ class RunRecord:
     ) -> RunRecord:
         """Return the record of the training that this process is about to start.
 
-        Args:
-            config: PaddleSeg's, merged.
-            flags: Of training, by name.
-            datasets: To train on, and to evaluate on if there is evaluation.
-            start: When and how.
+        ``datasets`` are those to train on, and to evaluate on if there is evaluation.
         """
         settings = {name: value for name, value in flags.items() if name not in _ELSEWHERE}
         lists = [DataList.of(dataset) for dataset in datasets]
@@ -168,16 +164,10 @@ class RunRecord:
                 f"{path} is not the record of a run ({error!r}); remove it to go on without"
             ) from error
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of ``run.json``. ``config.yml`` is a copy, which people may edit."""
-        return asdict(self)
-
     def write(self, folder: Path, before: RunRecord | None = None) -> None:
-        """Write the record and the config into a run's folder.
+        """Write the record and the config, which people may edit, into a run's folder.
 
-        Args:
-            folder: The folder.
-            before: The record of the run that this one continues; its starts stay.
+        ``before`` is the record of the run that this one continues; its starts stay.
         """
         path = folder / CONFIG
         if path.is_file() and not path.read_text("utf-8", "replace").startswith(_HEADER):
@@ -185,7 +175,7 @@ class RunRecord:
             logger.warning(f"{path} was not written by liteseg train: renamed to {other.name}")
             os.replace(path, other)
         starts = (*(before.starts if before else ()), *self.starts)
-        document = json.dumps(replace(self, starts=starts).to_json(), indent=1, default=str)
+        document = json.dumps(asdict(replace(self, starts=starts)), indent=1, default=str)
         atomic_write(folder / RECORD, f"{document}\n".encode())
         text = yaml.dump(
             dict(self.config), Dumper=NoAliasDumper, sort_keys=False, allow_unicode=True

@@ -24,7 +24,6 @@ _SMALLEST = {
 }
 _DTYPES = {"fp16": "float16", "bf16": "bfloat16"}
 
-
 FORMATS = ("pdparams", "safetensors")
 """Of weights in checkpoints and best models; both are read everywhere."""
 
@@ -114,10 +113,7 @@ def check_precision(precision: str) -> None:
     if precision == "fp32":
         return
     device = paddle.get_device()
-    supported = {
-        "fp16": paddle.amp.is_float16_supported,
-        "bf16": paddle.amp.is_bfloat16_supported,
-    }
+    supported = {"fp16": paddle.amp.is_float16_supported, "bf16": paddle.amp.is_bfloat16_supported}
     # Paddle claims that a CPU supports bfloat16, but trains in float32 there.
     if device.startswith("cpu") or not supported[precision]():
         raise TrainingError(f"--precision {precision} does not work on {device}; use fp32")

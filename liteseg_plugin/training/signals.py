@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +18,28 @@ class Interrupted(KeyboardInterrupt):
         self.checkpoint = checkpoint
 
 
-class SignalsDeferred:
-    """A context in which SIGINT and SIGTERM are recorded; a second Ctrl-C interrupts at once.
-
-    Attributes:
-        received: Whether there was a signal.
-    """
-
-    def __init__(self) -> None:
-        self.received = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> SignalsDeferred:
-        """Install the handlers, if Python lets this thread do so."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Restore the handlers."""
-        for number, handler in self._before.items():
+@contextlib.contextmanager
+def handled(numbers: Iterable[int], handle: Callable[[int, Any], None]) -> Iterator[None]:
+    """Handle signals in a context, if Python lets this thread do so."""
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
 
-    def _note(self, number: int, frame: object) -> None:
+
+@contextlib.contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Record SIGINT and SIGTERM in the list that it yields; a second Ctrl-C interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.received = True
+        received.append(number)
+
+    with handled((signal.SIGINT, signal.SIGTERM), note):
+        yield received

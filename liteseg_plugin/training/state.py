@@ -43,12 +43,8 @@ class State:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> State:
-        """Read what :meth:`to_json` returned, or a part of it."""
+        """Read the content of ``training.json``, or a part of it."""
         known = {entry.name: content[entry.name] for entry in fields(cls) if entry.name in content}
         for name in {"best", "best_ema"} & known.keys():
             known[name] = Best(*known[name])
         return cls(**known)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the content of ``training.json``."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}

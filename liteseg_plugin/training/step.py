@@ -42,12 +42,7 @@ class Step:
 class Stepper:
     """Runs optimiser steps, in one process or several.
 
-    Args:
-        model: The network, with the weights to start from.
-        optimizer: Its optimiser, likewise.
-        losses: ``types`` and ``coef`` of each of its outputs, as PaddleSeg builds them.
-        scaler: Scaler of the loss, in fp16.
-        settings: How to train.
+    Takes what ``trainer.train`` does, and the scaler of the loss in fp16.
 
     Attributes:
         model: The network whose weights are saved.

@@ -20,6 +20,7 @@ from liteseg_plugin.system import heartbeat
 from liteseg_plugin.training import failures
 from liteseg_plugin.training.failures import LAUNCHER_LOG, Failure
 from liteseg_plugin.training.launch import Launch, hosts_at, resolved_master
+from liteseg_plugin.training.signals import handled
 from liteseg_plugin.training.watch import Watch
 
 _POLL_SECONDS = 0.2
@@ -71,7 +72,8 @@ def supervise(
             return
         if failure.is_final or restart == max_restarts:
             raise TrainingError(failure.reason)
-        _say(f"{failure.reason}. Restart {restart + 1} of {max_restarts}")
+        text = f"{failure.reason}. Restart {restart + 1} of {max_restarts}"
+        print(text, file=sys.stderr, flush=True)
 
 
 def _run(
@@ -108,7 +110,8 @@ def _run(
     if failure is None and code != 0:
         said_by = [_since(path, before) for path in logs]
         cut_off = watch.peers_that_do_not_answer() if launch.nnodes > 1 else []
-        failure = failures.explain(launch, _launcher_said(launch, before), said_by, cut_off)
+        launcher_said = _since(launch.log_dir / LAUNCHER_LOG, before)
+        failure = failures.explain(launch, launcher_said, said_by, cut_off)
     return failure
 
 
@@ -116,8 +119,8 @@ def _wait_for_hosts(
     process: subprocess.Popen, launch: Launch, before: dict[Path, int], timeout: float
 ) -> Failure | None:
     """Wait until the launcher has started workers; end it if the other hosts do not come."""
-    end = time.monotonic() + timeout
-    while process.poll() is None and not re.search(_STARTED, _launcher_said(launch, before)):
+    end, log = time.monotonic() + timeout, launch.log_dir / LAUNCHER_LOG
+    while process.poll() is None and not re.search(_STARTED, _since(log, before)):
         if time.monotonic() > end:
             came = ", ".join(map(str, hosts_at(launch.master or "")))
             seen = f"those that came have --rank {came}" if came else "nothing answers there"
@@ -133,14 +136,10 @@ def _wait_for_end(process: subprocess.Popen, launch: Launch, watch: Watch) -> Fa
         if (hang := watch.find_hang()) is not None:
             watch.kill()
             _stop(process)
-            return failures.of_process(launch, hang.local_rank, hang.reason)
+            return failures.of_process(launch, *hang)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_POLL_SECONDS)
     return None
-
-
-def _launcher_said(launch: Launch, before: dict[Path, int]) -> str:
-    return _since(launch.log_dir / LAUNCHER_LOG, before)
 
 
 def _since(path: Path, before: dict[Path, int]) -> str:
@@ -192,16 +191,11 @@ def _signals_to(process: subprocess.Popen) -> Iterator[list[int]]:
             process.send_signal(signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
     # A terminal that closes sends SIGHUP, which nohup ignores.
-    numbers = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
-    kept = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in kept.items():
-        if handler != signal.SIG_IGN:
-            signal.signal(number, handle)
+    present = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
     try:
-        yield received
+        with handled([n for n in present if signal.getsignal(n) != signal.SIG_IGN], handle):
+            yield received
     finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler or signal.SIG_DFL)
         if process.poll() is None:
             _stop(process)
 
@@ -212,7 +206,3 @@ def _stop(process: subprocess.Popen) -> None:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
         process.kill()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

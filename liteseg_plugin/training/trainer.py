@@ -27,7 +27,7 @@ from liteseg_plugin.training import batches, checkpoint, finite, processes
 from liteseg_plugin.training.best import BestWeights, frozen_copy
 from liteseg_plugin.training.log import RunLog, log_cpu_use
 from liteseg_plugin.training.settings import Settings, check_format, check_precision
-from liteseg_plugin.training.signals import Interrupted, SignalsDeferred
+from liteseg_plugin.training.signals import Interrupted, deferred
 from liteseg_plugin.training.state import State
 from liteseg_plugin.training.step import Step, Stepper
 from liteseg_plugin.training.validation import Validation
@@ -111,20 +111,21 @@ class _Trainer:
         self.log = RunLog(settings, self.iteration, window)
         self.unread: list[Step] = []
 
-    # --- the loop --------------------------------------------------------------------------------
-
     def run(self) -> None:
         """Train to the end."""
         settings = self.settings
         log_cpu_use()
-        self._rate_best_weights_of_paddleseg()
+        if self.validation is not None:
+            self.best.rate_file(self.stepper.model, self.validation)
+            if self.ema_model is not None:
+                self.best_ema.rate_file(self.ema_model, self.validation)
         if self.iteration >= settings.iters:
             logger.info(f"Iteration {self.iteration} of {settings.iters}: nothing left to train")
         passes = settings.gradient_accumulation_steps
         waits_anyway = paddle.get_device().startswith("cpu")
         stream = self.batches.start(self.iteration * passes)
         timed = self.log.timed(stream)
-        with contextlib.closing(self.log), contextlib.closing(stream), SignalsDeferred() as signals:
+        with contextlib.closing(self.log), contextlib.closing(stream), deferred() as signals:
             while self.iteration < settings.iters:
                 start = time.time()
                 self.iteration += 1
@@ -136,7 +137,7 @@ class _Trainer:
                 saves = ends or self.iteration % settings.save_interval == 0
                 stops = False
                 if waits_anyway or logs or saves:
-                    stops = self._read_losses_and_agree(signals.received)
+                    stops = self._read_losses_and_agree(bool(signals))
                     heartbeat.reached("stepped")
                 heartbeat.tick()
                 # After reading, which waits for what a GPU has still to do.
@@ -174,15 +175,6 @@ class _Trainer:
         finite.refuse([bad for _, bad in answers if bad is not None], self.save_dir)
         return any(stops for stops, _ in answers)
 
-    # --- evaluation ------------------------------------------------------------------------------
-
-    def _rate_best_weights_of_paddleseg(self) -> None:
-        if self.validation is None:
-            return
-        self.best.rate_file(self.stepper.model, self.validation)
-        if self.ema_model is not None:
-            self.best_ema.rate_file(self.ema_model, self.validation)
-
     def _evaluate_and_keep_best(self) -> bool:
         """Evaluate, keep the best weights, and tell whether to stop early."""
         if self.validation is None:
@@ -204,8 +196,6 @@ class _Trainer:
                 f"{self.best.best.miou:.4f}."
             )
         return stops
-
-    # --- checkpoints -----------------------------------------------------------------------------
 
     @property
     def _folder(self) -> Path:
@@ -237,7 +227,7 @@ class _Trainer:
                 scaler={k: getattr(v, "tolist", lambda v=v: v)() for k, v in scaler.items()},
                 random=random_states,
             )
-            checkpoint.save(self._folder, files, state.to_json())
+            checkpoint.save(self._folder, files, vars(state))
             checkpoint.prune(self.save_dir, self.iteration, self.settings.keep_checkpoint_max)
         processes.gather(None)
 

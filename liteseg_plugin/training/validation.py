@@ -28,33 +28,22 @@ class Score:
     accuracy: float
 
 
+@dataclass(frozen=True)
 class Validation:
-    """Evaluates networks on a validation set while they are trained.
+    """Evaluates networks on a validation set while they are trained, by :func:`evaluate`."""
 
-    Args:
-        dataset: The validation set.
-        test_config: Further arguments of PaddleSeg's ``evaluate``.
-        settings: How to train.
-        class_names: Of the classes, for the log.
-    """
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        test_config: Mapping[str, Any],
-        settings: Settings,
-        class_names: Sequence[str] = (),
-    ) -> None:
-        self._dataset, self._test_config, self._settings = dataset, test_config, settings
-        self._class_names = class_names
+    dataset: Dataset
+    test_config: Mapping[str, Any]
+    settings: Settings
+    class_names: Sequence[str]
 
     def __call__(self, model: nn.Layer) -> Score:
         """Evaluate the weights that the main process would save."""
         processes.share_statistics(model)
-        workers = min(self._settings.num_workers, 1)
-        with self._settings.autocast():
+        workers = min(self.settings.num_workers, 1)
+        with self.settings.autocast():
             miou, accuracy, *_ = evaluate(
-                model, self._dataset, self._class_names, num_workers=workers, **self._test_config
+                model, self.dataset, self.class_names, num_workers=workers, **self.test_config
             )
         return Score(float(miou), float(accuracy))
 

@@ -8,9 +8,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from liteseg_plugin.system.heartbeat import Heartbeat, is_alive, path_of, state_of
 from liteseg_plugin.training.launch import Launch
@@ -22,19 +20,6 @@ _CONNECT_SECONDS = 3
 _STACK, _WHOLE_STACK = "(most recent call first)", "in <module>"
 _FRAME = re.compile(r'File ".*liteseg_plugin[/\\](\S+)", line (\d+) in (\S+)')
 _WAITS = ("in gather\n", "in connect\n", "in share_statistics\n", "in barrier\n")
-
-
-@dataclass(frozen=True)
-class Hang:
-    """A process that makes no progress.
-
-    Attributes:
-        local_rank: Its number on this host.
-        reason: Where it is.
-    """
-
-    local_rank: int
-    reason: str
 
 
 class Watch:
@@ -55,8 +40,8 @@ class Watch:
         for path in self._paths:
             path.unlink(missing_ok=True)
 
-    def find_hang(self) -> Hang | None:
-        """Return the process that hangs and is most likely the cause; None if none hangs."""
+    def find_hang(self) -> tuple[int, str] | None:
+        """Return number and state of the process that hangs and is likely the cause; or None."""
         workers = self._alive() if self._hang_timeout else {}
         idle = {n: self._idle_share(n, worker) for n, worker in workers.items()}
         if max(idle.values(), default=0) < 1:
@@ -65,7 +50,7 @@ class Watch:
         found = {n: self._where(n, workers[n].pid) for n in idle if idle[n] > 0.5}
         first = min(found, key=lambda n: (found[n][0], n))
         seconds = time.monotonic() - self._changes[first][1]
-        return Hang(first, f"no progress for {seconds:.0f} s: {found[first][1]}")
+        return first, f"no progress for {seconds:.0f} s: {found[first][1]}"
 
     def peers_that_do_not_answer(self) -> list[str]:
         """Return the addresses of hosts that are down or cut off from this one."""
@@ -90,7 +75,7 @@ class Watch:
         for worker in left:
             _signal(worker.pid, signal.SIGTERM)
         end = time.monotonic() + _END_SECONDS
-        while _any_alive(left) and time.monotonic() < end:
+        while any(is_alive(worker.pid) for worker in left) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
         self.kill()
 
@@ -147,10 +132,6 @@ def _answers(endpoint: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _any_alive(workers: Iterable[Heartbeat]) -> bool:
-    return any(is_alive(worker.pid) for worker in workers)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -24,16 +24,11 @@ _WIDEST = 480  # pixels of a picture on the page
 _LISTED = 1000  # messages of one kind
 
 
-def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool = True) -> Path:
+def write_page(report: CheckReport, path: str | os.PathLike) -> Path:
     """Write what :func:`liteseg_plugin.datasets.check.check` found, with overlays.
 
-    Args:
-        report: Its result.
-        path: The page, ``.html``.
-        progress: Show a progress bar.
-
     Returns:
-        The path.
+        The path of the page, which must end in ``.html``.
     """
     classes = [entry.info for entry in report.classes]
 
@@ -44,7 +39,7 @@ def write_page(report: CheckReport, path: str | os.PathLike, *, progress: bool =
             "uri": html.data_uri(_overlay(sample, classes, report), "jpeg"),
         }
 
-    pictures = process(draw, report.samples, description="overlays", progress=progress)
+    pictures = process(draw, report.samples, description="overlays")
     findings = [
         ("Errors", messages_by_kind(report.errors)),
         ("Warnings", messages_by_kind(report.warnings)),

@@ -100,11 +100,7 @@ def read(path: str | os.PathLike) -> Run:
 
 
 def draw(runs: Sequence[Run]) -> Callable[[Figure], None]:
-    """Return a function that draws loss, learning rate and mIoU of runs.
-
-    Args:
-        runs: What :func:`read` returned.
-    """
+    """Return a function that draws loss, learning rate and mIoU of runs."""
     labels = {"loss": "loss", "lr": "learning rate", "miou": "mIoU, %"}
     names = _short_names([run.name for run in runs])
 
@@ -146,15 +142,11 @@ def _time(path: Path) -> tuple[float, str]:
 
 def _read_file(path: Path) -> dict[str, Points]:
     try:
-        return _reader_of(path)(path)
+        if path.suffix == ".csv":
+            return _read_metrics(path)
+        return _read_records(path) if "vdlrecords" in path.name else _read_log(path)
     except (csv.Error, ValueError) as error:  # such as a number of thousands of digits
         raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _reader_of(path: Path) -> Callable[[Path], dict[str, Points]]:
-    if path.suffix == ".csv":
-        return _read_metrics
-    return _read_records if "vdlrecords" in path.name else _read_log
 
 
 def _read_metrics(path: Path) -> dict[str, Points]:

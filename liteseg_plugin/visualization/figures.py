@@ -46,20 +46,13 @@ class PageFigure:
 
 
 def on_page(draw: Drawing, alt: str, caption: str) -> PageFigure:
-    """Draw a figure twice, for light and for dark pages.
-
-    Args:
-        draw: Draws on an empty figure.
-        alt: Alternative text.
-        caption: The line below it.
-    """
-    light, dark = io.BytesIO(), io.BytesIO()
-    inches = _save(draw, light, dark=False, form="png")
-    _save(draw, dark, dark=True, form="png")
+    """Draw a figure twice, for light and for dark pages; ``alt`` and ``caption`` go with it."""
+    light, inches = _drawn(draw, _LIGHT, "png")
+    dark, _ = _drawn(draw, _DARK, "png")
     return PageFigure(
-        png=light.getvalue(),
-        light=data_uri(light.getvalue(), "png"),
-        dark=data_uri(dark.getvalue(), "png"),
+        png=light,
+        light=data_uri(light, "png"),
+        dark=data_uri(dark, "png"),
         width=f"{inches * 80:.0f}px",  # at which its text is as large as the page's
         alt=alt,
         caption=caption,
@@ -75,14 +68,12 @@ def save(draw: Drawing, path: str | Path) -> None:
         ValueError: If figures have no such format.
         OSError: If it cannot be written.
     """
-    content = io.BytesIO()
-    _save(draw, content, dark=False, form=Path(path).suffix[1:] or "png")
-    atomic_write(path, content.getvalue())
+    content, _ = _drawn(draw, _LIGHT, Path(path).suffix[1:] or "png")
+    atomic_write(path, content)
 
 
-def _save(draw: Drawing, file: io.BytesIO, dark: bool, form: str) -> float:
-    """Return the width in inches."""
-    theme = _DARK if dark else _LIGHT
+def _drawn(draw: Drawing, theme: dict[str, str], form: str) -> tuple[bytes, float]:
+    """Return the content of a file of that format, and the width in inches."""
     settings: Any = {  # by keys that matplotlib lists as literals
         "figure.facecolor": theme["ground"],
         "axes.facecolor": theme["ground"],
@@ -100,19 +91,14 @@ def _save(draw: Drawing, file: io.BytesIO, dark: bool, form: str) -> float:
         ),
     }
     with matplotlib.rc_context(settings):
-        figure = Figure(layout="constrained")
+        figure, file = Figure(layout="constrained"), io.BytesIO()
         draw(figure)
         figure.savefig(file, dpi=200, format=form)
-    return float(figure.get_figwidth())
+    return file.getvalue(), float(figure.get_figwidth())
 
 
 def scores_of_classes(names: Sequence[str], scores: dict[str, Sequence[float | None]]) -> Drawing:
-    """Return a function that draws scores in 0..1, a row of bars per class.
-
-    Args:
-        names: Of the classes.
-        scores: By name of the score, one value a class, or None.
-    """
+    """Return a function that draws scores in 0..1 by their names, a row of bars per class."""
 
     def draw(figure: Figure) -> None:
         figure.set_size_inches(_WIDTH, 1 + 0.1 * (1 + len(scores)) * len(names))
@@ -193,6 +179,6 @@ def differences(names: Sequence[str], values: Sequence[float], label: str) -> Dr
     return draw
 
 
-def _short(names: Sequence[str], most: int = 20) -> list[str]:
+def _short(names: Sequence[str]) -> list[str]:
     """Shorten long names."""
-    return [name if len(name) <= most else f"{name[: most - 3]}..." for name in names]
+    return [name if len(name) <= 20 else f"{name[:17]}..." for name in names]

@@ -21,25 +21,14 @@ _environment = Environment(
 
 
 def render(template: str, **values: Any) -> str:
-    """Render a template of this package; values are escaped.
-
-    Args:
-        template: Name of a file in ``templates/``.
-        values: Values of its variables.
-    """
+    """Render a template, a file in ``templates/``; the values of its variables are escaped."""
     return _environment.get_template(template).render(values)
 
 
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
-    """Render a template to a file.
+    """Render a template, as :func:`render` does, to a file, and return its path.
 
-    Args:
-        path: The page, ``.html``; its folder is created if missing.
-        template: As of :func:`render`.
-        values: Likewise.
-
-    Returns:
-        The path.
+    Its folder is created if missing.
 
     Raises:
         ValueError: If the file's name does not end in ``.html``.
@@ -53,12 +42,7 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
 
 
 def data_uri(image: bytes, kind: str) -> str:
-    """Return an image as a data URI.
-
-    Args:
-        image: The bytes of the file.
-        kind: ``png`` or ``jpeg``.
-    """
+    """Return the bytes of an image file, of kind ``png`` or ``jpeg``, as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 

@@ -94,16 +94,7 @@ def colorize(label: np.ndarray, classes: Sequence[ClassInfo]) -> np.ndarray:
 
 
 def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: int) -> np.ndarray:
-    """Put images of one size in a row, enlarged, each under its caption.
-
-    Args:
-        images: Each (H, W, 3) of uint8, BGR.
-        captions: One for each.
-        scale: Factor of enlargement.
-
-    Returns:
-        One picture, BGR.
-    """
+    """Put images (H, W, 3) of uint8, BGR, in a row, ``scale`` times as large, under captions."""
     columns = []
     for image, caption in zip(images, captions):
         large = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
@@ -115,10 +106,6 @@ def side_by_side(images: Sequence[np.ndarray], captions: Sequence[str], scale: i
 
 def legend_bar(classes: Sequence[ClassInfo], width: int) -> np.ndarray:
     """Draw colour and name of classes, in as many rows as ``width`` pixels require.
-
-    Args:
-        classes: To list, in this order.
-        width: Width of the result in pixels.
 
     Returns:
         (height, width, 3) of uint8, BGR.
