@@ -66,7 +66,8 @@ class Segmentation:
     def overlay(self, *, weight: float = ADDED_WEIGHT) -> np.ndarray:
         """Return the image under the colours of its classes, (H, W, 3) of uint8, BGR.
 
-        ``weight`` is the share of the colours.
+        Args:
+            weight: Share of the colours.
         """
         return overlay(self.image, self.labels, self.classes, weight=weight)
 
@@ -93,8 +94,10 @@ class Segmentation:
     ) -> dict[str, Any]:
         """Return labelme's JSON document, to be corrected and imported as training data.
 
-        ``image_name`` is the path of the image, relative to the document's folder; the other
-        arguments are those of :meth:`polygons`.
+        Args:
+            image_name: Path of the image, relative to the document's folder.
+            tolerance: As :meth:`polygons` takes it, like the last argument.
+            min_area: Of the smallest region.
         """
         return outlines.to_labelme(
             self.labels, self.classes, image_name, tolerance=tolerance, min_area=min_area
@@ -136,7 +139,12 @@ class Segmentation:
             write_image(path, self.overlay())
 
     def save_confidence(self, path: str | os.PathLike) -> None:
-        """Write :meth:`grey_confidence`, and raise what it does, or OSError."""
+        """Write the confidence as a grey PNG of 8 bits: 255 is 1.
+
+        Raises:
+            ExportError: If there is no confidence.
+            OSError: If it cannot be written.
+        """
         write_image(path, self.grey_confidence())
 
     def grey_confidence(self) -> np.ndarray:
@@ -160,10 +168,13 @@ def to_coco(
     tolerance: float = 0.0,
     min_area: int = 1,
 ) -> dict[str, Any]:
-    """Return segmentations of one model, at least one, as COCO's JSON document.
+    """Return segmentations of one model as COCO's JSON document.
 
-    ``image_names`` holds the ``file_name`` of each image; the other arguments are those of
-    :meth:`Segmentation.polygons`.
+    Args:
+        segmentations: At least one.
+        image_names: ``file_name`` of each image.
+        tolerance: As :meth:`Segmentation.polygons` takes it, like the last argument.
+        min_area: Of the smallest region.
     """
     labels = [segmentation.labels for segmentation in segmentations]
     classes = segmentations[0].classes
