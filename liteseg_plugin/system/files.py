@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from liteseg_plugin.errors import printable
+from liteseg_plugin.system.heartbeat import is_alive
 
 _LFS_START = b"version https://git-lfs.github.com/spec/v1"
 _SHOWN_NAME = 48
@@ -177,13 +178,7 @@ def remove_leftovers(folder: str | os.PathLike, pattern: str) -> None:
 def _is_left(entry: os.DirEntry, machine: str, pid: int) -> bool:
     if machine != _machine() or os.name == "nt":  # where os.kill ends the process
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_AFTER_SECONDS
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):  # another user's, or not a process number
-        pass
-    return False
+    return not is_alive(pid)
 
 
 def cache_folder() -> Path:
