@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 from urllib.parse import urljoin, urlparse
 
@@ -21,8 +21,6 @@ ATTEMPTS = 6
 """Requests for a file, until it is complete."""
 TIMEOUT = (10.0, 30.0)
 """Seconds to wait for a connection, and for the next bytes."""
-MOST_BYTES = 4 << 30
-"""Bytes of a file."""
 
 _MOST_WAIT = 60.0
 _MOST_REDIRECTS = 5
@@ -43,14 +41,7 @@ class _InterruptedError(Exception):
         self.wait = wait
 
 
-def download(
-    url: str,
-    part: Path,
-    *,
-    is_known: bool,
-    most_bytes: int = MOST_BYTES,
-    progress: bool = True,
-) -> None:
+def download(url: str, part: Path, *, is_known: bool, most_bytes: int) -> None:
     """Download a file, from where an earlier call stopped if the server has the same file still.
 
     Proxies are those of ``http_proxy``, ``https_proxy`` and ``no_proxy``.
@@ -61,7 +52,6 @@ def download(
         is_known: Whether the caller checks the SHA-256. If not, redirects to another host are
             refused, and a part without the server's mark is not continued.
         most_bytes: Largest size.
-        progress: Whether to show a progress bar.
 
     Raises:
         DownloadError: If it cannot be downloaded.
@@ -70,20 +60,16 @@ def download(
     with requests.Session() as session:
         for attempt in range(ATTEMPTS):
             try:
-                return _attempt(session, url, part, is_known, most_bytes, progress)
+                return _attempt(session, url, part, is_known, most_bytes)
             except _InterruptedError as error:
                 reason = error
                 if attempt < ATTEMPTS - 1:
-                    _sleep(min(2.0**attempt if error.wait is None else error.wait, _MOST_WAIT))
+                    sleep(min(2.0**attempt if error.wait is None else error.wait, _MOST_WAIT))
     raise DownloadError(f"{url}: {printable(reason)} ({ATTEMPTS} attempts)")
 
 
-def _sleep(seconds: float) -> None:
-    time.sleep(seconds)
-
-
 def _attempt(
-    session: requests.Session, url: str, part: Path, is_known: bool, most_bytes: int, progress: bool
+    session: requests.Session, url: str, part: Path, is_known: bool, most_bytes: int
 ) -> None:
     mark_file = part.with_name(f"{part.name}.mark")
     mark = mark_file.read_text(encoding="utf-8") if mark_file.is_file() else ""
@@ -102,7 +88,7 @@ def _attempt(
             raise DownloadError(f"{url} has {total} bytes; at most {most_bytes} are expected")
         mark_file.write_text(_mark(response), encoding="utf-8")
         done = start
-        looks = {"desc": part.stem, "unit": "B", "unit_scale": True, "disable": not progress}
+        looks = {"desc": part.stem, "unit": "B", "unit_scale": True}
         bar = progress_bar(None, total=total, initial=start, **looks)
         with part.open("r+b" if start else "wb") as file, bar:
             file.seek(start)

@@ -53,7 +53,7 @@ def local_path(weights: str) -> str:
     return str(fetch(weights)) if needs_network(weights) else weights
 
 
-def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -> Path:
+def fetch(weights: str, *, offline: bool | None = None) -> Path:
     """Return released weights, or those of a URL, from the cache or else from the network.
 
     ``LITESEG_MIRROR`` names servers that are asked first, for the same path of the URL.
@@ -61,7 +61,6 @@ def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -
     Args:
         weights: A name or a URL.
         offline: Whether to use the cache only; by default, if ``LITESEG_OFFLINE`` is 1.
-        progress: Whether to show a progress bar.
 
     Raises:
         WeightsError: If they cannot be had, or are not the file that is known.
@@ -80,16 +79,12 @@ def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -
             return model
         if os.environ.get("LITESEG_OFFLINE") == "1" if offline is None else offline:
             raise LitesegError(f"offline, and it is not in the cache, as {model}")
-        _download(record, url, folder, known, progress)
+        _download(record, url, folder, known)
     return model
 
 
 def _download(
-    record: ReleasedWeights | None,
-    url: str,
-    folder: Path,
-    known: dict[str, set[str]],
-    progress: bool,
+    record: ReleasedWeights | None, url: str, folder: Path, known: dict[str, set[str]]
 ) -> None:
     from paddleseg.utils import logger
 
@@ -106,14 +101,13 @@ def _download(
     ]
     for source in (*mirrors, url):
         try:
-            download(source, part, is_known=bool(expected), most_bytes=most, progress=progress)
+            download(source, part, is_known=bool(expected), most_bytes=most)
+            break
         except DownloadError as error:
             if source == url:
                 raise
             logger.warning(f"{error}; trying the next server")
             part.unlink(missing_ok=True)
-            continue
-        break
     actual = file_sha256(part)
     if expected and actual not in expected:
         part.unlink()
