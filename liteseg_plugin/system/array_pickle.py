@@ -13,7 +13,7 @@ import pickletools
 import re
 import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -41,11 +41,11 @@ def load_arrays(file: BinaryIO) -> Any:
     return value
 
 
-class _Global:
+class _Global(NamedTuple):
     """Stands for a function or class that a file names, until it is called."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    module: str
+    name: str
 
 
 class _Unfinished:
@@ -214,14 +214,13 @@ class PickleReader:
         if (module, name) not in self._CALL:
             full = printable(f"{module}.{name}")
             raise WeightsError(f"it asks for {full}, which is not an array")
-        self._push(_Global(f"{module}.{name}"))
+        self._push(_Global(module, name))
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         if type(arguments) is not tuple or not isinstance(function, _Global):
             raise WeightsError(f"it calls a value of type {type(function).__name__}")
-        module, _, name = function.name.rpartition(".")
-        self._push(self._CALL[module, name](self, *arguments))
+        self._push(self._CALL[function](self, *arguments))
 
     def _build(self) -> None:
         state, target = self._pop(), self._pop()

@@ -94,7 +94,7 @@ class _TorchReader(PickleReader):
     def _storage(self) -> None:
         """Give the bytes of a tensor, as an array of one axis."""
         kind, storage, key, _, number = self._pop()
-        name = storage.name.removeprefix("torch.")
+        name = storage.name
         if kind != "storage" or name not in _TYPES or type(key) is not str:
             raise WeightsError("it names something outside of itself")
         if key not in self._storages:
