@@ -14,6 +14,11 @@ from liteseg_plugin.errors import ExportError
 from liteseg_plugin.inference.tiles import Tiling, blend
 
 
+def class_name(network: nn.Layer) -> str:
+    """Return module and class of a network, which logs and reports name."""
+    return f"{type(network).__module__}.{type(network).__qualname__}"
+
+
 def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
     """Return a function that segments a sample (``img`` and ``trans_info``) with a Paddle network.
 
