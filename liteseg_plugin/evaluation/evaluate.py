@@ -31,8 +31,7 @@ from liteseg_plugin.inference.tiled import segment_preprocessed
 from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
-from liteseg_plugin.metrics.common import ratio
-from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
+from liteseg_plugin.metrics.confusion import areas, count_pixels, ratio, scores
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
 from liteseg_plugin.training import processes, validation
