@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -27,6 +25,7 @@ _MOST_REDIRECTS = 5
 _BLOCK = 1 << 16
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_REFUSED = (requests.exceptions.ProxyError, requests.exceptions.SSLError)
 
 
 class DownloadError(LitesegError):
@@ -59,12 +58,20 @@ def download(url: str, part: Path, *, is_known: bool, most_bytes: int) -> None:
     """
     with requests.Session() as session:
         for attempt in range(ATTEMPTS):
+            wait = 2.0**attempt
             try:
                 return _attempt(session, url, part, is_known, most_bytes)
+            except _BROKEN as error:
+                reason = f"{type(error).__name__}: {error}"
+                cause = getattr(error.args[0] if error.args else None, "reason", None)
+                if isinstance(error, _REFUSED) or isinstance(cause, NewConnectionError):
+                    raise DownloadError(f"{url}: no connection ({type(error).__name__})") from error
+            except requests.RequestException as error:
+                raise DownloadError(f"{url}: {type(error).__name__}: {error}") from error
             except _InterruptedError as error:
-                reason = error
-                if attempt < ATTEMPTS - 1:
-                    sleep(min(2.0**attempt if error.wait is None else error.wait, _MOST_WAIT))
+                reason, wait = str(error), wait if error.wait is None else error.wait
+            if attempt < ATTEMPTS - 1:
+                sleep(min(wait, _MOST_WAIT))
     raise DownloadError(f"{url}: {printable(reason)} ({ATTEMPTS} attempts)")
 
 
@@ -79,7 +86,7 @@ def _attempt(
         headers["Range"] = f"bytes={have}-"
         if mark:
             headers["If-Range"] = mark  # the whole file, if it has changed
-    with _explained(url), _response(session, url, headers, is_known) as response:
+    with _response(session, url, headers, is_known) as response:
         start, total = _extent(response, url, have)
         if start is None:
             part.unlink(missing_ok=True)
@@ -102,20 +109,6 @@ def _attempt(
     if total is not None and done != total:
         raise _InterruptedError(f"it ended after {done} of {total} bytes")
     mark_file.unlink()
-
-
-@contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as error:
-        cause = getattr(error.args[0] if error.args else None, "reason", None)
-        refused = (requests.exceptions.ProxyError, requests.exceptions.SSLError)
-        if isinstance(error, refused) or isinstance(cause, NewConnectionError):
-            raise DownloadError(f"{url}: no connection ({type(error).__name__})") from error
-        raise _InterruptedError(f"{type(error).__name__}: {error}") from error
-    except requests.RequestException as error:
-        raise DownloadError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def _response(session: requests.Session, url: str, headers: dict[str, str], is_known: bool) -> Any:
@@ -142,12 +135,7 @@ def _response(session: requests.Session, url: str, headers: dict[str, str], is_k
 
 
 def _extent(response: requests.Response, url: str, have: int) -> tuple[int | None, int | None]:
-    """Return where the answer starts, None if it does not continue the part, and the file's size.
-
-    Raises:
-        DownloadError: If the server does not have the file.
-        _InterruptedError: If the server may have it later.
-    """
+    """Return where the answer starts, None if it does not continue the part, and the file's size."""
     status, headers = response.status_code, response.headers
     length = headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else None

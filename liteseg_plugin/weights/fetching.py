@@ -71,15 +71,26 @@ def fetch(weights: str, *, offline: bool | None = None) -> Path:
     earlier = _of_paddleseg(url) if record else None
     if earlier is not None:
         return earlier
+    import requests
+
     folder = _folder(record, url)
-    with _download_errors(url), _locked(folder):
-        known = read_sums(folder)
-        model = folder / _FILE
-        if model.is_file() and file_sha256(model) in known.get(_FILE, ()):
-            return model
-        if os.environ.get("LITESEG_OFFLINE") == "1" if offline is None else offline:
-            raise LitesegError(f"offline, and it is not in the cache, as {model}")
-        _download(record, url, folder, known)
+    model = folder / _FILE
+    try:
+        with _locked(folder):
+            known = read_sums(folder)
+            if model.is_file() and file_sha256(model) in known.get(_FILE, ()):
+                return model
+            if os.environ.get("LITESEG_OFFLINE") == "1" if offline is None else offline:
+                raise LitesegError(f"offline, and it is not in the cache, as {model}")
+            _download(record, url, folder, known)
+    except (requests.RequestException, OSError, LitesegError) as error:
+        reason = str(error) if isinstance(error, LitesegError) else type(error).__name__
+        raise WeightsError(
+            f"cannot download {url} ({reason}). To work offline, download it elsewhere and name "
+            "the local file: --model_path PATH for full weights, --opts "
+            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
+            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
+        ) from error
     return model
 
 
@@ -187,24 +198,3 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def _download_errors(url: str) -> Iterator[None]:
-    """Turn errors of a download into one that says how to work offline.
-
-    Raises:
-        WeightsError: If the block raises an error of the network, of a file or of its content.
-    """
-    import requests
-
-    try:
-        yield
-    except (requests.RequestException, OSError, LitesegError) as error:
-        reason = str(error) if isinstance(error, LitesegError) else type(error).__name__
-        raise WeightsError(
-            f"cannot download {url} ({reason}). To work offline, download it elsewhere and name "
-            "the local file: --model_path PATH for full weights, --opts "
-            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
-            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
-        ) from error
