@@ -28,9 +28,6 @@ _INSTRUCTIONS = {op.code.encode("latin1"): op.name for op in pickletools.opcodes
 def load_arrays(file: BinaryIO) -> Any:
     """Return what a pickle holds, if it is plain values and arrays of numbers.
 
-    Args:
-        file: The file, open at its start; it can be sought.
-
     Raises:
         WeightsError: If it holds anything else, or exceeds the bounds of :mod:`.plain_values`.
         Exception: Of any kind, if it is not a pickle.
@@ -237,7 +234,7 @@ class PickleReader:
         dtype = np.dtype(code)
         return _Unfinished(lambda state: dtype.newbyteorder(state[1]))
 
-    def _array(self, *arguments: Any) -> Any:
+    def _array(self, *_: Any) -> Any:
         return _Unfinished(self._filled)
 
     def _filled(self, state: tuple) -> np.ndarray:
@@ -255,9 +252,6 @@ class PickleReader:
         if math.prod(shape) * dtype.itemsize != len(flat):
             raise WeightsError(f"it holds an array {list(shape)} of {dtype} in {len(flat)} bytes")
         return flat.view(dtype).reshape(shape, order="F" if is_fortran else "C")
-
-    def _ordered_dict(self) -> dict:
-        return {}
 
     def _not_called(self, *_: Any) -> NoReturn:
         raise WeightsError("it calls a type, which weights do not need")
@@ -278,7 +272,7 @@ class PickleReader:
         ("numpy", "ndarray"): _array,
         ("numpy.core.multiarray", "_reconstruct"): _array,
         ("numpy._core.multiarray", "_reconstruct"): _array,
-        ("collections", "OrderedDict"): _ordered_dict,
+        ("collections", "OrderedDict"): lambda self: {},
         ("_codecs", "encode"): _latin1,
         ("builtins", "tuple"): _same_tuple,  # of name and array, for a tensor
         ("__builtin__", "tuple"): _same_tuple,

@@ -41,9 +41,6 @@ _TYPES = {
 def load_torch(path: str | os.PathLike) -> Any:
     """Return what a file of ``torch.save`` holds, if it is plain values and tensors.
 
-    Args:
-        path: The file.
-
     Raises:
         WeightsError: If it holds anything else, or exceeds the bounds of :mod:`.plain_values`.
         Exception: Of any kind, if it is not such a file.
@@ -63,13 +60,7 @@ def load_torch(path: str | os.PathLike) -> Any:
 
 
 class _TorchReader(PickleReader):
-    """Interprets ``data.pkl``.
-
-    Args:
-        archive: The file.
-        folder: Where its members are in the zip.
-        size: Bytes of the file.
-    """
+    """Interprets the ``data.pkl`` in a folder of a zip of ``size`` bytes."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, size: int) -> None:
         self._archive, self._folder = archive, folder
@@ -121,13 +112,10 @@ class _TorchReader(PickleReader):
             raise WeightsError(f"its tensors take more than the {self.size} bytes of the file")
         return view.copy()
 
-    def _parameter(self, tensor: Any, *_: Any) -> Any:
-        return tensor
-
     _CALL: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
-        ("collections", "OrderedDict"): PickleReader._ordered_dict,
+        ("collections", "OrderedDict"): lambda self: {},
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch._utils", "_rebuild_parameter"): lambda self, tensor, *_: tensor,
         **{("torch", name): PickleReader._not_called for name in _TYPES},
     }
     _RUN: ClassVar[dict[bytes, Callable[[Any], Any]]] = {
