@@ -12,13 +12,7 @@ __all__ = ["add_arguments", "run"]
 
 def run(args: argparse.Namespace) -> dict | None:
     """List, describe, download, check or convert."""
-    actions = {
-        "list": _list,
-        "info": _info,
-        "fetch": _fetch,
-        "check": _check,
-        "convert": _convert,
-    }
+    actions = {"list": _list, "info": _info, "fetch": _fetch, "check": _check, "convert": _convert}
     return actions[args.action](args)
 
 

@@ -93,12 +93,9 @@ def export_as_paddleseg(
 
     Args:
         network: PaddleSeg's network.
-        folder: Where the files go.
+        folder: Where the files go; it is returned.
         input_shape: (N, 3, H, W); at an open size PaddleSeg's export cannot be converted to ONNX.
         onnx: Whether to convert it with paddle2onnx.
-
-    Returns:
-        The folder.
     """
     network.eval()
     spec = [paddle.static.InputSpec(list(input_shape), "float32", "x")]

@@ -243,11 +243,6 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
 
     ``deploy.yaml`` gets the agreement of each runtime, by which ``--runtime auto`` chooses.
 
-    Args:
-        network: The trained network.
-        path: The exported folder.
-        test_config: The config's settings of evaluation.
-
     Raises:
         ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them, or scores of the
             network or of the export are not finite.

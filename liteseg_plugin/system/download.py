@@ -135,7 +135,7 @@ def _response(session: requests.Session, url: str, headers: dict[str, str], is_k
 
 
 def _extent(response: requests.Response, url: str, have: int) -> tuple[int | None, int | None]:
-    """Return where the answer starts, None if it does not continue the part, and the file's size."""
+    """Return where the answer starts (None: it does not continue the part) and the file's size."""
     status, headers = response.status_code, response.headers
     length = headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else None

@@ -21,13 +21,7 @@ _CUT = "UnpackBigParamInfor@@"  # Paddle's table of arrays that it cut
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the arrays of a ``.pdparams`` or ``.safetensors`` file without running code in it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Arrays by parameter name.
+    """Read the arrays of a ``.pdparams`` or ``.safetensors`` file, by name, and run no code in it.
 
     Raises:
         WeightsError: As :func:`read_arrays`, or if the file has no named arrays.
@@ -62,12 +56,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_arrays(path: str | os.PathLike) -> Any:
-    """Read a file of ``paddle.save``: plain values and arrays of numbers, nested.
+    """Read a file of ``paddle.save`` (``.pdparams``, ``.pdopt``): plain values and arrays, nested.
 
     ``paddle.load`` unpickles anything, code included; this accepts only these types.
-
-    Args:
-        path: A ``.pdparams`` or ``.pdopt`` file.
 
     Raises:
         WeightsError: If the file is missing, is of another kind, is truncated, holds anything

@@ -19,9 +19,6 @@ class WeightsSummary:
     """What a file of weights holds.
 
     Attributes:
-        path: The file.
-        size_bytes: Its size.
-        sha256: Its SHA-256.
         arrays: Number of arrays.
         values: Number of values in them.
         types: Types of the arrays.
@@ -42,10 +39,7 @@ class WeightsSummary:
 
 
 def summarize(weights: str) -> WeightsSummary:
-    """Read weights, and say what they hold.
-
-    Args:
-        weights: A file, a URL, or the name of released weights.
+    """Say what weights hold: a file, a URL, or the name of released weights.
 
     Raises:
         WeightsError: If they cannot be read.

@@ -48,11 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_what_does_not_go_together(args: argparse.Namespace, is_video: bool) -> None:
-    """Refuse flags that exclude or need each other.
-
-    Raises:
-        LitesegError: It names the flags.
-    """
+    """Refuse flags that exclude or need each other."""
     if args.geotiff and args.tile is None:
         raise LitesegError("--geotiff reads images by windows; give their size: --tile W H")
     if is_video and (args.save_polygons or args.geotiff):

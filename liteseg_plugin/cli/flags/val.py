@@ -32,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
-    """Refuse flags that exclude or need each other.
-
-    Raises:
-        LitesegError: It names the flags.
-    """
+    """Refuse flags that exclude or need each other."""
     if args.exported and args.model_path:
         raise LitesegError("give --exported or --model_path, not both")
     if args.auc_roc and (args.exported or args.report):
