@@ -32,10 +32,7 @@ def load_arrays(file: BinaryIO) -> Any:
         WeightsError: If it holds anything else, or exceeds the bounds of :mod:`.plain_values`.
         Exception: Of any kind, if it is not a pickle.
     """
-    reader = PickleReader(file)
-    value = reader.load()
-    check_plain(value, reader.size)
-    return value
+    return PickleReader(file).load()
 
 
 class _Global(NamedTuple):
@@ -85,12 +82,14 @@ class PickleReader:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Return the value of the pickle."""
+        """Return the value of the pickle, which is plain."""
         read, run = self._file.read, self._RUN
         for _ in range(MOST_OBJECTS):
             code = read(1)
             if code == pickle.STOP:
-                return self._pop()
+                value = self._pop()
+                check_plain(value, self.size)
+                return value
             instruction = run.get(code) or _unknown(code)
             instruction(self)
         raise WeightsError(f"it has more than {MOST_OBJECTS} values")
@@ -143,9 +142,8 @@ class PickleReader:
     def _mark(self) -> None:
         self._marks.append(len(self._stack))
 
-    def _tuple(self, number: int) -> None:
-        values = [self._pop() for _ in range(number)]
-        self._push(tuple(reversed(values)))
+    def _last(self, number: int) -> list[Any]:
+        return [self._pop() for _ in range(number)][::-1]
 
     def _append(self, values: list[Any]) -> None:
         target = self._top(list)
@@ -298,13 +296,13 @@ class PickleReader:
         pickle.EMPTY_LIST: lambda self: self._push([]),
         pickle.EMPTY_DICT: lambda self: self._push({}),
         pickle.EMPTY_TUPLE: lambda self: self._push(()),
-        pickle.TUPLE1: lambda self: self._tuple(1),
-        pickle.TUPLE2: lambda self: self._tuple(2),
-        pickle.TUPLE3: lambda self: self._tuple(3),
+        pickle.TUPLE1: lambda self: self._push(tuple(self._last(1))),
+        pickle.TUPLE2: lambda self: self._push(tuple(self._last(2))),
+        pickle.TUPLE3: lambda self: self._push(tuple(self._last(3))),
         pickle.TUPLE: lambda self: self._push(tuple(self._to_mark())),
         pickle.APPEND: lambda self: self._append([self._pop()]),
         pickle.APPENDS: lambda self: self._append(self._to_mark()),
-        pickle.SETITEM: lambda self: self._set([self._pop(), self._pop()][::-1]),
+        pickle.SETITEM: lambda self: self._set(self._last(2)),
         pickle.SETITEMS: lambda self: self._set(self._to_mark()),
         pickle.BINPUT: lambda self: self._put(self._byte()),
         pickle.LONG_BINPUT: lambda self: self._put(self._number("<I")),
@@ -312,7 +310,7 @@ class PickleReader:
         pickle.BINGET: lambda self: self._get(self._byte()),
         pickle.LONG_BINGET: lambda self: self._get(self._number("<I")),
         pickle.GLOBAL: lambda self: self._global(self._line(), self._line()),
-        pickle.STACK_GLOBAL: lambda self: self._global(*[self._pop(), self._pop()][::-1]),
+        pickle.STACK_GLOBAL: lambda self: self._global(*self._last(2)),
         pickle.REDUCE: _reduce,
         pickle.BUILD: _build,
     }

@@ -18,7 +18,6 @@ import numpy as np
 
 from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.system.array_pickle import PickleReader
-from liteseg_plugin.system.plain_values import check_plain
 
 _MOST_MEMBERS = 100_000
 _MOST_PICKLE_BYTES = 64 << 20
@@ -53,10 +52,7 @@ def load_torch(path: str | os.PathLike) -> Any:
         if len(members) > _MOST_MEMBERS:
             raise WeightsError(f"it has more than {_MOST_MEMBERS} members")
         [name] = [m.filename for m in members if m.filename.endswith("/data.pkl")]
-        reader = _TorchReader(archive, name.removesuffix("data.pkl"), size)
-        value = reader.load()
-    check_plain(value, size)
-    return value
+        return _TorchReader(archive, name.removesuffix("data.pkl"), size).load()
 
 
 class _TorchReader(PickleReader):
