@@ -52,7 +52,7 @@ def _check(args: argparse.Namespace) -> dict:
 
         args.opts, args.model_path = None, args.weights
         _network.load_network(_network.build(args), args.weights)
-    return _printed(summary.to_json())
+    return _printed(summary)
 
 
 def _convert(args: argparse.Namespace) -> dict:
