@@ -95,8 +95,7 @@ def _attempt(
             raise DownloadError(f"{url} has {total} bytes; at most {most_bytes} are expected")
         mark_file.write_text(_mark(response), encoding="utf-8")
         done = start
-        looks = {"desc": part.stem, "unit": "B", "unit_scale": True}
-        bar = progress_bar(None, total=total, initial=start, **looks)
+        bar = progress_bar(total=total, initial=start, desc=part.stem, unit="B", unit_scale=True)
         with part.open("r+b" if start else "wb") as file, bar:
             file.seek(start)
             for block in response.iter_content(_BLOCK):

@@ -122,14 +122,11 @@ def _download(
     actual = file_sha256(part)
     if expected and actual not in expected:
         part.unlink()
+        where = "published"
+        if not published:
+            where = f"the first download; delete {folder} if you know that the file was replaced"
         raise LitesegError(
-            f"the file has the SHA-256 {actual} instead of {' or '.join(expected)}, "
-            + (
-                "as published"
-                if published
-                else f"as the first download; delete {folder} if you "
-                "know that the file was replaced"
-            )
+            f"the file has the SHA-256 {actual} instead of {' or '.join(expected)}, as {where}"
         )
     _place(part, folder, {name: actual})
     if not expected:
