@@ -39,8 +39,6 @@ class Check(NamedTuple):
     """One check of the environment.
 
     Attributes:
-        name: What it is.
-        works: Whether it will.
         detail: What was found, or why it fails and what to do.
         essential: Whether the plugin is useless without it.
     """

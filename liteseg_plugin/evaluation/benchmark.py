@@ -104,9 +104,7 @@ class BenchmarkResult:
 
     Attributes:
         runtime: One of ``catalog.RUNTIMES``.
-        version: Of the runtime.
         cpu: What Python's ``platform`` says of the processor.
-        conditions: Of all exports.
         results: A timing for each export, by its name.
         ratio: Median, over rounds, of the second export's time over the first's; None for one
             export.

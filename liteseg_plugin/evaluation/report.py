@@ -44,10 +44,9 @@ def write(
     """
     check_folder(folder)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    evaluation.save(folder)
     for part in ("figures", "worst"):
-        (folder / part).mkdir(exist_ok=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    evaluation.save(folder)
     for name in _PICTURES:  # an earlier report may have had more
         for stale in (folder / "worst").glob(f"[0-9]*_{name}.jpg"):
             stale.unlink()

@@ -229,11 +229,7 @@ def verify(
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """An export compared with the trained network on noise.
-
-    Attributes:
-        agreement: Share of labels that are the network's, 0 to 1, by runtime.
-    """
+    """Share of labels on noise that are the trained network's, 0 to 1, by runtime."""
 
     agreement: dict[str, float]
 
