@@ -39,8 +39,6 @@ class Check(NamedTuple):
     """One check of the environment.
 
     Attributes:
-        name: What it is.
-        works: Whether it will.
         detail: What was found, or why it fails and what to do.
         essential: Whether the plugin is useless without it.
     """
@@ -68,19 +66,18 @@ def examine() -> dict:
         outcomes = [_Outcome("", outcome.reason + _NUMPY_HINT) for outcome in outcomes]
     *imported, inside = outcomes
     blocked = inside.reason
-    checks = [
-        _check(f"import {what}", outcome, essential=True)
-        for what, outcome in zip(("numpy, cv2", "paddle", "paddleseg"), imported)
-    ]
-    checks += [
-        Check(step, not blocked, blocked or "ready", essential=True)
-        for step in ("train", "val", "predict")
-    ]
-    checks += _exports(blocked) + _runtimes(blocked)
+    names = ("import numpy, cv2", "import paddle", "import paddleseg", "train", "val", "predict")
+    steps = [*imported, *[_Outcome("", blocked)] * 3]
+    checks = [*map(_essential, names, steps), *_exports(blocked), *_runtimes(blocked)]
     found = json.loads(inside.output.splitlines()[-1]) if inside.works else {}
     return {
         "ok": all(check.works for check in checks if check.essential),
-        "versions": _versions(),
+        "versions": {
+            "liteseg_plugin": __version__,
+            "python": platform.python_version(),
+            **installed_versions(*_DISTRIBUTIONS),
+            "platform": platform.platform(),
+        },
         "device": found.get("device", "unknown"),
         "checks": [check._asdict() for check in checks],
         "components": found.get("components", {}),
@@ -188,19 +185,19 @@ def _probe(*steps: str) -> list[_Outcome]:
     return succeeded + [_Outcome("", reason)] * (len(steps) - len(succeeded))
 
 
-def _check(name: str, outcome: _Outcome, *, essential: bool = False) -> Check:
+def _essential(name: str, outcome: _Outcome) -> Check:
     detail = outcome.reason or outcome.output or "ready"
-    return Check(name, outcome.works, detail, essential)
+    return Check(name, outcome.works, detail, essential=True)
 
 
 def _exports(blocked: str) -> list[Check]:
     exported, converted = [_Outcome("", blocked)] * 2 if blocked else _probe(_EXPORT, _CONVERT)
-    checks = [_check("export", exported, essential=True)]
+    detail = "paddle2onnx converts a model of this Paddle"
     if not exported.works:
-        return [*checks, Check("onnx", False, "needs a working export")]
-    if converted.works:
-        return [*checks, Check("onnx", True, "paddle2onnx converts a model of this Paddle")]
-    return [*checks, Check("onnx", False, converted.reason.rpartition("ExportError: ")[2])]
+        detail = "needs a working export"
+    elif not converted.works:
+        detail = converted.reason.rpartition("ExportError: ")[2]
+    return [_essential("export", exported), Check("onnx", converted.works, detail)]
 
 
 _EXPORT = """
@@ -243,17 +240,6 @@ def _runtimes(blocked: str) -> list[Check]:
     for name, code, way_out in probes:
         [outcome] = _probe(code)
         absent = f"No module named '{name}'" in outcome.reason
-        detail = outcome.output.strip() or (
-            f"not installed: {way_out}" if absent else outcome.reason
-        )
+        detail = outcome.output or (f"not installed: {way_out}" if absent else outcome.reason)
         found.append(Check(name, outcome.works, detail))
     return found
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "liteseg_plugin": __version__,
-        "python": platform.python_version(),
-        **installed_versions(*_DISTRIBUTIONS),
-        "platform": platform.platform(),
-    }

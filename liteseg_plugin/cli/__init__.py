@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import json
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -75,8 +76,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_numbers(args)
             document = args.run(args)
         if wants_json:
-            import json
-
             print(json.dumps(document, indent=2))
         sys.stdout.flush()
     except KeyboardInterrupt:

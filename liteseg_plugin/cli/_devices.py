@@ -17,13 +17,7 @@ _OWN_FLAGS = (
 
 
 def use_device(asked: str) -> str:
-    """Let Paddle compute on a device, and log which.
-
-    Args:
-        asked: ``auto``, or a device.
-
-    Returns:
-        The device.
+    """Let Paddle compute on a device, for ``auto`` on the best one; log and return which.
 
     Raises:
         DeviceError: If there is no such device.
@@ -44,9 +38,6 @@ def connect(device: str) -> None:
     """Let the processes of a launch meet, before one of them fails by itself.
 
     Only what is connected notices that another process ends.
-
-    Args:
-        device: As in :func:`use_device`.
     """
     from liteseg_plugin.system import heartbeat
     from liteseg_plugin.training import processes
@@ -65,12 +56,6 @@ def check_same_on_hosts(
     args: argparse.Namespace, builder: ConfigBuilder, weights: str | Path, lists: dict[str, Any]
 ) -> None:
     """Refuse to run a trained network on hosts that were given different things.
-
-    Args:
-        args: Of the command.
-        builder: Holds the config.
-        weights: Path, or URL, of the weights.
-        lists: Lists of images, by name.
 
     Raises:
         TrainingError: If hosts differ; it names host, rank and what differs.

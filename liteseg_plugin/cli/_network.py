@@ -40,14 +40,10 @@ def build(
 
 
 def load_network(builder: SegBuilder, model_path: str) -> nn.Layer:
-    """Build the config's network and load trained weights.
-
-    Args:
-        builder: Of :func:`build`.
-        model_path: A ``.pdparams`` file, or the URL of one.
-    """
+    """Build the config's network and load trained weights: a file, a URL, or their name."""
     from paddleseg.utils import logger
 
+    from liteseg_plugin.inference.network import class_name
     from liteseg_plugin.weights import load_trained
 
     model = builder.model
@@ -65,8 +61,3 @@ def show(builder: SegBuilder, args: argparse.Namespace) -> None:
         return
     utils.show_env_info()
     utils.show_cfg_info(builder.config)
-
-
-def class_name(model: nn.Layer) -> str:
-    """Return module and class of what was built, which every command logs."""
-    return f"{type(model).__module__}.{type(model).__qualname__}"

@@ -9,12 +9,11 @@ from liteseg_plugin.cli.flags import shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("before", metavar="REPORT_A", help="folder of the first report")
-    parser.add_argument("after", metavar="REPORT_B", help="folder of the second report")
-    parser.add_argument(
-        "--save", metavar="FILE", type=shared.html_file, help="also write a page (.html)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    add = parser.add_argument
+    add("before", metavar="REPORT_A", help="folder of the first report")
+    add("after", metavar="REPORT_B", help="folder of the second report")
+    add("--save", metavar="FILE", type=shared.html_file, help="also write a page (.html)")
+    add("--json", action="store_true", help="print the comparison as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

@@ -7,17 +7,16 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "runs",
         metavar="RUN",
         nargs="+",
         help="the folder of a training (--save_dir), metrics.csv, a log (standard output, "
         "workerlog.0), or VisualDL records",
     )
-    parser.add_argument(
-        "--save", metavar="FILE", required=True, help="the figure (.png, .svg, .pdf)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the points as JSON")
+    add("--save", metavar="FILE", required=True, help="the figure (.png, .svg, .pdf)")
+    add("--json", action="store_true", help="print the points as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

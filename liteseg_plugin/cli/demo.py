@@ -9,16 +9,14 @@ from liteseg_plugin.cli.flags import shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument(
-        "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
-    )
+    add = parser.add_argument
+    add("exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it")
     shared.add_runtime(parser)
     shared.add_device(parser)
-    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
+    add("--cpu_threads", type=int, help="CPU threads (default: all available)")
     address = "address to listen on; 0.0.0.0 opens the page to the network"
-    parser.add_argument("--server_name", default="127.0.0.1", help=address)
-    port = "port to listen on (default: the first free one from 7860)"
-    parser.add_argument("--server_port", type=int, help=port)
+    add("--server_name", default="127.0.0.1", help=address)
+    add("--server_port", type=int, help="port to listen on (default: the first free one from 7860)")
 
 
 def run(args: argparse.Namespace) -> None:

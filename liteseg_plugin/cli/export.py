@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.datasets.image_format import ImageFormat
     from liteseg_plugin.evaluation.verify import spot_check
     from liteseg_plugin.export import repository, writer
-    from liteseg_plugin.inference.network import evaluation_scale
+    from liteseg_plugin.inference.network import class_name, evaluation_scale
     from liteseg_plugin.system.checksums import file_sha256
     from liteseg_plugin.weights import local_path
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
             "weights_sha256": file_sha256(weights),
         },
     )
-    logger.info(f"Exported {_network.class_name(model)}: {deploy_file}")
+    logger.info(f"Exported {class_name(model)}: {deploy_file}")
     checked = spot_check(model, args.save_dir, config.test_config)
     for name, agreement in checked.agreement.items():
         logger.info(f"{name}: {agreement:.4%} of labels equal the trained network's, on noise")

@@ -11,13 +11,12 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
+    add = parser.add_argument
     add_model(parser)
-    parser.add_argument("--save_file", required=True, help="ONNX file to write")
-    parser.add_argument(
-        "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
-    )
-    parser.add_argument("--enable_dev_version", help="ignored: there is one converter")
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add("--save_file", required=True, help="ONNX file to write")
+    add("--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file")
+    add("--enable_dev_version", help="ignored: there is one converter")
+    add("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from liteseg_plugin.datasets.image_format import ImageFormat
     from liteseg_plugin.inference import images, trained
     from liteseg_plugin.inference.frames import is_video
+    from liteseg_plugin.inference.network import class_name
     from liteseg_plugin.inference.video import open_video
     from liteseg_plugin.training import processes
     from liteseg_plugin.training.run import DataList
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
     lists = {"image_path's list": DataList.of_names(names)}
     _devices.check_same_on_hosts(args, builder, args.model_path, lists)
     network = _network.load_network(builder, args.model_path)
-    logger.info(f"{len(found)} images for {_network.class_name(network)}")
+    logger.info(f"{len(found)} images for {class_name(network)}")
     legend = trained.predict_images(network, transforms, found, classes, args.save_dir, test_config)
     logger.info(f"Predicted images are saved in {args.save_dir}")
     logger.info(f"Legend of the colours: {legend}")

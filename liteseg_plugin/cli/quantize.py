@@ -7,27 +7,19 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument(
-        "exported", metavar="EXPORTED", help="folder of an export with ONNX or ncnn files"
-    )
-    parser.add_argument(
-        "--image_path", required=True, help="calibration images: a folder or a list file"
-    )
-    parser.add_argument(
-        "--separator", help="separator of image and label in a list file (default: white space)"
-    )
-    parser.add_argument(
-        "--num_images", type=int, default=32, help="number of images to take, spread evenly"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("exported", metavar="EXPORTED", help="folder of an export with ONNX or ncnn files")
+    add("--image_path", required=True, help="calibration images: a folder or a list file")
+    add("--separator", help="separator of image and label in a list file (default: white space)")
+    add("--num_images", type=int, default=32, help="number of images to take, spread evenly")
+    add(
         "--tolerance",
         type=float,
         default=0.005,
         help="share of labels that a layer may change and still be quantised",
     )
-    verbose = "list all layers that stay in float32"
-    parser.add_argument("--verbose", action="store_true", help=verbose)
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add("--verbose", action="store_true", help="list all layers that stay in float32")
+    add("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

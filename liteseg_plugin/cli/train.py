@@ -33,6 +33,7 @@ def _train(args: argparse.Namespace) -> None:
 
     from liteseg_plugin.datasets.classes import describe_classes
     from liteseg_plugin.evaluation.model_card import write_card_of_run
+    from liteseg_plugin.inference.network import class_name
     from liteseg_plugin.system.device import kind_of
     from liteseg_plugin.training import changes, processes
     from liteseg_plugin.training.run import RunRecord, Start, TrainedRun
@@ -44,7 +45,7 @@ def _train(args: argparse.Namespace) -> None:
     _network.show(builder, args)
     utils.set_cv2_num_threads(args.num_workers)
     model = utils.convert_sync_batchnorm(builder.model, kind_of(device))
-    logger.info(f"Model: {_network.class_name(model)}")
+    logger.info(f"Model: {class_name(model)}")
     config, train_dataset = builder.config, builder.train_dataset
     args.iters, args.batch_size = config.iters, config.batch_size
     args.to_static_training = args.to_static_training or config.to_static_training

@@ -10,18 +10,15 @@ from liteseg_plugin.cli.flags import shared
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument(
-        "exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it"
-    )
+    add = parser.add_argument
+    add("exported", metavar="EXPORTED", help="folder of the export, or the deploy.yaml in it")
     shared.add_config(parser)
     shared.add_weights(parser)
     runtimes = "runtimes to compare (default: all installed)"
-    parser.add_argument("--runtime", nargs="+", choices=shared.RUNTIMES, help=runtimes)
+    add("--runtime", nargs="+", choices=shared.RUNTIMES, help=runtimes)
     shared.add_precision(parser)
-    parser.add_argument(
-        "--images", type=int, help="number of images of val_dataset to use (default: all)"
-    )
-    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    add("--images", type=int, help="number of images of val_dataset to use (default: all)")
+    add("--json", action="store_true", help="print the report as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

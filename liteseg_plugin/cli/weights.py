@@ -12,13 +12,7 @@ __all__ = ["add_arguments", "run"]
 
 def run(args: argparse.Namespace) -> dict | None:
     """List, describe, download, check or convert."""
-    actions = {
-        "list": _list,
-        "info": _info,
-        "fetch": _fetch,
-        "check": _check,
-        "convert": _convert,
-    }
+    actions = {"list": _list, "info": _info, "fetch": _fetch, "check": _check, "convert": _convert}
     return actions[args.action](args)
 
 
@@ -58,7 +52,7 @@ def _check(args: argparse.Namespace) -> dict:
 
         args.opts, args.model_path = None, args.weights
         _network.load_network(_network.build(args), args.weights)
-    return _printed(summary.to_json())
+    return _printed(summary)
 
 
 def _convert(args: argparse.Namespace) -> dict:

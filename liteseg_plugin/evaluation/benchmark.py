@@ -104,9 +104,7 @@ class BenchmarkResult:
 
     Attributes:
         runtime: One of ``catalog.RUNTIMES``.
-        version: Of the runtime.
         cpu: What Python's ``platform`` says of the processor.
-        conditions: Of all exports.
         results: A timing for each export, by its name.
         ratio: Median, over rounds, of the second export's time over the first's; None for one
             export.
@@ -203,7 +201,7 @@ def benchmark(
     runtime: str,
     conditions: Conditions,
     *,
-    progress: Callable[[Sequence[int]], Iterable[int]] = lambda rounds: rounds,
+    progress: Callable[[Sequence[int]], Iterable[int]],
 ) -> BenchmarkResult:
     """Time exports in one runtime, taking turns, on the same random images.
 
@@ -223,9 +221,7 @@ def benchmark(
     notes, labels, calls = {}, {}, {}
     precisions = dict(zip(exports, (of.precision, *["fp32"] * len(exports))))
     for name, export in exports.items():
-        engines[name], notes[name] = _engine(
-            runtime, export, of.device, of.threads, precisions[name], images
-        )
+        engines[name], notes[name] = _engine(runtime, export, of, precisions[name], images)
         labels[name] = export.labels_of(engines[name].run(images))
     with tempfile.TemporaryDirectory() as folder:
         exported = next(iter(exports.values()))
@@ -270,11 +266,7 @@ def benchmark(
 
 
 def _call(
-    timed: str,
-    engine: Runtime,
-    export: ModelFiles,
-    images: np.ndarray,
-    path: str,
+    timed: str, engine: Runtime, export: ModelFiles, images: np.ndarray, path: str
 ) -> Callable[[], object]:
     """Return what is timed."""
     if timed == "call":
@@ -303,20 +295,15 @@ def _picture(folder: str, size_hw: tuple[int, int], image_format: ImageFormat) -
 
 
 def _engine(
-    runtime: str,
-    export: ModelFiles,
-    device: str,
-    threads: int,
-    precision: str,
-    images: np.ndarray,
+    runtime: str, export: ModelFiles, of: Conditions, precision: str, images: np.ndarray
 ) -> tuple[Runtime, str]:
     """Load an export, and run it once; without oneDNN where Paddle cannot run it with."""
-    engine = catalog.create(runtime, export, device, threads, precision)
+    engine = catalog.create(runtime, export, of.device, of.threads, precision)
     try:
         engine.run(images)
     except Exception as error:
-        if runtime != "paddle" or device != "cpu":
+        if runtime != "paddle" or of.device != "cpu":
             raise
-        engine = PaddleInference(export, device, threads, accelerated=False)
+        engine = PaddleInference(export, of.device, of.threads, accelerated=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
     return engine, ""

@@ -42,11 +42,11 @@ def exports_to_time(
     network: nn.Layer | None,
     input_shape: Sequence[int],
     *,
-    exported: str | None = None,
-    onnx_file: str | None = None,
-    with_onnx: bool = True,
-    with_ncnn: bool = False,
-    against: SegBuilder | None = None,
+    exported: str | None,
+    onnx_file: str | None,
+    with_onnx: bool,
+    with_ncnn: bool,
+    against: SegBuilder | None,
 ) -> Iterator[dict[str, ModelFiles]]:
     """Give exports by name; those that are made lie in temporary folders.
 
@@ -64,20 +64,18 @@ def exports_to_time(
         exports: dict[str, ModelFiles] = {}
         if onnx_file:
             exports["liteseg_plugin"] = ModelFiles(Path(onnx_file), onnx=Path(onnx_file))
-        elif exported or network is None:
-            exports["liteseg_plugin"] = ExportedModel.read(exported or ours)
         else:
-            opset = DEFAULT_OPSET if with_onnx else None
-            export_model(
-                network,
-                ours,
-                transforms=_TRANSFORMS,
-                image_format=ImageFormat(input_shape[1]),
-                input_shape=input_shape,
-                onnx_opset=opset,
-                ncnn=with_ncnn,
-            )
-            exports["liteseg_plugin"] = ExportedModel.read(ours)
+            if network is not None and not exported:
+                export_model(
+                    network,
+                    ours,
+                    transforms=_TRANSFORMS,
+                    image_format=ImageFormat(input_shape[1]),
+                    input_shape=input_shape,
+                    onnx_opset=DEFAULT_OPSET if with_onnx else None,
+                    ncnn=with_ncnn,
+                )
+            exports["liteseg_plugin"] = ExportedModel.read(exported or ours)
         if against is not None and network is not None:
             stock = _build_stock(against)
             stock.set_state_dict(network.state_dict())
@@ -93,12 +91,9 @@ def export_as_paddleseg(
 
     Args:
         network: PaddleSeg's network.
-        folder: Where the files go.
+        folder: Where the files go; it is returned.
         input_shape: (N, 3, H, W); at an open size PaddleSeg's export cannot be converted to ONNX.
         onnx: Whether to convert it with paddle2onnx.
-
-    Returns:
-        The folder.
     """
     network.eval()
     spec = [paddle.static.InputSpec(list(input_shape), "float32", "x")]

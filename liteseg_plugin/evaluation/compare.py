@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,7 @@ _LISTED = 20  # images that got better, and that got worse
 
 @dataclass(frozen=True)
 class Change:
-    """A score before and after, 0 to 1, or None where it is not defined.
-
-    Attributes:
-        name: Of the score, the class or the image.
-        before: The score in the first report.
-        after: The score in the second one.
-    """
+    """A score of a report, a class or an image, 0 to 1, or None where it is not defined."""
 
     name: str
     before: float | None
@@ -139,14 +132,7 @@ class Comparison:
         return "\n".join(lines)
 
     def write_page(self, path: str | os.PathLike) -> Path:
-        """Write the comparison as one page that opens from disk.
-
-        Args:
-            path: The page, ``.html``; its folder is created if missing.
-
-        Returns:
-            The path.
-        """
+        """Write the comparison as one page (``.html``) that opens from disk; return its path."""
         worse, better = self.changed_images()
         known = [(c.name, c.difference) for c in self.class_iou if c.difference is not None]
         return html.write_page(
@@ -173,11 +159,7 @@ class Comparison:
 
 
 def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
-    """Compare two reports of `liteseg val --report`.
-
-    Args:
-        before: A report's folder or its ``metrics.json``.
-        after: Another, of the same classes.
+    """Compare two reports of `liteseg val --report`: their folders, or each ``metrics.json``.
 
     Raises:
         DataError: If one is not a report, or their classes differ.
@@ -200,8 +182,8 @@ def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
     return Comparison(
         reports=(_source(before, old), _source(after, new)),
         scores=[Change(key, getattr(old, key), getattr(new, key)) for key in HEADLINE],
-        class_iou=_changes(names, old.class_iou, new.class_iou),
-        class_boundary_f1=_changes(names, old.class_boundary_f1, new.class_boundary_f1),
+        class_iou=list(map(Change, names, old.class_iou, new.class_iou)),
+        class_boundary_f1=list(map(Change, names, old.class_boundary_f1, new.class_boundary_f1)),
         images=sorted(images, key=lambda change: (change.difference or 0, change.name)),
         only_before=len(old_images.keys() - new_images.keys()),
         only_after=len(new_images.keys() - old_images.keys()),
@@ -210,9 +192,3 @@ def compare(before: str | os.PathLike, after: str | os.PathLike) -> Comparison:
 
 def _source(path: str | os.PathLike, report: Evaluation) -> ReportSource:
     return ReportSource(str(path), report.model, report.runtime, report.config, report.images)
-
-
-def _changes(
-    names: Sequence[str], before: Sequence[float | None], after: Sequence[float | None]
-) -> list[Change]:
-    return [Change(*values) for values in zip(names, before, after)]

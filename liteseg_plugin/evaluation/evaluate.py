@@ -25,13 +25,13 @@ from liteseg_plugin.datasets.classes import numbered_classes
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.evaluation.result import Evaluation, ImageScore
 from liteseg_plugin.exported import ExportedModel
-from liteseg_plugin.inference.network import segment_by
+from liteseg_plugin.inference.network import class_name, segment_by
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.inference.tiled import segment_preprocessed
 from liteseg_plugin.inference.tiles import Tiling
 from liteseg_plugin.integration.samples import CheckedCompose
 from liteseg_plugin.metrics.boundary import BOUNDARY_TOLERANCE, boundary_f1
-from liteseg_plugin.metrics.confusion import areas, count_pixels, scores
+from liteseg_plugin.metrics.confusion import areas, count_pixels, ratio, scores
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.system.parallel import prefetch, usable_cpus
 from liteseg_plugin.training import processes, validation
@@ -73,9 +73,8 @@ def trained(
         test_config: Scales, flips and sliding window, as in a config.
         classes: Names and colours.
     """
-    name = f"{type(network).__module__}.{type(network).__qualname__}"
     segment = segment_by(network, test_config)
-    return Evaluated(dataset, segment, 1, name, test_config, classes)
+    return Evaluated(dataset, segment, 1, class_name(network), test_config, classes)
 
 
 def exported(
@@ -220,12 +219,7 @@ def evaluate(
     scored = [by_number[number] for number in range(images)]
     boundaries = np.array([boundary for boundary, _ in scored])
     found = ~np.isnan(boundaries)
-    boundary = np.divide(
-        np.where(found, boundaries, 0).sum(axis=0),
-        found.sum(axis=0),
-        out=np.full(num_classes, np.nan),
-        where=found.any(axis=0),
-    )
+    boundary = ratio(np.where(found, boundaries, 0).sum(axis=0), found.sum(axis=0), math.nan)
     totals = {name: _plain(value) for name, value in paddleseg_scores(total).items()}
     return Evaluation(
         model=model,
@@ -250,16 +244,9 @@ def as_paddleseg(
     dataset: Dataset,
     test_config: dict,
     num_workers: int,
-    classes: Sequence[ClassInfo] = (),
+    classes: Sequence[ClassInfo],
 ) -> dict[str, Any]:
-    """Evaluate by PaddleSeg's ``evaluate``, which logs the numbers.
-
-    Args:
-        network: The trained network.
-        dataset: A data set of mode ``val``.
-        test_config: Scales, flips and sliding window, as in a config.
-        num_workers: Processes that load images.
-        classes: Names and colours.
+    """Evaluate by PaddleSeg's ``evaluate``, which logs the numbers; see :func:`trained`.
 
     Returns:
         A document for JSON, with keys of :class:`Evaluation`.
@@ -278,7 +265,7 @@ def as_paddleseg(
         "class_iou": [float(value) for value in class_iou],
         "class_precision": [float(value) for value in class_precision],
         "test_config": test_config,
-        "model": f"{type(network).__module__}.{type(network).__qualname__}",
+        "model": class_name(network),
     }
 
 

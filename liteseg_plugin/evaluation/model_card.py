@@ -34,9 +34,6 @@ _LIMITS = """## Limits
 def card_path(weights: Path) -> Path:
     """Return where the card of weights goes: ``README.md``, or ``NAME.md`` if there is another.
 
-    Args:
-        weights: The file of weights, which need not exist yet.
-
     Raises:
         WeightsError: If both exist.
     """
@@ -49,11 +46,7 @@ def card_path(weights: Path) -> Path:
 
 
 def write_card_of_run(run: TrainedRun) -> Path:
-    """Write a model card beside the weights of a run: ``README.md``, in place of an earlier one.
-
-    Returns:
-        The path of the card.
-    """
+    """Write ``README.md``, a model card, beside the weights of a run; return its path."""
     name = run.folder.resolve().name
     parts = [
         f"# {_cell(name)}\n",
@@ -69,15 +62,12 @@ def write_card_of_run(run: TrainedRun) -> Path:
 def write_card(
     weights: Path, record: ReleasedWeights | None, evaluation: Evaluation | None
 ) -> Path:
-    """Write a model card to :func:`card_path`.
+    """Write a model card to :func:`card_path`, and return that.
 
     Args:
         weights: The file of weights.
         record: The record of released weights, if they are such.
         evaluation: Of ``liteseg val --report``, if there is one.
-
-    Returns:
-        The path of the card.
 
     Raises:
         WeightsError: As :func:`card_path`.

@@ -33,7 +33,7 @@ def write(
     worst: int = 10,
     progress: Callable[[Sequence[int]], Iterable[int]] = lambda images: images,
 ) -> Path:
-    """Write ``metrics.json``, figures, pictures of the worst images, and ``index.html``.
+    """Write ``metrics.json``, figures, pictures of the worst images, and the page; return its path.
 
     Args:
         folder: Created if missing; an earlier report in it is replaced.
@@ -41,16 +41,12 @@ def write(
         evaluated: Model and data set, to draw the worst images.
         worst: How many images to draw.
         progress: Wraps the images to be drawn, as ``tqdm`` does.
-
-    Returns:
-        The path of the page.
     """
     check_folder(folder)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    evaluation.save(folder)
     for part in ("figures", "worst"):
-        (folder / part).mkdir(exist_ok=True)
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    evaluation.save(folder)
     for name in _PICTURES:  # an earlier report may have had more
         for stale in (folder / "worst").glob(f"[0-9]*_{name}.jpg"):
             stale.unlink()
@@ -110,9 +106,6 @@ def write(
 def check_folder(folder: str | os.PathLike) -> None:
     """Check that a report can be written, before the evaluation; nothing is created.
 
-    Args:
-        folder: Folder of the report.
-
     Raises:
         DataError: If other files are in it, which a report might overwrite, or it cannot be
             written to.
@@ -125,10 +118,10 @@ def check_folder(folder: str | os.PathLike) -> None:
         raise DataError(f"{folder} contains other files and no report; give another folder")
 
 
-def _confusions(names: list[str], matrix: np.ndarray, how_many: int = 10) -> list[dict]:
-    """Return the largest confusions, by pixels."""
+def _confusions(names: list[str], matrix: np.ndarray) -> list[dict]:
+    """Return the ten largest confusions, by pixels."""
     wrong = matrix * ~np.eye(len(names), dtype=bool)
-    largest = np.argsort(-wrong, axis=None, kind="stable")[:how_many]
+    largest = np.argsort(-wrong, axis=None, kind="stable")[:10]
     return [
         {
             "truth": names[true],
@@ -153,12 +146,7 @@ def _draw(evaluated: Evaluated, index: int, classes: Sequence[ClassInfo]) -> dic
     wrong = (truth != guess)[..., np.newaxis] & counted
     errors = np.where(wrong, cv2.addWeighted(grey, 0.3, np.full_like(grey, _RED), 0.7, 0), grey)
     errors = np.where(counted, errors, grey // 4)
-    pictures = (
-        image,
-        overlay(image, truth, classes),
-        overlay(image, guess, classes),
-        errors,
-    )
+    pictures = image, overlay(image, truth, classes), overlay(image, guess, classes), errors
     scale = min(1.0, _WIDEST / image.shape[1])
     jpegs = {}
     for name, picture in zip(_PICTURES, pictures):
@@ -174,9 +162,8 @@ def _settings(test_config: dict) -> str:
     if test_config.get("aug_eval"):
         scales = np.atleast_1d(test_config.get("scales", 1.0))
         words.append("scale " + ", ".join(f"{scale:g}" for scale in scales))
-        for flip in ("flip_horizontal", "flip_vertical"):
-            if test_config.get(flip):
-                words.append(flip.replace("_", " "))
+        flips = filter(test_config.get, ("flip_horizontal", "flip_vertical"))
+        words += [flip.replace("_", " ") for flip in flips]
     if test_config.get("is_slide"):
         size, stride = ("x".join(map(str, test_config[k])) for k in ("crop_size", "stride"))
         words.append(f"window {size}, stride {stride}")

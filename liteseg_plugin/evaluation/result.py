@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -61,16 +62,12 @@ class ImageScore:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Scores of one class, each 0 to 1.
+    """Scores of one class, each 0 to 1, as :class:`Evaluation` has them.
 
     Attributes:
         info: Name and colour.
         occurs: Whether the class occurs in truth or prediction.
-        iou: As in :class:`Evaluation`, like the rest.
-        precision: Likewise.
-        recall: Likewise.
-        dice: Likewise.
-        boundary_f1: Likewise; None where the class has no boundary.
+        boundary_f1: None where the class has no boundary.
         share: Share of the labelled pixels.
     """
 
@@ -98,13 +95,7 @@ class Evaluation:
         miou: Mean over the classes, like ``dice``, ``precision`` and ``recall``.
         accuracy: Share of the pixels that are right.
         kappa: Cohen's kappa.
-        dice: Mean over the classes.
-        precision: Mean over the classes.
-        recall: Mean over the classes.
-        class_iou: One value a class, like the following ones.
-        class_dice: One value a class.
-        class_precision: One value a class.
-        class_recall: One value a class.
+        class_iou: One value a class, like ``class_dice``, ``class_precision``, ``class_recall``.
         iou_of_absent: IoU of a class that occurs neither in truth nor in prediction.
         boundary_f1: Mean over the classes.
         class_boundary_f1: Means over the images in which the class has a boundary.
@@ -165,10 +156,7 @@ class Evaluation:
 
     @classmethod
     def read(cls, path: str | os.PathLike) -> Evaluation:
-        """Read the ``metrics.json`` of a report.
-
-        Args:
-            path: The report's folder, or the ``metrics.json`` in it.
+        """Read a report: its folder, or the ``metrics.json`` in it.
 
         Raises:
             DataError: If it is not a report.
@@ -189,11 +177,7 @@ class Evaluation:
         raise DataError(f"{path} has format {version!r}, not {FORMAT}; make the report again")
 
     def worst_images(self, how_many: int) -> list[int]:
-        """Return the indices of the images of lowest mIoU, worst first.
-
-        Args:
-            how_many: Maximum number; images without counted pixels are skipped.
-        """
+        """Return indices of images, that of lowest mIoU first; without counted pixels, none."""
         ranked = [
             (score.miou, index)
             for index, score in enumerate(self.image_scores)
@@ -220,14 +204,11 @@ class Evaluation:
 
     def log_line(self) -> str:
         """Return the line that PaddleSeg's tools/val.py logs, for scripts that read it."""
-        scores = {
-            name: float("nan") if (value := getattr(self, name)) is None else value
-            for name in HEADLINE
-        }
+        scores = (self.miou, self.accuracy, self.kappa, self.dice)
+        miou, acc, kappa, dice = (math.nan if score is None else score for score in scores)
         return (
-            f"[EVAL] #Images: {self.images} "
-            "mIoU: {miou:.4f} Acc: {accuracy:.4f} Kappa: {kappa:.4f} "
-            "Dice: {dice:.4f}".format(**scores)
+            f"[EVAL] #Images: {self.images} mIoU: {miou:.4f} Acc: {acc:.4f} Kappa: {kappa:.4f} "
+            f"Dice: {dice:.4f}"
         )
 
     def text(self) -> str:

@@ -130,13 +130,9 @@ class Verification:
 class _Tally:
     """What is counted of one runtime, or of the network, image by image."""
 
-    num_classes: int
-    counts: np.ndarray = field(init=False)
+    counts: Any = 0  # a confusion matrix, from the first image on
     agreements: dict[str, float] = field(default_factory=dict)
     logits: list[tuple[float, float]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.counts = np.zeros((self.num_classes + 1, self.num_classes + 1), "int64")
 
     def miou(self) -> float:
         return paddleseg_scores(self.counts)["miou"]
@@ -188,8 +184,8 @@ def verify(
     names = list(runtimes or installed_for(exported, precision=precision))
     predictors = {name: Predictor(exported, name, "cpu", precision=precision) for name in names}
     scale, image_format = evaluation_scale(test_config), format_of(transforms)
-    trained = _Tally(num_classes)
-    tallies = {name: _Tally(num_classes) for name in names}
+    trained = _Tally()
+    tallies = {name: _Tally() for name in names}
     images = 0
     network.eval()
     for image_path, label_path in pairs:
@@ -219,33 +215,22 @@ def verify(
                 tally.logits.append((float(difference), float(np.abs(expected).max())))
     if not images:
         raise DataError("there are no images to verify with")
+    others = None
+    if weights_sha256 and exported.provenance.get("weights_sha256") not in (None, weights_sha256):
+        others = str(exported.provenance.get("weights", "not named in deploy.yaml"))
     return Verification(
         precision=precision,
         images=images,
         miou=trained.miou(),
         runtimes={name: tally.result() for name, tally in tallies.items()},
-        exported_weights=_other_weights(exported, weights_sha256),
+        exported_weights=others,
     )
-
-
-def _other_weights(exported: ExportedModel, sha256: str | None) -> str | None:
-    """Return the path of the exported weights if their checksum is another one."""
-    exported_sha256 = exported.provenance.get("weights_sha256")
-    if sha256 is None or exported_sha256 in (None, sha256):
-        return None
-    return str(exported.provenance.get("weights", "not named in deploy.yaml"))
 
 
 @dataclass(frozen=True)
 class SpotCheck:
-    """An export compared with the trained network on noise.
+    """Share of labels on noise that are the trained network's, 0 to 1, by runtime."""
 
-    Attributes:
-        input_shapes: Shapes of the noise, each (N, 3, H, W).
-        agreement: Share of labels that are the network's, 0 to 1, by runtime.
-    """
-
-    input_shapes: list[tuple[int, int, int, int]]
     agreement: dict[str, float]
 
 
@@ -253,11 +238,6 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
     """Compare an export with the trained network on noise, without a data set.
 
     ``deploy.yaml`` gets the agreement of each runtime, by which ``--runtime auto`` chooses.
-
-    Args:
-        network: The trained network.
-        path: The exported folder.
-        test_config: The config's settings of evaluation.
 
     Raises:
         ExportError: If that is below ``REQUIRED_AGREEMENT`` in one of them, or scores of the
@@ -291,13 +271,12 @@ def spot_check(network: nn.Layer, path: str | os.PathLike, test_config: dict) ->
                 f"the export in {exported.model.parent} does not give the trained network's labels "
                 f"in {name}: {share:.4%} agree on noise; do not use it there"
             )
-    return SpotCheck(input_shapes=shapes, agreement=agreement)
+    return SpotCheck(agreement)
 
 
 def _require_finite(scores: np.ndarray, what: str) -> None:
     """Refuse NaN and infinity, from which an argmax makes labels that look valid."""
-    wrong = int(scores.size - np.isfinite(scores).sum())
-    if wrong:
+    if wrong := np.count_nonzero(~np.isfinite(scores)):
         raise ExportError(
             f"{what} gives NaN or infinity on noise ({wrong} of {scores.size} values); do not use "
             "it: take an earlier checkpoint"

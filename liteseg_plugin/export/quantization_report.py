@@ -72,11 +72,7 @@ class QuantizationReport:
         return sorted(floats, key=lambda layer: -layer.changed_alone)
 
     def text(self, *, verbose: bool = False) -> str:
-        """Return the report as lines for the terminal.
-
-        Args:
-            verbose: Whether to list all layers that stay in float32, not only the worst.
-        """
+        """Return lines for the terminal, with all layers that stay in float32 or only the worst."""
         floats = self.in_float()
         lines = [
             f"{self.model}: {len(self.layers) - len(floats)} of {len(self.layers)} convolutions in "

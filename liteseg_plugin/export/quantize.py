@@ -136,8 +136,7 @@ def _measure(
     wanted = list(model.labels([], probe))
 
     def agreement(names: Sequence[str]) -> float:
-        pairs = zip(model.labels(names, probe), wanted)
-        return float(np.mean([label_agreement(labels, others) for labels, others in pairs]))
+        return float(np.mean([*map(label_agreement, model.labels(names, probe), wanted)]))
 
     names = [*model.weight_shapes]
     changes = {name: 1 - agreement([name]) for name in progress(names)}

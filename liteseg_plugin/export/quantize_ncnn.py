@@ -77,12 +77,7 @@ class NcnnQuantizer:
 
 
 def _in_int8(layer: NcnnLayer, largest_input: float) -> bytes:
-    """Return the content of a layer in INT8.
-
-    Args:
-        layer: In float32.
-        largest_input: What becomes 127.
-    """
+    """Return the content of a layer in INT8, whose largest input becomes 127."""
     end = 4 + 4 * int(np.prod(layer.weight_shape))
     rows = np.frombuffer(layer.content[4:end], "<f4").reshape(layer.scales, -1)
     bounds = np.abs(rows).max(axis=1, keepdims=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -89,17 +90,9 @@ def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: Path) -
     One batch is held at a time.
     """
     import onnx
-    from onnxruntime.quantization.calibrate import CalibrationDataReader, create_calibrator
+    from onnxruntime.quantization.calibrate import create_calibrator
 
-    name = model.graph.input[0].name
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._feeds = ({name: batch} for batch in batches)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self._feeds, None)
-
+    feeds = ({model.graph.input[0].name: batch} for batch in batches)
     path = work / "calibrated.onnx"
     onnx.save(model, str(path))
     calibrator = create_calibrator(
@@ -107,5 +100,5 @@ def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: Path) -
     )
     with quiet():
         calibrator.set_execution_providers(["CPUExecutionProvider"])
-        calibrator.collect_data(Reader())
+        calibrator.collect_data(SimpleNamespace(get_next=lambda: next(feeds, None)))
         return calibrator.compute_data()

@@ -17,6 +17,11 @@ _SLIDING = ("is_slide", "stride", "crop_size")
 _AVERAGING = ("scales", "flip_horizontal", "flip_vertical")
 
 
+def class_name(network: nn.Layer) -> str:
+    """Return module and class of a network, which logs and reports name."""
+    return f"{type(network).__module__}.{type(network).__qualname__}"
+
+
 def segment_by(network: nn.Layer, test_config: dict) -> Callable[[dict], np.ndarray]:
     """Return a function that segments a sample (``img`` and ``trans_info``) with a Paddle network.
 

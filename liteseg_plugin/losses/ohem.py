@@ -20,10 +20,9 @@ class OhemCrossEntropyLoss(nn.Layer):
     It keeps the pixels whose probability of the true class is below ``thresh``. If those are fewer
     than ``min_kept``, it keeps those below the probability of the ``min_kept``-th hardest pixel.
     A batch with at most ``min_kept`` labelled pixels is kept whole, and 0 switches mining off:
-    every labelled pixel counts. Loss and gradient are those
-    of PaddleSeg's class of this name, which sorts all pixels and expands the labels to one-hot;
-    this one selects by order statistic and gathers, and on a CPU works in pieces
-    (:mod:`liteseg_plugin.losses.ohem_cpu`).
+    every labelled pixel counts. Loss and gradient are those of PaddleSeg's class of this name,
+    which sorts all pixels and expands the labels to one-hot; this one selects by order statistic
+    and gathers, and on a CPU works in pieces (:mod:`liteseg_plugin.losses.ohem_cpu`).
 
     Args:
         thresh: Probability of the true class from which on a pixel is easy, from 0 to 1.
@@ -78,9 +77,12 @@ class OhemCrossEntropyLoss(nn.Layer):
         if label.ndim == logit.ndim - 1:
             label = label.unsqueeze(1)
         label = label.astype("int64")
+        min_kept = label.size // PIXELS_PER_KEPT if self.min_kept is None else self.min_kept
         if _runs_in_numpy(logit):
-            return ohem_cross_entropy(logit, label, self._mining(label))
-        kept = self._kept(logit.detach(), label)
+            weight = None if self.weight is None else self.weight.numpy()
+            mining = Mining(self.thresh, min_kept, self.ignore_index, weight, self.EPS)
+            return ohem_cross_entropy(logit, label, mining)
+        kept = self._kept(logit.detach(), label, min_kept)
         loss = F.cross_entropy(
             logit,
             paddle.where(kept, label, paddle.full_like(label, self.ignore_index)),
@@ -92,19 +94,11 @@ class OhemCrossEntropyLoss(nn.Layer):
         kept = kept.astype("float32")
         return (loss * kept).mean() / (kept.mean() + self.EPS)
 
-    def _at_least(self, label: paddle.Tensor) -> int:
-        return label.size // PIXELS_PER_KEPT if self.min_kept is None else self.min_kept
-
-    def _mining(self, label: paddle.Tensor) -> Mining:
-        weight = None if self.weight is None else self.weight.numpy()
-        return Mining(self.thresh, self._at_least(label), self.ignore_index, weight, self.EPS)
-
     @paddle.no_grad()
-    def _kept(self, logit: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+    def _kept(self, logit: paddle.Tensor, label: paddle.Tensor, min_kept: int) -> paddle.Tensor:
         """Return which pixels count: (N, 1, H, W) of bool. Nothing here waits for a GPU."""
         labelled = label != self.ignore_index
-        pixels, min_kept = label.size, self._at_least(label)
-        if min_kept == 0 or min_kept >= pixels:
+        if min_kept == 0 or min_kept >= label.size:
             return labelled
 
         true_class = paddle.where(labelled, label, paddle.zeros_like(label))

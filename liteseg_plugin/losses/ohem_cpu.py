@@ -89,10 +89,8 @@ class _OhemCrossEntropy(PyLayer):
         share = np.float32(kept.mean()) + np.float32(mining.eps)
         ctx.save_for_backward(logit)
         ctx.pixels = true_class, softmax, factor, share
-        return paddle.to_tensor(
-            loss.dtype.type(total / labelled.size / share),
-            place=paddle.CPUPlace(),
-        )
+        mean = loss.dtype.type(total / labelled.size / share)
+        return paddle.to_tensor(mean, place=paddle.CPUPlace())
 
     @staticmethod
     def backward(ctx: Any, loss_gradient: paddle.Tensor) -> paddle.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from liteseg_plugin.metrics.common import check_shapes
+from liteseg_plugin.metrics.confusion import check_shapes
 
 
 def label_agreement(labels: np.ndarray, others: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from liteseg_plugin.metrics.common import check_shapes, ratio
+from liteseg_plugin.metrics.confusion import check_shapes, ratio
 
 BOUNDARY_TOLERANCE = 0.0075
 """Share of an image's diagonal by which a boundary may be off and still count as found."""

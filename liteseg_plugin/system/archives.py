@@ -5,7 +5,6 @@ from __future__ import annotations
 import bz2
 import errno
 import gzip
-import io
 import lzma
 import os
 import re
@@ -189,7 +188,7 @@ def _of_tar(archive: Path, most_bytes: int) -> Iterator[_Member]:
         head = raw.read(8)
         raw.seek(0)
         opener = next((o for magic, o in _OPENERS.items() if head.startswith(magic)), None)
-        stream = _Bounded(opener(raw) if opener else raw, most_bytes)  # type: ignore[operator]
+        stream: Any = _Bounded(opener(raw) if opener else raw, most_bytes)  # type: ignore[operator]
         with tarfile.open(fileobj=stream, mode="r:", tarinfo=_Header) as file:
             while (info := file.next()) is not None:
                 kind = "a link or a device"
@@ -199,11 +198,11 @@ def _of_tar(archive: Path, most_bytes: int) -> Iterator[_Member]:
                 yield _Member(info.name, kind, lambda info=info: file.extractfile(info))
 
 
-class _Bounded(io.RawIOBase):
+class _Bounded:
     """A decompressed tar; a header cannot take all memory, nor an archive all time."""
 
     def __init__(self, file: Any, most_bytes: int) -> None:
-        self._file = file
+        self._file, self.seek, self.tell = file, file.seek, file.tell
         self._last = 2 * most_bytes + _HEADER_BYTES  # with headers and padding
 
     def read(self, number: int = -1) -> bytes:
@@ -211,11 +210,3 @@ class _Bounded(io.RawIOBase):
         if not 0 <= number <= _HEADER_BYTES or self._file.tell() > self._last:
             raise _TooLargeError
         return self._file.read(number)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move, as the file does."""
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._file.tell()

@@ -13,7 +13,7 @@ import pickletools
 import re
 import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO, ClassVar, NoReturn
+from typing import Any, BinaryIO, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -28,24 +28,18 @@ _INSTRUCTIONS = {op.code.encode("latin1"): op.name for op in pickletools.opcodes
 def load_arrays(file: BinaryIO) -> Any:
     """Return what a pickle holds, if it is plain values and arrays of numbers.
 
-    Args:
-        file: The file, open at its start; it can be sought.
-
     Raises:
         WeightsError: If it holds anything else, or exceeds the bounds of :mod:`.plain_values`.
         Exception: Of any kind, if it is not a pickle.
     """
-    reader = PickleReader(file)
-    value = reader.load()
-    check_plain(value, reader.size)
-    return value
+    return PickleReader(file).load()
 
 
-class _Global:
+class _Global(NamedTuple):
     """Stands for a function or class that a file names, until it is called."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    module: str
+    name: str
 
 
 class _Unfinished:
@@ -88,12 +82,14 @@ class PickleReader:
         self._memo: dict[int, Any] = {}
 
     def load(self) -> Any:
-        """Return the value of the pickle."""
+        """Return the value of the pickle, which is plain."""
         read, run = self._file.read, self._RUN
         for _ in range(MOST_OBJECTS):
             code = read(1)
             if code == pickle.STOP:
-                return self._pop()
+                value = self._pop()
+                check_plain(value, self.size)
+                return value
             instruction = run.get(code) or _unknown(code)
             instruction(self)
         raise WeightsError(f"it has more than {MOST_OBJECTS} values")
@@ -146,9 +142,8 @@ class PickleReader:
     def _mark(self) -> None:
         self._marks.append(len(self._stack))
 
-    def _tuple(self, number: int) -> None:
-        values = [self._pop() for _ in range(number)]
-        self._push(tuple(reversed(values)))
+    def _last(self, number: int) -> list[Any]:
+        return [self._pop() for _ in range(number)][::-1]
 
     def _append(self, values: list[Any]) -> None:
         target = self._top(list)
@@ -214,14 +209,13 @@ class PickleReader:
         if (module, name) not in self._CALL:
             full = printable(f"{module}.{name}")
             raise WeightsError(f"it asks for {full}, which is not an array")
-        self._push(_Global(f"{module}.{name}"))
+        self._push(_Global(module, name))
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         if type(arguments) is not tuple or not isinstance(function, _Global):
             raise WeightsError(f"it calls a value of type {type(function).__name__}")
-        module, _, name = function.name.rpartition(".")
-        self._push(self._CALL[module, name](self, *arguments))
+        self._push(self._CALL[function](self, *arguments))
 
     def _build(self) -> None:
         state, target = self._pop(), self._pop()
@@ -238,7 +232,7 @@ class PickleReader:
         dtype = np.dtype(code)
         return _Unfinished(lambda state: dtype.newbyteorder(state[1]))
 
-    def _array(self, *arguments: Any) -> Any:
+    def _array(self, *_: Any) -> Any:
         return _Unfinished(self._filled)
 
     def _filled(self, state: tuple) -> np.ndarray:
@@ -256,9 +250,6 @@ class PickleReader:
         if math.prod(shape) * dtype.itemsize != len(flat):
             raise WeightsError(f"it holds an array {list(shape)} of {dtype} in {len(flat)} bytes")
         return flat.view(dtype).reshape(shape, order="F" if is_fortran else "C")
-
-    def _ordered_dict(self) -> dict:
-        return {}
 
     def _not_called(self, *_: Any) -> NoReturn:
         raise WeightsError("it calls a type, which weights do not need")
@@ -279,7 +270,7 @@ class PickleReader:
         ("numpy", "ndarray"): _array,
         ("numpy.core.multiarray", "_reconstruct"): _array,
         ("numpy._core.multiarray", "_reconstruct"): _array,
-        ("collections", "OrderedDict"): _ordered_dict,
+        ("collections", "OrderedDict"): lambda self: {},
         ("_codecs", "encode"): _latin1,
         ("builtins", "tuple"): _same_tuple,  # of name and array, for a tensor
         ("__builtin__", "tuple"): _same_tuple,
@@ -305,13 +296,13 @@ class PickleReader:
         pickle.EMPTY_LIST: lambda self: self._push([]),
         pickle.EMPTY_DICT: lambda self: self._push({}),
         pickle.EMPTY_TUPLE: lambda self: self._push(()),
-        pickle.TUPLE1: lambda self: self._tuple(1),
-        pickle.TUPLE2: lambda self: self._tuple(2),
-        pickle.TUPLE3: lambda self: self._tuple(3),
+        pickle.TUPLE1: lambda self: self._push(tuple(self._last(1))),
+        pickle.TUPLE2: lambda self: self._push(tuple(self._last(2))),
+        pickle.TUPLE3: lambda self: self._push(tuple(self._last(3))),
         pickle.TUPLE: lambda self: self._push(tuple(self._to_mark())),
         pickle.APPEND: lambda self: self._append([self._pop()]),
         pickle.APPENDS: lambda self: self._append(self._to_mark()),
-        pickle.SETITEM: lambda self: self._set([self._pop(), self._pop()][::-1]),
+        pickle.SETITEM: lambda self: self._set(self._last(2)),
         pickle.SETITEMS: lambda self: self._set(self._to_mark()),
         pickle.BINPUT: lambda self: self._put(self._byte()),
         pickle.LONG_BINPUT: lambda self: self._put(self._number("<I")),
@@ -319,7 +310,7 @@ class PickleReader:
         pickle.BINGET: lambda self: self._get(self._byte()),
         pickle.LONG_BINGET: lambda self: self._get(self._number("<I")),
         pickle.GLOBAL: lambda self: self._global(self._line(), self._line()),
-        pickle.STACK_GLOBAL: lambda self: self._global(*[self._pop(), self._pop()][::-1]),
+        pickle.STACK_GLOBAL: lambda self: self._global(*self._last(2)),
         pickle.REDUCE: _reduce,
         pickle.BUILD: _build,
     }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import time
-from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 from urllib.parse import urljoin, urlparse
 
@@ -21,14 +19,13 @@ ATTEMPTS = 6
 """Requests for a file, until it is complete."""
 TIMEOUT = (10.0, 30.0)
 """Seconds to wait for a connection, and for the next bytes."""
-MOST_BYTES = 4 << 30
-"""Bytes of a file."""
 
 _MOST_WAIT = 60.0
 _MOST_REDIRECTS = 5
 _BLOCK = 1 << 16
 _RETRIED = (408, 429, 500, 502, 503, 504)
 _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+_REFUSED = (requests.exceptions.ProxyError, requests.exceptions.SSLError)
 
 
 class DownloadError(LitesegError):
@@ -43,14 +40,7 @@ class _InterruptedError(Exception):
         self.wait = wait
 
 
-def download(
-    url: str,
-    part: Path,
-    *,
-    is_known: bool,
-    most_bytes: int = MOST_BYTES,
-    progress: bool = True,
-) -> None:
+def download(url: str, part: Path, *, is_known: bool, most_bytes: int) -> None:
     """Download a file, from where an earlier call stopped if the server has the same file still.
 
     Proxies are those of ``http_proxy``, ``https_proxy`` and ``no_proxy``.
@@ -61,7 +51,6 @@ def download(
         is_known: Whether the caller checks the SHA-256. If not, redirects to another host are
             refused, and a part without the server's mark is not continued.
         most_bytes: Largest size.
-        progress: Whether to show a progress bar.
 
     Raises:
         DownloadError: If it cannot be downloaded.
@@ -69,21 +58,25 @@ def download(
     """
     with requests.Session() as session:
         for attempt in range(ATTEMPTS):
+            wait = 2.0**attempt
             try:
-                return _attempt(session, url, part, is_known, most_bytes, progress)
+                return _attempt(session, url, part, is_known, most_bytes)
+            except _BROKEN as error:
+                reason = f"{type(error).__name__}: {error}"
+                cause = getattr(error.args[0] if error.args else None, "reason", None)
+                if isinstance(error, _REFUSED) or isinstance(cause, NewConnectionError):
+                    raise DownloadError(f"{url}: no connection ({type(error).__name__})") from error
+            except requests.RequestException as error:
+                raise DownloadError(f"{url}: {type(error).__name__}: {error}") from error
             except _InterruptedError as error:
-                reason = error
-                if attempt < ATTEMPTS - 1:
-                    _sleep(min(2.0**attempt if error.wait is None else error.wait, _MOST_WAIT))
+                reason, wait = str(error), wait if error.wait is None else error.wait
+            if attempt < ATTEMPTS - 1:
+                sleep(min(wait, _MOST_WAIT))
     raise DownloadError(f"{url}: {printable(reason)} ({ATTEMPTS} attempts)")
 
 
-def _sleep(seconds: float) -> None:
-    time.sleep(seconds)
-
-
 def _attempt(
-    session: requests.Session, url: str, part: Path, is_known: bool, most_bytes: int, progress: bool
+    session: requests.Session, url: str, part: Path, is_known: bool, most_bytes: int
 ) -> None:
     mark_file = part.with_name(f"{part.name}.mark")
     mark = mark_file.read_text(encoding="utf-8") if mark_file.is_file() else ""
@@ -93,7 +86,7 @@ def _attempt(
         headers["Range"] = f"bytes={have}-"
         if mark:
             headers["If-Range"] = mark  # the whole file, if it has changed
-    with _explained(url), _response(session, url, headers, is_known) as response:
+    with _response(session, url, headers, is_known) as response:
         start, total = _extent(response, url, have)
         if start is None:
             part.unlink(missing_ok=True)
@@ -102,8 +95,7 @@ def _attempt(
             raise DownloadError(f"{url} has {total} bytes; at most {most_bytes} are expected")
         mark_file.write_text(_mark(response), encoding="utf-8")
         done = start
-        looks = {"desc": part.stem, "unit": "B", "unit_scale": True, "disable": not progress}
-        bar = progress_bar(None, total=total, initial=start, **looks)
+        bar = progress_bar(total=total, initial=start, desc=part.stem, unit="B", unit_scale=True)
         with part.open("r+b" if start else "wb") as file, bar:
             file.seek(start)
             for block in response.iter_content(_BLOCK):
@@ -116,20 +108,6 @@ def _attempt(
     if total is not None and done != total:
         raise _InterruptedError(f"it ended after {done} of {total} bytes")
     mark_file.unlink()
-
-
-@contextlib.contextmanager
-def _explained(url: str) -> Iterator[None]:
-    try:
-        yield
-    except _BROKEN as error:
-        cause = getattr(error.args[0] if error.args else None, "reason", None)
-        refused = (requests.exceptions.ProxyError, requests.exceptions.SSLError)
-        if isinstance(error, refused) or isinstance(cause, NewConnectionError):
-            raise DownloadError(f"{url}: no connection ({type(error).__name__})") from error
-        raise _InterruptedError(f"{type(error).__name__}: {error}") from error
-    except requests.RequestException as error:
-        raise DownloadError(f"{url}: {type(error).__name__}: {error}") from error
 
 
 def _response(session: requests.Session, url: str, headers: dict[str, str], is_known: bool) -> Any:
@@ -156,12 +134,7 @@ def _response(session: requests.Session, url: str, headers: dict[str, str], is_k
 
 
 def _extent(response: requests.Response, url: str, have: int) -> tuple[int | None, int | None]:
-    """Return where the answer starts, None if it does not continue the part, and the file's size.
-
-    Raises:
-        DownloadError: If the server does not have the file.
-        _InterruptedError: If the server may have it later.
-    """
+    """Return where the answer starts (None: it does not continue the part) and the file's size."""
     status, headers = response.status_code, response.headers
     length = headers.get("Content-Length", "")
     size = int(length) if length.isdecimal() else None

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from liteseg_plugin.errors import printable
+from liteseg_plugin.system.heartbeat import is_alive
 
 _LFS_START = b"version https://git-lfs.github.com/spec/v1"
 _SHOWN_NAME = 48
@@ -61,31 +62,22 @@ def atomic_write(
         raise OSError(error.errno, f"cannot write {printable(path)}: {error.strerror}") from error
 
 
-def require_suffix(path: str | os.PathLike, suffix: str) -> None:
-    """Refuse a name of a file that would promise another format than the one that is written.
-
-    Args:
-        path: The file to be written.
-        suffix: What its name must end in, such as ``.html``, in upper or lower case.
+def require_html(path: str | os.PathLike) -> None:
+    """Refuse the name of a page that would promise another format.
 
     Raises:
-        ValueError: If it ends in something else.
+        ValueError: If it does not end in ``.html``, in upper or lower case.
     """
     path = Path(path)
-    if path.suffix.lower() != suffix:
-        written = suffix[1:].upper()
-        raise ValueError(
-            f"{printable(path)} would be {written}; name it {printable(path.stem)}{suffix}"
-        )
+    if path.suffix.lower() != ".html":
+        raise ValueError(f"{printable(path)} would be HTML; name it {printable(path.stem)}.html")
 
 
 @contextlib.contextmanager
 def scratch_folder(parent: str | os.PathLike, name: str) -> Iterator[Path]:
     """Create a hidden folder, and remove it afterwards; also remove those of killed processes.
 
-    Args:
-        parent: Where to create it.
-        name: Its purpose; part of its name.
+    ``name`` is its purpose, and part of its name.
     """
     remove_leftovers(parent, f".{glob.escape(name)}.*")
     prefix = f".{name}.{scratch_tag()}-"
@@ -177,13 +169,7 @@ def remove_leftovers(folder: str | os.PathLike, pattern: str) -> None:
 def _is_left(entry: os.DirEntry, machine: str, pid: int) -> bool:
     if machine != _machine() or os.name == "nt":  # where os.kill ends the process
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_AFTER_SECONDS
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):  # another user's, or not a process number
-        pass
-    return False
+    return not is_alive(pid)
 
 
 def cache_folder() -> Path:

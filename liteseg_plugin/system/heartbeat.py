@@ -107,7 +107,7 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):  # another user's, or not a process number
         pass
     return not state_of(pid).startswith("Z")  # has ended, and nobody asked how
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from liteseg_plugin.system.progress import progress_bar
@@ -39,18 +39,12 @@ def process(
     Returns:
         The results, in the order of the items.
     """
-    results: list[Any] = [None] * len(items)
+    looks = {"desc": description, "unit": "file", "disable": not progress}
     pool = ThreadPoolExecutor(max_workers=workers or usable_cpus())
     try:
-        places = {pool.submit(function, item): place for place, item in enumerate(items)}
-        bar = progress_bar(total=len(items), desc=description, unit="file", disable=not progress)
-        with bar:
-            for done in as_completed(places):
-                results[places[done]] = done.result()
-                bar.update()
+        return list(progress_bar(pool.map(function, items), total=len(items), **looks))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-    return results
 
 
 def prefetch(
@@ -67,10 +61,5 @@ def prefetch(
 
 
 def per_second(count: float, seconds: float) -> float:
-    """Return a rate; a time below the clock's resolution counts as one microsecond.
-
-    Args:
-        count: Number of items.
-        seconds: Their time.
-    """
+    """Return a rate; a time below the clock's resolution counts as one microsecond."""
     return count / max(seconds, 1e-6)

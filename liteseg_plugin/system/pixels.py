@@ -25,13 +25,9 @@ def max_pixels(default: int = MOST_PIXELS) -> int:
 
 
 def check_pixels(name: object, width: int, height: int, default: int = MOST_PIXELS) -> None:
-    """Check the size of an image.
+    """Check the size of an image, in pixels, as its header says.
 
-    Args:
-        name: What the message calls the image.
-        width: In pixels, as the header says.
-        height: Likewise.
-        default: The bound without ``--max_pixels``.
+    ``name`` is what the message calls the image, ``default`` the bound without ``--max_pixels``.
 
     Raises:
         TooLargeError: If it has more pixels.
@@ -51,10 +47,7 @@ def variables() -> dict[str, str]:
 
 @contextlib.contextmanager
 def limited(pixels: int | None) -> Iterator[None]:
-    """Set the bound for a command, and for the processes that it starts.
-
-    Args:
-        pixels: The bound; None for the default.
+    """Set the bound for a command, and for the processes that it starts; None: the default.
 
     Raises:
         LitesegError: If it is not positive.

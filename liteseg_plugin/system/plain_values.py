@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -19,26 +19,15 @@ MOST_SHARING = 4
 def check_plain(value: Any, file_bytes: int) -> None:
     """Check that a value is plain and within the bounds, without expanding what it shares.
 
-    Args:
-        value: What was read.
-        file_bytes: Size of its file.
-
     Raises:
         WeightsError: If it holds anything but None, booleans, numbers, text, arrays, and lists,
             tuples and dictionaries of these; or exceeds ``MOST_OBJECTS``, ``MOST_LEVELS`` or
             ``MOST_SHARING``; or holds itself.
     """
-    _Counted(MOST_SHARING * file_bytes).add(value)
+    sums: dict[int, tuple[int, int, int] | None] = {}
+    too_deep = WeightsError(f"it has more than {MOST_LEVELS} levels")
 
-
-class _Counted:
-    """Counts what a value holds, as often as it is reached, without going through it so often."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._sums: dict[int, tuple[int, int, int] | None] = {}
-
-    def add(self, value: Any, level: int = 0) -> tuple[int, int, int]:
+    def count(value: Any, level: int) -> tuple[int, int, int]:
         """Return number of values, bytes of arrays, and levels."""
         if isinstance(value, np.ndarray):
             return 1, value.nbytes, 0
@@ -46,32 +35,31 @@ class _Counted:
             return 1, 0, 0
         if type(value) not in (list, tuple, dict):
             raise WeightsError(f"it holds a value of type {type(value).__name__}")
-        if id(value) not in self._sums:
-            self._sums[id(value)] = None  # until it is counted
+        if id(value) not in sums:
+            sums[id(value)] = None  # until it is counted
             if level > MOST_LEVELS:
-                self._refuse_levels()
+                raise too_deep
             entries = value.values() if type(value) is dict else value
             number, size, levels = 1, 0, 0
             for entry in entries:
-                n, bytes_, below = self.add(entry, level + 1)
+                n, bytes_, below = count(entry, level + 1)
                 number, size, levels = number + n, size + bytes_, max(levels, below + 1)
             if number > MOST_OBJECTS:
                 raise WeightsError(
                     f"it has more than {MOST_OBJECTS} values, those in several places counted in "
                     "each"
                 )
-            if size > self._most_bytes:
+            if size > MOST_SHARING * file_bytes:
                 raise WeightsError(
                     f"its arrays, those in several places counted in each, take {size} bytes, more "
                     f"than {MOST_SHARING} times the size of the file"
                 )
             if levels > MOST_LEVELS:
-                self._refuse_levels()
-            self._sums[id(value)] = number, size, levels
-        counted = self._sums[id(value)]
+                raise too_deep
+            sums[id(value)] = number, size, levels
+        counted = sums[id(value)]
         if counted is None:
             raise WeightsError("it holds a list or dictionary inside itself")
         return counted
 
-    def _refuse_levels(self) -> NoReturn:
-        raise WeightsError(f"it has more than {MOST_LEVELS} levels")
+    count(value, 0)

@@ -16,9 +16,7 @@ _LOG_SECONDS = 30  # between two lines of progress in a log
 def progress_bar(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """Return a progress bar: tqdm's on a terminal, a line every 30 seconds in a log.
 
-    Args:
-        iterable: The items; None to call ``update`` instead.
-        options: Of tqdm.
+    Without items, call ``update``. The options are tqdm's.
     """
     if sys.stderr is not None and not sys.stderr.isatty():
         # position: a bar in a bar would move the cursor of a terminal.

@@ -21,10 +21,6 @@ MOST_YAML_LEVELS = 100
 def read_text(path: str | os.PathLike, error: type[LitesegError] = ConfigError) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
 
-    Args:
-        path: The file.
-        error: What to raise.
-
     Raises:
         LitesegError: Of the type ``error``, if the file is not UTF-8; the message says where.
         OSError: If it cannot be read.
@@ -44,10 +40,7 @@ def read_text(path: str | os.PathLike, error: type[LitesegError] = ConfigError) 
 def did_you_mean(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str:
     """Return a question that names what is alike, or nothing.
 
-    Args:
-        name: What the user wrote.
-        known: What there is.
-        cutoff: The least likeness, 0 to 1, as :mod:`difflib` measures it.
+    ``cutoff`` is the least likeness, 0 to 1, as :mod:`difflib` measures it.
     """
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
     return f"did you mean {' or '.join(close)}?" if close else ""
@@ -57,9 +50,6 @@ def read_yaml(path: str | os.PathLike) -> Any:
     """Read a YAML file within bounds: even a small file can take hours or all memory.
 
     It builds plain values only; a tag for an object of Python is an error.
-
-    Args:
-        path: The file.
 
     Raises:
         ConfigError: If the file is not UTF-8, not YAML, or exceeds ``MOST_YAML_BYTES``,

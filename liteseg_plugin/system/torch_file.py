@@ -18,7 +18,6 @@ import numpy as np
 
 from liteseg_plugin.errors import WeightsError
 from liteseg_plugin.system.array_pickle import PickleReader
-from liteseg_plugin.system.plain_values import check_plain
 
 _MOST_MEMBERS = 100_000
 _MOST_PICKLE_BYTES = 64 << 20
@@ -41,9 +40,6 @@ _TYPES = {
 def load_torch(path: str | os.PathLike) -> Any:
     """Return what a file of ``torch.save`` holds, if it is plain values and tensors.
 
-    Args:
-        path: The file.
-
     Raises:
         WeightsError: If it holds anything else, or exceeds the bounds of :mod:`.plain_values`.
         Exception: Of any kind, if it is not such a file.
@@ -56,20 +52,11 @@ def load_torch(path: str | os.PathLike) -> Any:
         if len(members) > _MOST_MEMBERS:
             raise WeightsError(f"it has more than {_MOST_MEMBERS} members")
         [name] = [m.filename for m in members if m.filename.endswith("/data.pkl")]
-        reader = _TorchReader(archive, name.removesuffix("data.pkl"), size)
-        value = reader.load()
-    check_plain(value, size)
-    return value
+        return _TorchReader(archive, name.removesuffix("data.pkl"), size).load()
 
 
 class _TorchReader(PickleReader):
-    """Interprets ``data.pkl``.
-
-    Args:
-        archive: The file.
-        folder: Where its members are in the zip.
-        size: Bytes of the file.
-    """
+    """Interprets the ``data.pkl`` in a folder of a zip of ``size`` bytes."""
 
     def __init__(self, archive: zipfile.ZipFile, folder: str, size: int) -> None:
         self._archive, self._folder = archive, folder
@@ -94,7 +81,7 @@ class _TorchReader(PickleReader):
     def _storage(self) -> None:
         """Give the bytes of a tensor, as an array of one axis."""
         kind, storage, key, _, number = self._pop()
-        name = storage.name.removeprefix("torch.")
+        name = storage.name
         if kind != "storage" or name not in _TYPES or type(key) is not str:
             raise WeightsError("it names something outside of itself")
         if key not in self._storages:
@@ -121,13 +108,10 @@ class _TorchReader(PickleReader):
             raise WeightsError(f"its tensors take more than the {self.size} bytes of the file")
         return view.copy()
 
-    def _parameter(self, tensor: Any, *_: Any) -> Any:
-        return tensor
-
     _CALL: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
-        ("collections", "OrderedDict"): PickleReader._ordered_dict,
+        ("collections", "OrderedDict"): lambda self: {},
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
+        ("torch._utils", "_rebuild_parameter"): lambda self, tensor, *_: tensor,
         **{("torch", name): PickleReader._not_called for name in _TYPES},
     }
     _RUN: ClassVar[dict[bytes, Callable[[Any], Any]]] = {

@@ -6,11 +6,7 @@ from importlib import metadata
 
 
 def installed_versions(*distributions: str) -> dict[str, str]:
-    """Return the versions of those distributions that are installed, by name.
-
-    Args:
-        distributions: Names as pip has them.
-    """
+    """Return the versions of those distributions that are installed, by name as pip has them."""
     versions = {}
     for name in distributions:
         try:

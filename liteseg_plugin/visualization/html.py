@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from liteseg_plugin.system.files import atomic_write, require_suffix
+from liteseg_plugin.system.files import atomic_write, require_html
 
 _environment = Environment(
     loader=PackageLoader("liteseg_plugin.visualization"),
@@ -34,7 +34,7 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> Path:
         ValueError: If the file's name does not end in ``.html``.
         OSError: If it cannot be written.
     """
-    require_suffix(path, ".html")
+    require_html(path)
     page = render(template, **values)
     # File names may contain bytes that are not text.
     atomic_write(path, page.encode("utf-8", errors="replace"))

@@ -18,11 +18,7 @@ from liteseg_plugin.system.files import scratch_folder, to_disk
 from liteseg_plugin.system.torch_file import load_torch
 from liteseg_plugin.weights.fetching import local_path
 from liteseg_plugin.weights.loading import as_float32, read_state_dict
-from liteseg_plugin.weights.super_gradients import (
-    is_super_gradients,
-    state_dict_in,
-    to_paddleseg,
-)
+from liteseg_plugin.weights.super_gradients import is_super_gradients, state_dict_in, to_paddleseg
 
 SUFFIXES = (".safetensors", ".pdparams")
 _OF_TORCH = (".pth", ".pt")

@@ -53,7 +53,7 @@ def local_path(weights: str) -> str:
     return str(fetch(weights)) if needs_network(weights) else weights
 
 
-def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -> Path:
+def fetch(weights: str, *, offline: bool | None = None) -> Path:
     """Return released weights, or those of a URL, from the cache or else from the network.
 
     ``LITESEG_MIRROR`` names servers that are asked first, for the same path of the URL.
@@ -61,7 +61,6 @@ def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -
     Args:
         weights: A name or a URL.
         offline: Whether to use the cache only; by default, if ``LITESEG_OFFLINE`` is 1.
-        progress: Whether to show a progress bar.
 
     Raises:
         WeightsError: If they cannot be had, or are not the file that is known.
@@ -72,24 +71,31 @@ def fetch(weights: str, *, offline: bool | None = None, progress: bool = True) -
     earlier = _of_paddleseg(url) if record else None
     if earlier is not None:
         return earlier
+    import requests
+
     folder = _folder(record, url)
-    with _download_errors(url), _locked(folder):
-        known = read_sums(folder)
-        model = folder / _FILE
-        if model.is_file() and file_sha256(model) in known.get(_FILE, ()):
-            return model
-        if os.environ.get("LITESEG_OFFLINE") == "1" if offline is None else offline:
-            raise LitesegError(f"offline, and it is not in the cache, as {model}")
-        _download(record, url, folder, known, progress)
+    model = folder / _FILE
+    try:
+        with _locked(folder):
+            known = read_sums(folder)
+            if model.is_file() and file_sha256(model) in known.get(_FILE, ()):
+                return model
+            if os.environ.get("LITESEG_OFFLINE") == "1" if offline is None else offline:
+                raise LitesegError(f"offline, and it is not in the cache, as {model}")
+            _download(record, url, folder, known)
+    except (requests.RequestException, OSError, LitesegError) as error:
+        reason = str(error) if isinstance(error, LitesegError) else type(error).__name__
+        raise WeightsError(
+            f"cannot download {url} ({reason}). To work offline, download it elsewhere and name "
+            "the local file: --model_path PATH for full weights, --opts "
+            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
+            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
+        ) from error
     return model
 
 
 def _download(
-    record: ReleasedWeights | None,
-    url: str,
-    folder: Path,
-    known: dict[str, set[str]],
-    progress: bool,
+    record: ReleasedWeights | None, url: str, folder: Path, known: dict[str, set[str]]
 ) -> None:
     from paddleseg.utils import logger
 
@@ -106,25 +112,21 @@ def _download(
     ]
     for source in (*mirrors, url):
         try:
-            download(source, part, is_known=bool(expected), most_bytes=most, progress=progress)
+            download(source, part, is_known=bool(expected), most_bytes=most)
+            break
         except DownloadError as error:
             if source == url:
                 raise
             logger.warning(f"{error}; trying the next server")
             part.unlink(missing_ok=True)
-            continue
-        break
     actual = file_sha256(part)
     if expected and actual not in expected:
         part.unlink()
+        where = "published"
+        if not published:
+            where = f"the first download; delete {folder} if you know that the file was replaced"
         raise LitesegError(
-            f"the file has the SHA-256 {actual} instead of {' or '.join(expected)}, "
-            + (
-                "as published"
-                if published
-                else f"as the first download; delete {folder} if you "
-                "know that the file was replaced"
-            )
+            f"the file has the SHA-256 {actual} instead of {' or '.join(expected)}, as {where}"
         )
     _place(part, folder, {name: actual})
     if not expected:
@@ -193,24 +195,3 @@ def _locked(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-@contextlib.contextmanager
-def _download_errors(url: str) -> Iterator[None]:
-    """Turn errors of a download into one that says how to work offline.
-
-    Raises:
-        WeightsError: If the block raises an error of the network, of a file or of its content.
-    """
-    import requests
-
-    try:
-        yield
-    except (requests.RequestException, OSError, LitesegError) as error:
-        reason = str(error) if isinstance(error, LitesegError) else type(error).__name__
-        raise WeightsError(
-            f"cannot download {url} ({reason}). To work offline, download it elsewhere and name "
-            "the local file: --model_path PATH for full weights, --opts "
-            "model.backbone.pretrained=PATH for a backbone. To start from random weights instead: "
-            "--opts model.backbone.pretrained=None model.backbone_init=kaiming"
-        ) from error

@@ -21,13 +21,7 @@ _CUT = "UnpackBigParamInfor@@"  # Paddle's table of arrays that it cut
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read the arrays of a ``.pdparams`` or ``.safetensors`` file without running code in it.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Arrays by parameter name.
+    """Read the arrays of a ``.pdparams`` or ``.safetensors`` file, by name, and run no code in it.
 
     Raises:
         WeightsError: As :func:`read_arrays`, or if the file has no named arrays.
@@ -62,12 +56,9 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_arrays(path: str | os.PathLike) -> Any:
-    """Read a file of ``paddle.save``: plain values and arrays of numbers, nested.
+    """Read a file of ``paddle.save`` (``.pdparams``, ``.pdopt``): plain values and arrays, nested.
 
     ``paddle.load`` unpickles anything, code included; this accepts only these types.
-
-    Args:
-        path: A ``.pdparams`` or ``.pdopt`` file.
 
     Raises:
         WeightsError: If the file is missing, is of another kind, is truncated, holds anything
@@ -146,14 +137,7 @@ def load_weights(model: paddle.nn.Layer, path_or_url: str | os.PathLike) -> None
     problems = [
         _listing("missing", [name for name in target if name not in arrays]),
         _listing("not of this network", [name for name in arrays if name not in target]),
-        _listing(
-            "of another shape",
-            [
-                f"{name} {list(arrays[name].shape)} instead of {list(tensor.shape)}"
-                for name, tensor in target.items()
-                if name in arrays and list(arrays[name].shape) != list(tensor.shape)
-            ],
-        ),
+        _listing("of another shape", _reshaped(arrays, target)),
         _listing(
             "of another type",
             [
@@ -199,9 +183,11 @@ def load_matching_weights(
     arrays = read_state_dict(path)
     target = model.state_dict()
     if adapt_channels:
-        for name, shape in _other_channels(arrays, target):
-            arrays[name], rule = for_channels(as_float32(arrays[name]), shape[1])
-            logger.info(f"{name}, of 3 channels, becomes one of {shape[1]}: {rule}")
+        for name, tensor in target.items():
+            shape, of_file = list(tensor.shape), list(arrays[name].shape) if name in arrays else []
+            if len(shape) == 4 and of_file == [shape[0], 3, *shape[2:]] != shape:
+                arrays[name], rule = for_channels(as_float32(arrays[name]), shape[1])
+                logger.info(f"{name}, of 3 channels, becomes one of {shape[1]}: {rule}")
     fitting: dict[str, Any] = {
         name: as_float32(arrays[name])
         for name, tensor in target.items()
@@ -212,14 +198,9 @@ def load_matching_weights(
             f"none of the {len(target)} arrays of {type(model).__name__} is in {path}: these are "
             f"the weights of another network (it has {', '.join([*arrays][:3])}, ...)"
         )
-    reshaped = [
-        f"{name} {list(arrays[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in target.items()
-        if name in arrays and name not in fitting
-    ]
     left = [
         _listing("missing", [name for name in target if name not in arrays]),
-        _listing("of another shape (other classes?)", reshaped),
+        _listing("of another shape (other classes?)", _reshaped(arrays, target)),
     ]
     if any(left):
         logger.warning(
@@ -249,16 +230,13 @@ def for_channels(weight: np.ndarray, channels: int) -> tuple[np.ndarray, str]:
     return np.repeat(weight.mean(axis=1, keepdims=True) * (3 / channels), channels, axis=1), rule
 
 
-def _other_channels(
-    arrays: Mapping[str, np.ndarray], target: Mapping[str, Any]
-) -> list[tuple[str, list[int]]]:
-    """Return name and wanted shape of convolutions of three channels, where it is of others."""
-    found = []
-    for name, tensor in target.items():
-        shape, of_file = list(tensor.shape), list(arrays[name].shape) if name in arrays else []
-        if len(shape) == 4 and of_file == [shape[0], 3, *shape[2:]] != shape:
-            found.append((name, shape))
-    return found
+def _reshaped(arrays: Mapping[str, np.ndarray], target: Mapping[str, Any]) -> list[str]:
+    """Describe the arrays that the network has in another shape."""
+    return [
+        f"{name} {list(arrays[name].shape)} instead of {list(tensor.shape)}"
+        for name, tensor in target.items()
+        if name in arrays and list(arrays[name].shape) != list(tensor.shape)
+    ]
 
 
 def as_float32(array: np.ndarray) -> np.ndarray:
@@ -282,8 +260,8 @@ def _require_finite(arrays: Mapping[str, np.ndarray], path: str | os.PathLike) -
         )
 
 
-def _listing(title: str, names: list[str], shown: int = 4) -> str:
+def _listing(title: str, names: list[str]) -> str:
     if not names:
         return ""
-    more = f", and {len(names) - shown} more" if len(names) > shown else ""
-    return f"  {len(names)} {title}: {', '.join(names[:shown])}{more}"
+    more = f", and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"  {len(names)} {title}: {', '.join(names[:4])}{more}"

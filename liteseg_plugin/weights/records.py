@@ -169,20 +169,15 @@ BACKBONES = (
 
 _PSSL = "https://paddleseg.bj.bcebos.com/dygraph/pssl"
 PSSL = (
-    ReleasedWeights(
-        name="pp_liteseg_stdc2_cityscapes_1024x512_scale1.0_160k_pssl",
-        model="PP-LiteSeg-B",
-        backbone="STDC2",
-        dataset="Cityscapes",
+    dataclasses.replace(
+        RELEASED[5],  # the recipe is that of PP-LiteSeg-B at scale 1.0
+        name=f"{RELEASED[5].name}_pssl",
         url=f"{_PSSL}/pplite_stdc2_cityscapes_pssl/model.pdparams",
-        classes=19,
-        iterations=160_000,
-        train_wh=(1024, 512),
-        test_wh=(2048, 1024),
         miou=79.06,
         miou_flip=79.61,
         miou_ms_flip=79.97,
         log_url=f"{_PSSL}/pplite_stdc2_cityscapes_pssl/train.log",
+        visualdl_url=None,
     ),
     ReleasedWeights(
         name="pp_liteseg_stdc2_pssl_pretrained",

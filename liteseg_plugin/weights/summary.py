@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,38 +12,12 @@ from liteseg_plugin.weights.fetching import local_path
 from liteseg_plugin.weights.loading import read_state_dict
 
 
-@dataclass(frozen=True)
-class WeightsSummary:
-    """What a file of weights holds.
+def summarize(weights: str) -> dict[str, Any]:
+    """Say what weights hold: a file, a URL, or the name of released weights.
 
-    Attributes:
-        path: The file.
-        size_bytes: Its size.
-        sha256: Its SHA-256.
-        arrays: Number of arrays.
-        values: Number of values in them.
-        types: Types of the arrays.
-        not_finite: Names of arrays with NaN or infinity.
-    """
-
-    path: str
-    size_bytes: int
-    sha256: str
-    arrays: int
-    values: int
-    types: list[str]
-    not_finite: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the facts; ``ok`` tells whether all values are finite."""
-        return {**dataclasses.asdict(self), "ok": not self.not_finite}
-
-
-def summarize(weights: str) -> WeightsSummary:
-    """Read weights, and say what they hold.
-
-    Args:
-        weights: A file, a URL, or the name of released weights.
+    Returns:
+        ``path``, ``size_bytes``, ``sha256``, number of ``arrays``, number of ``values`` in them,
+        their ``types``, names of those ``not_finite``, and ``ok``, if all are; ready for JSON.
 
     Raises:
         WeightsError: If they cannot be read.
@@ -53,12 +25,14 @@ def summarize(weights: str) -> WeightsSummary:
     path = local_path(weights)
     arrays = read_state_dict(path)
     floats = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
-    return WeightsSummary(
-        path=path,
-        size_bytes=os.path.getsize(path),
-        sha256=file_sha256(path),
-        arrays=len(arrays),
-        values=sum(array.size for array in arrays.values()),
-        types=sorted({str(array.dtype) for array in arrays.values()}),
-        not_finite=[name for name, array in floats.items() if not np.isfinite(array).all()],
-    )
+    not_finite = [name for name, array in floats.items() if not np.isfinite(array).all()]
+    return {
+        "path": path,
+        "size_bytes": os.path.getsize(path),
+        "sha256": file_sha256(path),
+        "arrays": len(arrays),
+        "values": sum(array.size for array in arrays.values()),
+        "types": sorted({str(array.dtype) for array in arrays.values()}),
+        "not_finite": not_finite,
+        "ok": not not_finite,
+    }

@@ -67,12 +67,9 @@ def state_dict_in(content: Any) -> dict[str, np.ndarray]:
 
 
 def to_paddleseg(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the arrays under PaddleSeg's names, as :class:`PPLiteSeg` takes them.
+    """Return float32 arrays under PaddleSeg's names, as :class:`PPLiteSeg` takes them.
 
     Its auxiliary heads, which only training uses, get random weights, the same each time.
-
-    Args:
-        arrays: Of super-gradients' PP-LiteSeg, float32.
 
     Raises:
         WeightsError: If the network has layers that PaddleSeg's lacks.

@@ -88,7 +88,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("LITESEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(downloads, "TIMEOUT", (10, 10))
     waits = []
-    monkeypatch.setattr(downloads, "_sleep", waits.append)
+    monkeypatch.setattr(downloads, "sleep", waits.append)
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.requests, httpd.script, httpd.waits = [], [whole()], waits
     httpd.address = f"http://127.0.0.1:{httpd.server_port}"

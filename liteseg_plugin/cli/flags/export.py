@@ -10,18 +10,17 @@ from liteseg_plugin.export.onnx import DEFAULT_OPSET
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
+    add = parser.add_argument
     model.add_model(parser)
-    parser.add_argument(
-        "--save_dir", default="./output/inference_model", help="folder of the export"
-    )
-    parser.add_argument(
+    add("--save_dir", default="./output/inference_model", help="folder of the export")
+    add(
         "--input_shape",
         nargs=4,
         type=int,
         metavar=("N", "C", "H", "W"),
         help="fixed shape of the input (default: any size)",
     )
-    parser.add_argument(
+    add(
         "--format",
         default="paddle",
         choices=("paddle", "onnx", "ncnn", "triton", "ovms"),
@@ -29,17 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--input_shape 1 3 H W); triton and ovms (OpenVINO Model Server) write ONNX, and make "
         "--save_dir a model of that server, in the folder around it",
     )
-    parser.add_argument(
-        "--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file"
-    )
-    parser.add_argument(
+    add("--opset_version", type=int, default=DEFAULT_OPSET, help="operator set of the ONNX file")
+    add(
         "--graph",
         default="matrices",
         choices=("matrices", "plain"),
         help="plain: without matrix products in the ONNX file, for engines of small boards and "
         "their converters; needs --input_shape",
     )
-    parser.add_argument(
+    add(
         "--output_op",
         default="argmax",
         choices=("argmax", "confidence", "softmax", "none"),

@@ -7,15 +7,14 @@ import argparse
 
 def add_images(parser: argparse.ArgumentParser) -> None:
     """Add ``--image_path`` and ``--separator`` of what is segmented."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "--image_path",
         required=True,
         help="an image, a folder, a list file, a video file, a camera (camera:0), or a stream "
         "(rtsp://..., http://..., tcp://...)",
     )
-    parser.add_argument(
-        "--separator", help="separator of image and label in a list file (default: white space)"
-    )
+    add("--separator", help="separator of image and label in a list file (default: white space)")
 
 
 def add_channels(parser: argparse.ArgumentParser) -> None:

@@ -10,40 +10,33 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
-    parser.add_argument("--config", required=True, help="deploy.yaml of the export, or its folder")
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of the export, or its folder")
     images.add_images(parser)
-    parser.add_argument(
-        "--save_dir", default="./output", help="folder for label images and overlays"
-    )
+    add("--save_dir", default="./output", help="folder for label images and overlays")
     shared.add_runtime(parser)
     shared.add_device(parser)
     shared.add_precision(parser)
-    parser.add_argument("--cpu_threads", type=int, help="CPU threads (default: all available)")
-    parser.add_argument(
-        "--save_labels", action="store_true", help="also write label images of a video's frames"
-    )
-    parser.add_argument(
-        "--show", action="store_true", help="show the overlay of a video in a window"
-    )
-    parser.add_argument(
+    add("--cpu_threads", type=int, help="CPU threads (default: all available)")
+    add("--save_labels", action="store_true", help="also write label images of a video's frames")
+    add("--show", action="store_true", help="show the overlay of a video in a window")
+    add(
         "--save_confidence",
         action="store_true",
         help="also write the probability of each label, as a grey image, of a video's frames too; "
         "needs an export with --output_op confidence",
     )
-    parser.add_argument(
+    add(
         "--min_confidence",
         type=float,
         default=0.0,
         metavar="P",
         help="labels of a smaller probability become 255; needs such an export",
     )
-    parser.add_argument(
-        "--save_polygons", action="store_true", help="also write outlines, as files of labelme"
-    )
+    add("--save_polygons", action="store_true", help="also write outlines, as files of labelme")
     images.add_bands(parser)
     windows.add_tiles(parser)
-    parser.add_argument(
+    add(
         "--geotiff",
         action="store_true",
         help="read images by windows and write GeoTIFFs with their georeference; needs --tile, and "
@@ -51,15 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     bulk.add_many(parser)
     bulk.add_ray(parser)
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def refuse_what_does_not_go_together(args: argparse.Namespace, is_video: bool) -> None:
-    """Refuse flags that exclude or need each other.
-
-    Raises:
-        LitesegError: It names the flags.
-    """
+    """Refuse flags that exclude or need each other."""
     if args.geotiff and args.tile is None:
         raise LitesegError("--geotiff reads images by windows; give their size: --tile W H")
     if is_video and (args.save_polygons or args.geotiff):

@@ -6,6 +6,7 @@ import argparse
 
 from liteseg_plugin.errors import LitesegError
 
+_LEAST_POSITIVE = 5e-324
 _SMALLEST = {
     1: (
         *("iters", "batch_size", "save_interval", "log_iters", "early_stop_intervals", "repeats"),
@@ -19,8 +20,8 @@ _SMALLEST = {
         *("worst", "samples", "seed", "train", "val", "test", "tolerance", "http_port"),
         *("grpc_port", "max_batch_delay", "overlap"),
     ),
+    _LEAST_POSITIVE: ("learning_rate", "scales", "request_timeout"),
 }
-_POSITIVE = ("learning_rate", "scales", "request_timeout")
 
 
 def check_numbers(args: argparse.Namespace) -> None:
@@ -30,16 +31,10 @@ def check_numbers(args: argparse.Namespace) -> None:
         LitesegError: If one is too small, or is not a number.
     """
     for smallest, flags in _SMALLEST.items():
+        words = "greater than 0" if smallest == _LEAST_POSITIVE else f"at least {smallest}"
         for flag in flags:
-            _check(args, flag, smallest, "must be at least")
-    for flag in _POSITIVE:
-        _check(args, flag, 5e-324, "must be greater than 0")
-
-
-def _check(args: argparse.Namespace, flag: str, smallest: float, words: str) -> None:
-    given = getattr(args, flag, None)
-    limit = f" {smallest}" if words.endswith("least") else ""
-    for number in given if isinstance(given, (list, tuple)) else [given]:
-        # Not `number < smallest`, which lets NaN pass.
-        if isinstance(number, (int, float)) and not smallest <= number < float("inf"):
-            raise LitesegError(f"--{flag} {words}{limit}, got {number}")
+            given = getattr(args, flag, None)
+            for number in given if isinstance(given, (list, tuple)) else [given]:
+                # Not `number < smallest`, which lets NaN pass.
+                if isinstance(number, (int, float)) and not smallest <= number < float("inf"):
+                    raise LitesegError(f"--{flag} must be {words}, got {number}")

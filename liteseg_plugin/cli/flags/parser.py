@@ -59,11 +59,8 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """Add a command, or an action of one, with the flags of every command.
 
-    Args:
-        commands: What ``add_subparsers`` returned.
-        name: Its name.
-        help_text: What it does, in the list of the commands.
-        description: What it does, in its own help; by default the same.
+    ``help_text`` says what it does in the list of the commands, and without a ``description`` in
+    its own help, too.
     """
     sentence = f"{help_text[0].upper()}{help_text[1:]}."
     parser = commands.add_parser(name, help=help_text, description=description or sentence)

@@ -13,11 +13,10 @@ CONFIG_HELP = "config file (.yml), or the name of one that `liteseg config list`
 
 def add_config(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add ``--config`` and ``--opts``."""
-    parser.add_argument("--config", required=required, help=CONFIG_HELP)
+    add = parser.add_argument
+    add("--config", required=required, help=CONFIG_HELP)
     add_opts(parser)
-    parser.add_argument(
-        "--verbose", action="store_true", help="log environment and config, as PaddleSeg does"
-    )
+    add("--verbose", action="store_true", help="log environment and config, as PaddleSeg does")
 
 
 def add_opts(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +63,10 @@ def add_precision(parser: argparse.ArgumentParser) -> None:
 
 def html_file(text: str) -> str:
     """Check the name of a page to be written; the ``type`` of a flag."""
-    from liteseg_plugin.system.files import require_suffix
+    from liteseg_plugin.system.files import require_html
 
     try:
-        require_suffix(text, ".html")
+        require_html(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return text

@@ -10,10 +10,11 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's flags."""
+    add = parser.add_argument
     model.add_model(parser)
-    parser.add_argument("--exported", metavar="FOLDER", help="evaluate an exported model instead")
+    add("--exported", metavar="FOLDER", help="evaluate an exported model instead")
     shared.add_device(parser)
-    parser.add_argument(
+    add(
         "--num_workers",
         type=int,
         default=0,
@@ -21,28 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     windows.add_augmentation(parser, "--aug_eval")
     windows.add_tiles(parser)
-    parser.add_argument(
-        "--auc_roc", action="store_true", help="also compute the area under the ROC curve"
-    )
+    add("--auc_roc", action="store_true", help="also compute the area under the ROC curve")
     shared.add_runtime(parser)
     shared.add_precision(parser)
-    threads = "CPU threads of --exported (default: all available)"
-    parser.add_argument("--cpu_threads", type=int, help=threads)
-    parser.add_argument(
-        "--report", metavar="DIR", help="folder of a report: metrics.json, figures, index.html"
-    )
-    parser.add_argument(
-        "--worst", type=int, default=10, help="number of images to draw in the report"
-    )
-    parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
+    add("--cpu_threads", type=int, help="CPU threads of --exported (default: all available)")
+    add("--report", metavar="DIR", help="folder of a report: metrics.json, figures, index.html")
+    add("--worst", type=int, default=10, help="number of images to draw in the report")
+    add("--json", action="store_true", help="print the numbers as JSON")
 
 
 def refuse_what_does_not_go_together(args: argparse.Namespace) -> None:
-    """Refuse flags that exclude or need each other.
-
-    Raises:
-        LitesegError: It names the flags.
-    """
+    """Refuse flags that exclude or need each other."""
     if args.exported and args.model_path:
         raise LitesegError("give --exported or --model_path, not both")
     if args.auc_roc and (args.exported or args.report):

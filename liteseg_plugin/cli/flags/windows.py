@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 def add_augmentation(parser: argparse.ArgumentParser, switch: str) -> None:
     """Add the flags of multi-scale, flipped and sliding-window inference.
 
-    Args:
-        parser: The command's parser.
-        switch: The flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
+    ``switch`` is the flag that turns scales and flips on, ``--aug_eval`` or ``--aug_pred``.
     """
     add = parser.add_argument
     add(switch, action="store_true", help="use --scales and the flips, instead of the config's")
