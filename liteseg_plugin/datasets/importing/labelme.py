@@ -101,11 +101,7 @@ def _draw(shape: dict, options: Options) -> Draw:
         return drawing.line(points, options.line_width)
     if kind == "mask":
         return lambda size_hw: _mask(shape)(size_hw)
-    return lambda size_hw: _refuse(str(kind))
-
-
-def _refuse(kind: str) -> np.ndarray:
-    raise BadShape("shape-type", f"a {kind} has no area")
+    return partial(drawing.refuse, "shape-type", f"a {kind} has no area")
 
 
 def _mask(shape: dict) -> Draw:

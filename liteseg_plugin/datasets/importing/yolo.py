@@ -6,13 +6,11 @@ import re
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from liteseg_plugin.datasets.base import SPLIT_NAMES
 from liteseg_plugin.datasets.importing.drawing import (
-    BadShape,
     Draw,
     draw_shapes,
+    refuse,
     whole_points_polygon,
 )
 from liteseg_plugin.datasets.importing.files import Images, first_file
@@ -60,14 +58,10 @@ def read(source: Path, options: Options) -> Reading:
 
 def _draw(values: list[str]) -> Draw:
     if len(values) == 4:
-        return partial(_refuse, "box", "it is a box of YOLO's detection, without an outline")
+        return partial(refuse, "box", "it is a box of YOLO's detection, without an outline")
     if len(values) % 2:
-        return partial(_refuse, "not-points", "its points are not pairs of numbers")
+        return partial(refuse, "not-points", "its points are not pairs of numbers")
     return whole_points_polygon(values)
-
-
-def _refuse(kind: str, message: str, size_hw: tuple[int, int]) -> np.ndarray:
-    raise BadShape(kind, message)
 
 
 def _label_of(image: Path, root: Path, options: Options) -> Path:
