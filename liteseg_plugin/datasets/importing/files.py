@@ -55,7 +55,7 @@ class Images:
         relative = PureWindowsPath(name)  # reads / and \
         for folder in (near, self.root):
             path = Path(os.path.normpath(folder / relative.as_posix()))
-            if path.is_file() and _is_below(path, self.root):
+            if path.is_file() and path.resolve().is_relative_to(self.root.resolve()):
                 return path
         same = self._by_name.get(relative.name, [])
         if len(same) == 1:
@@ -82,10 +82,6 @@ def find_files(root: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def read_json(path: Path) -> Any:

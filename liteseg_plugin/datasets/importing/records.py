@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,16 +180,12 @@ class ImportReport:
                 "they are frames of a video, val and test hold neighbours of training frames",
             }[self.split_by],
         ]
-        groups: dict[str, list[Note]] = defaultdict(list)
+        groups: dict[str, list[str]] = defaultdict(list)
         for note in self.notes:
-            groups[note.kind].append(note)
-        totals = Counter(note.kind for note in self.notes)
+            groups[note.kind].append(f"{note.file}: {note.message}")
         lines += [f"dropped or changed: {len(self.notes)}"] if self.notes else []
-        for kind, notes in groups.items():
-            lines += [
-                f"  {kind}: {printable(note.file)}: {printable(note.message)}"
-                for note in notes[:shown]
-            ]
-            if totals[kind] > shown:
-                lines.append(f"  {kind}: {totals[kind] - shown} more (--json: all)")
+        for kind, messages in groups.items():
+            lines += [f"  {kind}: {printable(message)}" for message in messages[:shown]]
+            if len(messages) > shown:
+                lines.append(f"  {kind}: {len(messages) - shown} more (--json: all)")
         return "\n".join(lines)
