@@ -8,7 +8,6 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liteseg_plugin.datasets import image_sections
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
 from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, CheckReport, DataSet
 from liteseg_plugin.datasets.lists import find_list
@@ -206,13 +205,19 @@ iters: {plan.iters}  # {printable(plan.budget)}
 def _dataset(plan: Plan, split: str) -> str:
     if plan.data.kind == "Cityscapes":
         return f"  type: Cityscapes\n  dataset_root: {_quoted(plan.data.root)}\n"
+    images = plan.report.image_format
     lines = f"""\
   type: Dataset
   dataset_root: {_quoted(plan.data.root)}
   {split}_path: {_quoted(plan.lists[split])}
   num_classes: {plan.report.num_classes}
 """
-    lines += image_sections.dataset_keys(plan.report)
+    if not images.is_rgb:
+        lines += f"  img_channels: {images.channels}\n"
+    if images.max_value != 255:
+        lines += f"  max_value: {images.max_value}  # of 16-bit values: what counts as white\n"
+    if images.channels > 3:
+        lines += f"  shown_bands: {[*images.shown_bands]}  # red, green and blue of overlays\n"
     if plan.report.ignore_index != IGNORE_INDEX:
         lines += f"  ignore_index: {plan.report.ignore_index}\n"
     if plan.separator != " ":
@@ -224,8 +229,10 @@ def _train_dataset(plan: Plan) -> str:
     names = ", ".join(f"{c.index} {printable(c.info.name)}" for c in plan.report.classes)
     size = plan.report.sizes[0]
     smallest, largest = plan.scales
-    padding = image_sections.padding(plan.report)
-    distortion = image_sections.distortion(plan.report, weights=bool(plan.weights))
+    padding = ""
+    if not plan.report.image_format.takes_pictures:  # 127.5 may be far from their values
+        mean = 255 * sum(c.mean for c in plan.report.channels) / len(plan.report.channels)
+        padding = f"      im_padding_value: {mean:.1f}  # the mean of all channels, of 0 to 255\n"
     return f"""\
 # Classes: {names}
 train_dataset:
@@ -241,11 +248,40 @@ train_dataset:
       crop_size: [{plan.crop_wh[0]}, {plan.crop_wh[1]}]
       label_padding_value: {plan.report.ignore_index}
 {padding}    - type: RandomHorizontalFlip  # remove it if left and right differ, as in text
-{distortion}{_normalize(plan)}"""
+{_distortion(plan)}{_normalize(plan)}"""
+
+
+def _distortion(plan: Plan) -> str:
+    images = plan.report.image_format
+    if not images.takes_pictures:
+        return "    # Without RandomDistort, which takes grey or RGB of 8 bits only.\n"
+    strength, of = (
+        (0.5, "released recipes") if plan.weights else (0.3, "recipe of docs/training.md")
+    )
+    lines = f"""\
+    - type: RandomDistort  # as strong as in the {of}
+      brightness_range: {strength}
+      contrast_range: {strength}
+"""
+    if images.channels == 3:
+        return f"{lines}      saturation_range: {strength}\n"
+    return f"""\
+{lines}      saturation_prob: 0  # grey has neither saturation nor hue
+      hue_prob: 0
+"""
 
 
 def _normalize(plan: Plan) -> str:
-    return image_sections.normalize(plan.report, weights=bool(plan.weights))
+    images, channels = plan.report.image_format, plan.report.channels
+    if images.is_rgb:
+        return "    - type: Normalize\n"
+    if plan.weights and images.takes_pictures:
+        return "    - type: Normalize  # as the weights were trained\n"
+    return f"""\
+    - type: Normalize  # by channel, as measured on the training images
+      mean: [{", ".join(f"{channel.mean:g}" for channel in channels)}]
+      std: [{", ".join(f"{channel.std:g}" for channel in channels)}]
+"""
 
 
 def _val_dataset(plan: Plan) -> str:
@@ -257,30 +293,23 @@ val_dataset:
 
 
 def _model(plan: Plan) -> str:
-    widths = """\
-  arm_out_chs: [32, 64, 128]
-  seg_head_inter_chs: [32, 64, 64]
-"""
     channels = plan.report.image_format.channels
     taken = "" if channels == 3 else f"    in_channels: {channels}\n"
-    start = f"""\
-  backbone:
-    type: {plan.backbone}
-{taken}    pretrained: null
-  pretrained: {_quoted(plan.weights or "")}  # heads of other classes start from random weights
-"""
-    if plan.weights is None:
-        start = f"""\
-  backbone_init: kaiming  # random weights; with PaddleSeg's own, of 0.001, it learns far less
-  backbone:
-    type: {plan.backbone}
-{taken}    pretrained: null
-"""
+    why = "random weights; with PaddleSeg's own, of 0.001, it learns far less"
+    before, after = f"  backbone_init: kaiming  # {why}\n", ""
+    if plan.weights:
+        why = "heads of other classes start from random weights"
+        before, after = "", f"  pretrained: {_quoted(plan.weights)}  # {why}\n"
+    if plan.backbone == "STDC1":
+        after += "  arm_out_chs: [32, 64, 128]\n  seg_head_inter_chs: [32, 64, 64]\n"
     return f"""\
 model:
   type: PPLiteSeg
   num_classes: {plan.report.num_classes}
-{start}{widths if plan.backbone == "STDC1" else ""}"""
+{before}  backbone:
+    type: {plan.backbone}
+{taken}    pretrained: null
+{after}"""
 
 
 def _optimizer(plan: Plan) -> str:
