@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, Document
 from liteseg_plugin.datasets.camvid import (
     CLASS_NAMES,
     LABEL_COLORS,
@@ -27,7 +26,7 @@ from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
     about,
-    label_faults,
+    check_label,
     read_image,
     read_label,
 )
@@ -53,8 +52,7 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
     """
     if label.ndim == 2:
         indices = np.where(label == SEGNET_VOID, IGNORE_INDEX, label)
-        for fault in label_faults(indices, indices.shape, NUM_CLASSES, IGNORE_INDEX):
-            raise DataError(fault.message)
+        check_label(indices, indices.shape, NUM_CLASSES, IGNORE_INDEX)
         return indices.astype(np.uint8)
     codes = label[..., :3].astype(np.int32) @ (1 << 16, 1 << 8, 1)
     classes = _class_of_color()[codes]
@@ -131,7 +129,7 @@ def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Document):
     """What :func:`convert` wrote.
 
     Attributes:
@@ -149,10 +147,6 @@ class Conversion:
     test: int
     published: dict[str, int]
     left_out: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def convert(
@@ -203,7 +197,9 @@ def convert(
     def convert_one(name: str) -> None:
         image, label = _read(pairs[name], void_unknown)
         if resolution_wh is not None and resolution_wh != image.shape[1::-1]:
-            encoded = _png(_resized(image, resolution_wh))
+            smaller = resolution_wh[0] < image.shape[1]
+            method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            encoded = _png(cv2.resize(image, resolution_wh, interpolation=method))
             label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
         elif pairs[name].image.lower().endswith(".png"):
             encoded = Path(pairs[name].image).read_bytes()
@@ -227,18 +223,10 @@ def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
     image, label = read_image(pair.image, labelled=True), read_label(str(pair.label))
     try:
         label = to_indices(label, void_unknown=void_unknown)
-        for fault in label_faults(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX):
-            raise DataError(fault.message)
+        check_label(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX)
     except DataError as error:
         raise DataError(about(*pair, error)) from None
     return image, label
-
-
-def _resized(image: np.ndarray, resolution_wh: tuple[int, int]) -> np.ndarray:
-    smaller = resolution_wh[0] < image.shape[1]
-    return cv2.resize(
-        image, resolution_wh, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    )
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, Document
 from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
@@ -78,11 +78,9 @@ LABELS: tuple[CityscapesLabel, ...] = (
     CityscapesLabel("bicycle", 33, 18, (119, 11, 32)),
     CityscapesLabel("license plate", -1, 255, (0, 0, 142)),
 )
+# In the order of ids, which is that of train ids.
 CLASSES: tuple[CityscapesLabel, ...] = tuple(
-    sorted(
-        (label for label in LABELS if label.train_id != IGNORE_INDEX),
-        key=lambda label: label.train_id,
-    )
+    label for label in LABELS if label.train_id != IGNORE_INDEX
 )
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 NUM_CLASSES: int = len(CLASSES)
@@ -155,7 +153,7 @@ def draw_polygons(annotation: dict) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preparation(Document):
     """What :func:`prepare` wrote.
 
     Attributes:
@@ -175,10 +173,6 @@ class Preparation:
     made: int
     kept: int
     lists: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def prepare(

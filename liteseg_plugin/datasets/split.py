@@ -7,13 +7,12 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from liteseg_plugin.datasets.base import SPLIT_NAMES
+from liteseg_plugin.datasets.base import SPLIT_NAMES, Document
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
@@ -23,7 +22,7 @@ SHARES = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Document):
     """What :func:`split_folder` wrote.
 
     Attributes:
@@ -41,10 +40,6 @@ class Split:
     test: int
     without_label: list[str]
     without_image: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def split_folder(
