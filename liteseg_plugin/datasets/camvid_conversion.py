@@ -135,8 +135,6 @@ class Conversion(Document):
     Attributes:
         dest: The folder.
         train: Number of frames, like ``val`` and ``test``.
-        val: Likewise.
-        test: Likewise.
         published: Number of frames of the published split, by split.
         left_out: Names of frames that are in no split.
     """

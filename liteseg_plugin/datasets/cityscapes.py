@@ -159,8 +159,6 @@ class Preparation(Document):
     Attributes:
         root: The data set's folder.
         train: Number of images, like ``val`` and ``test``.
-        val: Likewise.
-        test: Likewise.
         made: Number of labels that were written.
         kept: Number of labels that were there already.
         lists: Paths of the lists.

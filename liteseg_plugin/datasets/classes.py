@@ -68,10 +68,9 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[ClassInfo]:
                 "numbers are used",
                 stacklevel=2,
             )
-        names = [str(i) for i in range(num_classes)]
-    if tuple(names) in _KNOWN:
-        return list(_KNOWN[tuple(names)])
-    return [ClassInfo(name, _color(index)) for index, name in enumerate(names)]
+        return numbered_classes(num_classes)
+    known = _KNOWN.get(tuple(names), [])
+    return [*known] or [ClassInfo(name, _color(index)) for index, name in enumerate(names)]
 
 
 def numbered_classes(count: int) -> list[ClassInfo]:

@@ -55,11 +55,7 @@ class Plan:
     separator: str = " "
 
     def within(self, minutes: float, seconds: float) -> Plan:
-        """Return the plan with as many iterations as a time allows.
-
-        Args:
-            minutes: The time.
-            seconds: That an iteration takes.
+        """Return the plan with as many iterations of so many seconds as minutes allow.
 
         Raises:
             ValueError: If not one iteration fits.

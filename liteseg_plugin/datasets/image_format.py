@@ -265,11 +265,7 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
 
 def read_as_stored(path: str | os.PathLike, stored: StoredImage) -> np.ndarray:
-    """Read the values of a file.
-
-    Args:
-        path: The image.
-        stored: Its header.
+    """Read the values of a file, whose header is ``stored``.
 
     Returns:
         (H, W, C) or (H, W), of uint8 or uint16; three channels are BGR, others as stored.

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 from paddleseg import datasets
-from paddleseg.transforms import (
-    functional,
-)
+from paddleseg.transforms import functional
 
 from liteseg_plugin.datasets import cityscapes, lists, validation
 from liteseg_plugin.datasets.fast_transforms import FastCompose

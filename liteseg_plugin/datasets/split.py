@@ -28,8 +28,6 @@ class Split(Document):
     Attributes:
         root: The data set's folder.
         train: Number of pairs, like ``val`` and ``test``.
-        val: Likewise.
-        test: Likewise.
         without_label: Images that are in no list, relative to the folder.
         without_image: Labels that are in no list, likewise.
     """

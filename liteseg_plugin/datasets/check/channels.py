@@ -97,13 +97,7 @@ def choose_format(
 def format_fault(
     stored: StoredImage, values: Values, usual: StoredImage, image_format: ImageFormat
 ) -> tuple[Fault, bool] | None:
-    """Find what makes an image another kind than the others.
-
-    Args:
-        stored: Of the image.
-        values: Of the image.
-        usual: That of most images.
-        image_format: What the images are read as.
+    """Find what makes an image another kind than the usual one, or than what images are read as.
 
     Returns:
         The fault, without the name of the file, and whether a training would stop at it.

@@ -233,9 +233,7 @@ def _padded_crops(data: DataSet, sizes: Counter) -> Iterator[Finding]:
     yield _finding(Fault("crop-padding", message))
 
 
-def _repeated(
-    pictures: Sequence[tuple[str, Pair, Picture]],
-) -> Iterator[tuple[Finding, bool]]:
+def _repeated(pictures: Sequence[tuple[str, Pair, Picture]]) -> Iterator[tuple[Finding, bool]]:
     """Find duplicate pictures: in two splits, which stops a training, and in one."""
     places = defaultdict(list)
     for name, pair, picture in pictures:

@@ -124,9 +124,8 @@ def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
         DataError: If a list cannot be used.
     """
     config = builder.config
-    parts = {"train": (config.train_dataset_cfg, "train_dataset")}
-    parts["val"] = (config.val_dataset_cfg, "val_dataset")
-    datasets = {name: getattr(builder, part) for name, (cfg, part) in parts.items() if cfg}
+    names = [name for name in ("train", "val") if getattr(config, f"{name}_dataset_cfg")]
+    datasets = {name: getattr(builder, f"{name}_dataset") for name in names}
     one = next(iter(datasets.values()))
     crop_wh, pads, resized = None, False, False
     for transform in config.train_dataset_cfg.get("transforms", []):

@@ -22,9 +22,6 @@ from liteseg_plugin.system.text import read_text
 class Images:
     """The images below a folder.
 
-    Args:
-        root: The folder.
-
     Raises:
         DataError: If it does not exist.
     """
