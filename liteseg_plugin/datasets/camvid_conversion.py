@@ -60,10 +60,7 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
     if unknown.size and not void_unknown:
         values, counts = np.unique(unknown, return_counts=True)
         most = np.argsort(-counts)[:8]
-        colors = (
-            f"({values[i] >> 16}, {values[i] >> 8 & 255}, {values[i] & 255}) ({counts[i]} pixels)"
-            for i in most
-        )
+        colors = (f"{tuple(int(values[i]).to_bytes(3, 'big'))} ({counts[i]} pixels)" for i in most)
         raise DataError(
             f"{len(values)} colours that are not classes of CamVid: {', '.join(colors)} (RGB); "
             "--void_unknown makes such pixels void"
@@ -75,9 +72,9 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
 def _class_of_color() -> np.ndarray:
     """Return the class of each of the 2^24 colours."""
     table = np.full(1 << 24, _UNKNOWN, np.uint8)
-    for _, (red, green, blue), becomes in LABEL_COLORS:
+    for _, color_rgb, becomes in LABEL_COLORS:
         index = IGNORE_INDEX if becomes is None else CLASS_NAMES.index(becomes)
-        table[red << 16 | green << 8 | blue] = index
+        table[int.from_bytes(color_rgb, "big")] = index
     return table
 
 

@@ -71,9 +71,7 @@ class ImageFormat:
         backbone = model.get("backbone")
         holder = backbone if isinstance(backbone, Mapping) else model
         channels = dataset.get("img_channels", holder.get("in_channels", 3))
-        return cls(
-            channels, dataset.get("max_value", 255), tuple(dataset.get("shown_bands", (0, 1, 2)))
-        )
+        return cls.from_json({**dataset, "channels": channels}, None)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], channels: int | None) -> ImageFormat:

@@ -69,13 +69,11 @@ def read_list(
         if len(names) == 2:
             pairs.append(Pair(*(os.path.join(root, name) for name in names)))
         elif labelled or not line.strip():
-            faults.append(
-                Fault(
-                    "list",
-                    f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
-                    f"separated by {separator!r}{_separator_hint(line, separator)}",
-                )
+            message = (
+                f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
+                f"separated by {separator!r}{_separator_hint(line, separator)}"
             )
+            faults.append(Fault("list", message))
         else:
             pairs.append(Pair(os.path.join(root, names[0]), None))
     return pairs, faults

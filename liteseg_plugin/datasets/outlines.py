@@ -57,11 +57,8 @@ class _Region:
     left: int
     top: int
     mask: np.ndarray
-    filled_area: float
-
-    @property
-    def area(self) -> int:
-        return int(np.count_nonzero(self.mask))
+    area: int
+    filled_area: int
 
 
 def find_outlines(
@@ -82,11 +79,8 @@ def find_outlines(
         tolerance: Largest distance in pixels that simplification moves an outline; 0 keeps it.
         min_area: Pixels of the smallest region to return.
     """
-    return _outlines(labels, _names(classes), tolerance, min_area)
-
-
-def _names(classes: Sequence[ClassInfo]) -> dict[int, str]:
-    return {index: entry.name for index, entry in enumerate(classes)}
+    names = dict(enumerate(entry.name for entry in classes))
+    return _outlines(labels, names, tolerance, min_area)
 
 
 def _outlines(
@@ -124,7 +118,7 @@ def to_labelme(
         tolerance: Of the simplification.
         min_area: Of the smallest region.
     """
-    names = {IGNORE_INDEX: IGNORED_NAME, **_names(classes)}
+    names = {IGNORE_INDEX: IGNORED_NAME} | dict(enumerate(entry.name for entry in classes))
     outlines = _outlines(labels, names, tolerance, min_area)
     return {
         "version": "5.5.0",
@@ -170,7 +164,7 @@ def to_coco(
     for number, (label, name) in enumerate(zip(labels, image_names), start=1):
         height, width = label.shape
         images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for region in _regions(label, _names(classes), min_area):
+        for region in _regions(label, range(len(classes)), min_area):
             box_height, box_width = region.mask.shape
             annotations.append(
                 {
@@ -210,15 +204,15 @@ def _regions(labels: np.ndarray, indices: Container[int], min_area: int) -> list
             left, top, width, height = cv2.boundingRect(contour)
             own = np.zeros((height, width), np.uint8)
             cv2.drawContours(own, [contour - (left, top)], 0, 1, cv2.FILLED)
-            filled = float(np.count_nonzero(own))
+            filled = int(np.count_nonzero(own))
             own &= mask[top : top + height, left : left + width]
             if holes:  # another region of the class may stand in a hole
                 _, parts = cv2.connectedComponents(own)
                 x, y = contour[0, 0] - (left, top)
                 own = (parts == parts[y, x]).astype(np.uint8)
-            region = _Region(index, contour, tuple(holes), left, top, own, filled)
-            if region.area >= min_area:
-                found.append(region)
+            area = int(np.count_nonzero(own))
+            if area >= min_area:
+                found.append(_Region(index, contour, tuple(holes), left, top, own, area, filled))
     return sorted(found, key=lambda region: -region.filled_area)
 
 

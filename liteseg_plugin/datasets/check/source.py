@@ -98,7 +98,6 @@ def from_folder(
     if not splits:
         raise no_list("train, val or test (.txt or .list)", root)
     is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()
-    kind = "Cityscapes" if is_cityscapes else "Dataset"
     if num_classes is None:
         num_classes = 19 if is_cityscapes else len(read_names(root)) or None
     return DataSet(
@@ -106,7 +105,7 @@ def from_folder(
         splits=splits,
         ignore_index=ignore_index,
         num_classes=num_classes,
-        kind=kind,
+        kind="Cityscapes" if is_cityscapes else "Dataset",
         batch_size=batch_size,
         whole=True,
         channels=channels,

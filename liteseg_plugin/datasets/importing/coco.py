@@ -83,14 +83,9 @@ def _annotations(file: Path, content: dict, images: Images) -> tuple[list[Annota
         size_wh = (int(size[0]), int(size[1])) if all(size) else None
         shapes_of = partial(draw_shapes, found, entries)
         annotated.append(Annotated(found, found, shapes_of, size_wh, split))
-    notes += [
-        Note(
-            "missing-image",
-            str(file),
-            f"{len(rest)} annotations of image id {number}, which is not in its images",
-        )
-        for number, rest in of_image.items()
-    ]
+    for number, rest in of_image.items():
+        message = f"{len(rest)} annotations of image id {number}, which is not in its images"
+        notes.append(Note("missing-image", str(file), message))
     return annotated, notes
 
 

@@ -59,11 +59,8 @@ class Images:
             return same[0]
         if not same:
             return Note("missing-image", str(annotation), f"its image {name} is not found")
-        return Note(
-            "duplicate-name",
-            str(annotation),
-            f"its image {name} may be {', '.join(map(str, same[:3]))}; name the subfolder",
-        )
+        message = f"its image {name} may be {', '.join(map(str, same[:3]))}; name the subfolder"
+        return Note("duplicate-name", str(annotation), message)
 
     def of_stem(self, stem: str) -> list[Path]:
         """Return the images of a path below the folder, without suffix."""

@@ -112,9 +112,8 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
         stem = place.stem.removesuffix("_leftImg8bit")
         split = place.parts[0] if place.parts[0] in SPLIT_NAMES else None
         beside = labels / place.parent
-        polygons, colors = (
-            beside / f"{stem}_gtFine_{end}" for end in ("polygons.json", "color.png")
-        )
+        polygons = beside / f"{stem}_gtFine_polygons.json"
+        colors = beside / f"{stem}_gtFine_color.png"
         if polygons.is_file() and not table:
             try:
                 entry, found = _outlined(image, polygons, split)
@@ -125,13 +124,11 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
             annotated.append(entry)
         elif colors.is_file():
             names |= {entry.name: None for entry in classes}
-            annotated.append(
-                Annotated(image, colors, partial(_regions, colors, table=classes), split=split)
-            )
+            shapes_of = partial(_regions, colors, table=classes)
+            annotated.append(Annotated(image, colors, shapes_of, split=split))
         else:
-            notes.append(
-                Note("no-annotation", str(image), f"neither {polygons} nor {colors} exists")
-            )
+            message = f"neither {polygons} nor {colors} exists"
+            notes.append(Note("no-annotation", str(image), message))
     if not annotated:
         raise DataError(f"{source} has no labels *_gtFine_polygons.json or *_gtFine_color.png")
     listed = [name for name in names if name not in _VOID]
@@ -142,10 +139,10 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
 def _outlined(image: Path, file: Path, split: str | None) -> tuple[Annotated, list[str]]:
     content = read_json(file)
     try:
-        things = [thing for thing in content["objects"] if not thing.get("deleted")]
         entries = [
             (str(thing["label"]), drawing.polygon(thing["polygon"], outline=False))
-            for thing in things
+            for thing in content["objects"]
+            if not thing.get("deleted")
         ]
         size = int(content["imgWidth"]), int(content["imgHeight"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -166,9 +163,8 @@ def _pairs(images: Images, labels: Path, suffix: str) -> tuple[list[tuple[Path, 
             pairs.append((found[0], label))
             labelled.add(found[0])
         elif found:
-            notes.append(
-                Note("duplicate-name", str(label), f"its image may be {found[0]} or {found[1]}")
-            )
+            message = f"its image may be {found[0]} or {found[1]}"
+            notes.append(Note("duplicate-name", str(label), message))
             labelled |= {*found}
         else:
             notes.append(Note("missing-image", str(label), f"it has no image in {images.root}"))
@@ -235,13 +231,10 @@ def _regions(
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read it: {error}") from error
     codes = _of_size(colors, label, size_hw) @ (1 << 16, 1 << 8, 1)
-    names = {
-        entry.color_rgb[0] << 16 | entry.color_rgb[1] << 8 | entry.color_rgb[2]: entry.name
-        for entry in table
-    }
+    names = {int.from_bytes(entry.color_rgb, "big"): entry.name for entry in table}
 
     def name_of(code: int) -> str:
-        return names.get(code, f"colour ({code >> 16}, {code >> 8 & 255}, {code & 255})")
+        return names.get(code, f"colour {tuple(code.to_bytes(3, 'big'))}")
 
     yield from _shapes(codes, name_of, None)
 

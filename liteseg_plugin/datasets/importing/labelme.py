@@ -72,13 +72,9 @@ def _annotated(file: Path, content: Any, images: Images, options: Options) -> An
         content_of, image = partial(_decoded, file), file.with_suffix(".png")
     shapes = [(str(shape["label"]), _draw(shape, options)) for shape in content["shapes"]]
     size = content.get("imageWidth"), content.get("imageHeight")
-    return Annotated(
-        image,
-        file,
-        partial(draw_shapes, file, shapes),
-        (int(size[0]), int(size[1])) if all(isinstance(n, int) for n in size) else None,
-        content=content_of,
-    )
+    size_wh = (int(size[0]), int(size[1])) if all(isinstance(n, int) for n in size) else None
+    shapes_of = partial(draw_shapes, file, shapes)
+    return Annotated(image, file, shapes_of, size_wh, content=content_of)
 
 
 def _decoded(file: Path) -> bytes:
