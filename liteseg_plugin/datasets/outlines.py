@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,22 +79,15 @@ def find_outlines(
         tolerance: Largest distance in pixels that simplification moves an outline; 0 keeps it.
         min_area: Pixels of the smallest region to return.
     """
-    names = dict(enumerate(entry.name for entry in classes))
-    return _outlines(labels, names, tolerance, min_area)
-
-
-def _outlines(
-    labels: np.ndarray, names: Mapping[int, str], tolerance: float, min_area: int
-) -> list[Outline]:
     return [
         Outline(
             region.index,
-            names[region.index],
+            classes[region.index].name,
             _simplified(region.outer, tolerance),
             tuple(_simplified(hole, tolerance) for hole in region.holes),
             region.area,
         )
-        for region in _regions(labels, names, min_area)
+        for region in _regions(labels, range(len(classes)), min_area)
     ]
 
 
@@ -119,19 +112,18 @@ def to_labelme(
         min_area: Of the smallest region.
     """
     names = {IGNORE_INDEX: IGNORED_NAME} | dict(enumerate(entry.name for entry in classes))
-    outlines = _outlines(labels, names, tolerance, min_area)
     return {
         "version": "5.5.0",
         "flags": {},
         "shapes": [
             {
-                "label": outline.name,
-                "points": _cornered(outline.points).tolist(),
+                "label": names[region.index],
+                "points": _cornered(_simplified(region.outer, tolerance)).tolist(),
                 "group_id": None,
                 "shape_type": "polygon",
                 "flags": {},
             }
-            for outline in outlines
+            for region in _regions(labels, names, min_area)
         ],
         "imagePath": image_name,
         "imageData": None,
