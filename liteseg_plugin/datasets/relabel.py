@@ -110,11 +110,11 @@ def relabel(
         def convert(item: tuple[str, Path]) -> tuple[np.ndarray, set[int]]:
             name, path = item
             label = _read(path)
-            table = np.arange(int(label.max(initial=0)) + 1)
-            found = {old for old in changes if old < len(table)}
+            used = np.bincount(label.ravel(), minlength=1)
+            found = {old for old in changes if old < len(used) and used[old]}
+            table = np.arange(len(used))
             for old in found:
                 table[old] = changes[old]
-            found = {old for old in found if (label == old).any()}
             relabelled = table[label]
             if relabelled.max(initial=0) > 255:
                 raise DataError(

@@ -39,7 +39,7 @@ def draw_shapes(
     for number, (name, draw) in enumerate(entries, start=1):
         try:
             shape = Shape.of(name, draw(size_hw))
-            if shape is None:
+            if not shape.mask.size:
                 raise BadShape("outside", "it covers no pixel of the picture")
             yield shape
         except BadShape as error:

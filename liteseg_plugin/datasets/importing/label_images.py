@@ -207,7 +207,7 @@ def _annotated(
 
 def _values(label: Path, size_hw: tuple[int, int], names: Sequence[str]) -> Iterator[Shape | Note]:
     """Give the pixels of each value of a label image, or of each of VOC's colours."""
-    values = _of_size(read_label(label), label, size_hw)
+    values = _of_size(read_label(label), size_hw)
     if values.ndim == 3:
         colors = [(0, 0, 0), *(entry.color_rgb for entry in numbered_classes(len(names)))]
         table = [ClassInfo(name, color) for name, color in zip(names, colors)]
@@ -230,7 +230,7 @@ def _regions(
             colors = np.asarray(image.convert("RGB")).astype(np.int32)
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read it: {error}") from error
-    codes = _of_size(colors, label, size_hw) @ (1 << 16, 1 << 8, 1)
+    codes = _of_size(colors, size_hw) @ (1 << 16, 1 << 8, 1)
     names = {int.from_bytes(entry.color_rgb, "big"): entry.name for entry in table}
 
     def name_of(code: int) -> str:
@@ -239,9 +239,9 @@ def _regions(
     yield from _shapes(codes, name_of, None)
 
 
-def _of_size(label: np.ndarray, file: Path, size_hw: tuple[int, int]) -> np.ndarray:
-    if label.shape[:2] != size_hw:
-        height, width = label.shape[:2]
+def _of_size(label: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    height, width = label.shape[:2]
+    if (height, width) != size_hw:
         raise DataError(f"it has {width}x{height} pixels, its image {size_hw[1]}x{size_hw[0]}")
     return label
 
@@ -251,6 +251,4 @@ def _shapes(
 ) -> Iterator[Shape]:
     for value in np.unique(values).tolist():
         if value != ignored:
-            shape = Shape.of(name_of(value), (values == value).astype(np.uint8))
-            if shape is not None:
-                yield shape
+            yield Shape.of(name_of(value), (values == value).astype(np.uint8))

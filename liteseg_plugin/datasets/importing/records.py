@@ -44,11 +44,9 @@ class Shape(NamedTuple):
     mask: np.ndarray
 
     @classmethod
-    def of(cls, name: str, mask: np.ndarray) -> Shape | None:
-        """Return a shape of a mask (H, W) of uint8 of the whole picture; None if it is empty."""
+    def of(cls, name: str, mask: np.ndarray) -> Shape:
+        """Return a shape of a mask (H, W) of uint8 of the whole picture."""
         left, top, width, height = cv2.boundingRect(mask)
-        if not width:
-            return None
         return cls(name, left, top, mask[top : top + height, left : left + width].copy())
 
     def paint(self, label: np.ndarray, value: int) -> None:
