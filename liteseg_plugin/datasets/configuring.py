@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, CheckReport, DataSet
 from liteseg_plugin.datasets.lists import find_list
 from liteseg_plugin.errors import DataError, printable
@@ -31,11 +31,9 @@ class Plan:
     Attributes:
         report: What was measured.
         data: What was checked.
-        lists: Paths of the lists by split.
         backbone: ``STDC1`` or ``STDC2``.
         weights: File of weights to start from; None for random ones.
         crop_wh: Width and height of a training crop in pixels.
-        scales: Smallest and largest factor of random scaling.
         batch_size: Images of a batch.
         iters: Optimiser steps.
         budget: Why so many, in words.
@@ -44,15 +42,21 @@ class Plan:
 
     report: CheckReport
     data: DataSet
-    lists: dict[str, str]
     backbone: str
     weights: str | None
     crop_wh: tuple[int, int]
-    scales: tuple[float, float]
     batch_size: int
     iters: int
     budget: str
     separator: str = " "
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Factors of random scaling: the smallest quarter at which the crop fits, and 1 more."""
+        size = self.report.sizes[0]
+        fits = max(self.crop_wh[0] / size.width, self.crop_wh[1] / size.height)
+        smallest = min(1.0, max(0.25, math.ceil(fits * 4 - 1e-6) / 4))
+        return smallest, smallest + 1
 
     def within(self, minutes: float, seconds: float) -> Plan:
         """Return the plan with as many iterations of so many seconds as minutes allow.
@@ -137,15 +141,14 @@ def plan(
         raise DataError(f"weights not found: {weights}")
     size = report.sizes[0]
     crop_wh = crop_wh or _crop(size.width, size.height)
-    batch = batch_size or _batch(crop_wh, report.splits["train"])
+    most = min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), report.splits["train"])
+    batch = batch_size or max(1, most)
     return Plan(
         report,
         data,
-        {name: str(path) for name in SPLIT_NAMES if (path := find_list(data.root, name))},
         backbone,
         weights,
         crop_wh,
-        _scales(crop_wh, (size.width, size.height)),
         batch,
         iters or max(_FEWEST_ITERATIONS, math.ceil(PASSES * report.splits["train"] / batch)),
         "as asked for"
@@ -160,17 +163,6 @@ def _crop(width: int, height: int) -> tuple[int, int]:
     steps = (max(1, round(side * share / _CROP_STEP)) for side in (width, height))
     crop_width, crop_height = (_CROP_STEP * step for step in steps)
     return crop_width, crop_height
-
-
-def _scales(crop_wh: tuple[int, int], size_wh: tuple[int, int]) -> tuple[float, float]:
-    """Return factors in steps of a quarter: the smallest at which the crop fits, and 1 more."""
-    fits = max(crop / size for crop, size in zip(crop_wh, size_wh))
-    smallest = min(1.0, max(0.25, math.ceil(fits * 4 - 1e-6) / 4))
-    return smallest, smallest + 1
-
-
-def _batch(crop_wh: tuple[int, int], images: int) -> int:
-    return max(1, min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), images))
 
 
 # --- sections
@@ -205,7 +197,7 @@ def _dataset(plan: Plan, split: str) -> str:
     lines = f"""\
   type: Dataset
   dataset_root: {_quoted(plan.data.root)}
-  {split}_path: {_quoted(plan.lists[split])}
+  {split}_path: {_quoted(str(find_list(plan.data.root, split)))}
   num_classes: {plan.report.num_classes}
 """
     if not images.is_rgb:
