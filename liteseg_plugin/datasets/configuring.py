@@ -37,7 +37,6 @@ class Plan:
         batch_size: Images of a batch.
         iters: Optimiser steps.
         budget: Why so many, in words.
-        separator: Separator of image and label in the lists.
     """
 
     report: CheckReport
@@ -48,7 +47,6 @@ class Plan:
     batch_size: int
     iters: int
     budget: str
-    separator: str = " "
 
     @property
     def scales(self) -> tuple[float, float]:
@@ -106,7 +104,6 @@ def plan(
     crop_wh: tuple[int, int] | None = None,
     batch_size: int | None = None,
     iters: int | None = None,
-    separator: str = " ",
 ) -> Plan:
     """Choose a config for a data set.
 
@@ -118,7 +115,6 @@ def plan(
         crop_wh: Width and height of a crop; by default two thirds of the usual image.
         batch_size: Images of a batch; by default 8, fewer if they are large or few.
         iters: Optimiser steps; by default those of ``PASSES`` passes over the images.
-        separator: Separator of image and label in the lists.
 
     Raises:
         DataError: If the check found errors, or ``train`` or ``val`` has no images.
@@ -154,7 +150,6 @@ def plan(
         "as asked for"
         if iters
         else f"{PASSES} passes over {report.splits['train']} images, at least {_FEWEST_ITERATIONS}",
-        separator,
     )
 
 
@@ -208,8 +203,8 @@ def _dataset(plan: Plan, split: str) -> str:
         lines += f"  shown_bands: {[*images.shown_bands]}  # red, green and blue of overlays\n"
     if plan.report.ignore_index != IGNORE_INDEX:
         lines += f"  ignore_index: {plan.report.ignore_index}\n"
-    if plan.separator != " ":
-        lines += f"  separator: {_quoted(plan.separator)}\n"
+    if plan.data.separator != " ":
+        lines += f"  separator: {_quoted(plan.data.separator)}\n"
     return lines
 
 

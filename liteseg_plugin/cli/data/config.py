@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> dict:
         "crop_wh": args.crop and tuple(args.crop),
         "batch_size": args.batch_size,
         "iters": args.iters,
-        "separator": args.separator,
     }
     plan = configuring.plan(report, data, **choices)
     if args.minutes:

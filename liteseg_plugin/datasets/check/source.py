@@ -44,6 +44,7 @@ class DataSet:
         pads: Whether crops are padded where an image is smaller.
         image_format: What the images are read as; None: as most of them are.
         channels: Number of channels that the user asks for; None: those of most images.
+        separator: Separator of image and label in its lists.
         whole: Whether these are all splits, so that an image in none of them is reported.
     """
 
@@ -56,6 +57,7 @@ class DataSet:
     batch_size: int | None = None
     crop_wh: tuple[int, int] | None = None
     pads: bool = False
+    separator: str = " "
     whole: bool = False
     image_format: ImageFormat | None = None
     channels: int | None = None
@@ -107,6 +109,7 @@ def from_folder(
         num_classes=num_classes,
         kind="Cityscapes" if is_cityscapes else "Dataset",
         batch_size=batch_size,
+        separator=separator,
         whole=True,
         channels=channels,
     )
