@@ -76,13 +76,8 @@ class _CheckedSamples:
             image = image_format.read(pair.image, labelled=pair.label is not None)
             image = image_format.values(image)
             label = None if pair.label is None else validation.read_label(pair.label)
-        gt_fields = [] if self.mode == "val" else ["label"]
-        data: dict[str, Any] = {
-            "trans_info": [],
-            "img": image,
-            "label": label,
-            "gt_fields": gt_fields,
-        }
+        data: dict[str, Any] = {"trans_info": [], "img": image, "label": label}
+        data["gt_fields"] = [] if self.mode == "val" else ["label"]
         try:
             if label is not None:
                 size_hw = image.shape[:2]

@@ -9,14 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from liteseg_plugin.datasets.check import conventions
 from liteseg_plugin.datasets.check.channels import choose_format, format_fault, measure
-from liteseg_plugin.datasets.check.conventions import (
-    FOREGROUND,
-    ONE_BASED,
-    foreground_fault,
-    grey_mask_fault,
-    one_based_fault,
-)
 from liteseg_plugin.datasets.check.looking import Look, Picture, look
 from liteseg_plugin.datasets.check.report import (
     CheckReport,
@@ -90,7 +84,7 @@ def check(
     if convention:
         fault, certain = convention
         odd = fault.kind
-        if odd == FOREGROUND:  # which stands for what is found in each file
+        if odd == conventions.FOREGROUND:  # which stands for what is found in each file
             told = {"label-empty", "label-single-class", "label-range", "label-lossy"}
             errors, warnings = ([f for f in fs if f.kind not in told] for fs in (errors, warnings))
         (errors if certain else warnings).insert(0, _finding(fault))
@@ -105,20 +99,22 @@ def check(
             "the number of classes is unknown; from the largest value in the labels it is "
             f"{num_classes}. Give --num_classes, or names in {data.root}/labels.txt"
         )
-        if odd == FOREGROUND:
+        if odd == conventions.FOREGROUND:
             num_classes = min(num_classes, 2)
         if odd is None:
             warnings.append(_finding(Fault("num-classes", message)))
     named = names_fault is None
     classes, ignored_share = _classes(data, num_classes, pixels, images, named=named)
     for entry in classes:
-        if odd == FOREGROUND or (odd == ONE_BASED and entry.index == 0):
+        if odd == conventions.FOREGROUND or (odd == conventions.ONE_BASED and entry.index == 0):
             continue
         for name in ("train", "val"):
             if not entry.pixels.get(name, 1):
                 message = f"class {entry.index} ({entry.info.name}) is in no label of {name}"
                 warnings.append(_finding(Fault("class-absent", message), name))
 
+    training = [p for name, _, p in pictures if name == "train" or "train" not in pixels]
+    measured = [p.values for p in training if image_format.refusal(p.stored) is None]
     return CheckReport(
         data=data.root,
         images=len(todo),
@@ -134,15 +130,7 @@ def check(
         min_kept=_min_kept(data, sizes),
         image_format=image_format,
         format_reason=format_reason,
-        channels=measure(
-            (
-                picture.values
-                for name, _, picture in pictures
-                if image_format.refusal(picture.stored) is None
-                and (name == "train" or "train" not in pixels)
-            ),
-            image_format,
-        ),
+        channels=measure(measured, image_format),
         samples=_samples(todo, looks, samples),
     )
 
@@ -207,12 +195,10 @@ def _convention(
     """
     pairs = [pair for split in data.splits for pair in split.pairs]
     values = {value for seen in looks for value in seen.beyond} | {*np.flatnonzero(counts).tolist()}
-    masks = foreground_fault(values, pairs, data.num_classes, data.ignore_index) or grey_mask_fault(
-        counts, pairs, data.num_classes
-    )
-    if masks:
-        return masks, True
-    return one_based_fault(values, pairs, data.num_classes, data.ignore_index)
+    known = pairs, data.num_classes, data.ignore_index
+    masks = conventions.foreground_fault(values, *known)
+    masks = masks or conventions.grey_mask_fault(counts, pairs, data.num_classes)
+    return (masks, True) if masks else conventions.one_based_fault(values, *known)
 
 
 def _padded_crops(data: DataSet, sizes: Counter) -> Iterator[Finding]:

@@ -7,12 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from liteseg_plugin.datasets.base import SPLIT_NAMES
-from liteseg_plugin.datasets.importing.drawing import (
-    Draw,
-    draw_shapes,
-    refuse,
-    whole_points_polygon,
-)
+from liteseg_plugin.datasets.importing import drawing
 from liteseg_plugin.datasets.importing.files import Images, first_file
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading
 from liteseg_plugin.errors import ConfigError, DataError
@@ -47,7 +42,7 @@ def read(source: Path, options: Options) -> Reading:
                 number = int(written) if re.fullmatch(r"\d{1,9}", written) else -1
                 numbers.add(number)
                 entries.append((names.get(number, written), _draw(values)))
-        shapes = partial(draw_shapes, label, entries)
+        shapes = partial(drawing.draw_shapes, label, entries)
         annotated.append(Annotated(image, label, shapes, split=split_of.get(image)))
     if not numbers:
         raise DataError(f"{source} has no images with labels/NAME.txt of YOLO's segmentation")
@@ -56,12 +51,12 @@ def read(source: Path, options: Options) -> Reading:
     return Reading(images.root, annotated, listed, notes)
 
 
-def _draw(values: list[str]) -> Draw:
+def _draw(values: list[str]) -> drawing.Draw:
     if len(values) == 4:
-        return partial(refuse, "box", "it is a box of YOLO's detection, without an outline")
+        return partial(drawing.refuse, "box", "it is a box of YOLO's detection, without an outline")
     if len(values) % 2:
-        return partial(refuse, "not-points", "its points are not pairs of numbers")
-    return whole_points_polygon(values)
+        return partial(drawing.refuse, "not-points", "its points are not pairs of numbers")
+    return drawing.whole_points_polygon(values)
 
 
 def _label_of(image: Path, root: Path, options: Options) -> Path:

@@ -123,28 +123,21 @@ def _paint_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     sky = np.repeat(sky.astype(np.float32), width, axis=1)
 
     rows, columns = np.ogrid[:height, :width]
-    center = (
-        width * (0.5 + canvas.sun_side * rng.uniform(0.02, 0.22)),
-        horizon * rng.uniform(0.3, 0.8),
-    )
-    distance = np.hypot(columns - center[0], rows - center[1]).astype(np.float32) / width
+    sun_x = width * (0.5 + canvas.sun_side * rng.uniform(0.02, 0.22))
+    sun_y = horizon * rng.uniform(0.3, 0.8)
+    distance = np.hypot(columns - sun_x, rows - sun_y).astype(np.float32) / width
     glow = np.exp(-distance / 0.16) + 2.5 * np.clip((0.026 - distance) / 0.006, 0, 1)
     sky += glow[..., None] * np.array(mood.sun, np.float32)
 
     clouds = np.zeros((height, width), np.float32)
     for _ in range(rng.integers(3, 7)):
-        x, y, size = (
-            rng.uniform(0, width),
-            horizon * rng.uniform(0.05, 0.75),
-            width * rng.uniform(0.04, 0.09),
-        )
+        x, y = rng.uniform(0, width), horizon * rng.uniform(0.05, 0.75)
+        size = width * rng.uniform(0.04, 0.09)
         for dx in np.linspace(-1.6, 1.6, 6):
-            puff = (
-                size * rng.uniform(0.4, 0.9),
-                size * rng.uniform(0.14, 0.42) * (1.9 - abs(dx)) / 1.4,
-            )
-            where = (round(x + dx * size), round(y - puff[1] * 0.6))
-            cv2.ellipse(clouds, where, tuple(max(1, round(p)) for p in puff), 0, 0, 360, 1.0, -1)
+            rx = size * rng.uniform(0.4, 0.9)
+            ry = size * rng.uniform(0.14, 0.42) * (1.9 - abs(dx)) / 1.4
+            where = (round(x + dx * size), round(y - ry * 0.6))
+            cv2.ellipse(clouds, where, (max(1, round(rx)), max(1, round(ry))), 0, 0, 360, 1.0, -1)
     clouds = cv2.GaussianBlur(clouds, (0, 0), width / 110)[..., None] * 0.72
     sky += (np.array(mix(mood.horizon, (255, 255, 255), 0.55), np.float32) - sky) * clouds
     size_wh = canvas.image.shape[1::-1]
