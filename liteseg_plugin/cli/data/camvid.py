@@ -12,13 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="folder of the unpacked download")
     add("dest", metavar="DEST", help="folder to create")
-    add(
-        "--size",
-        nargs=2,
-        type=int,
-        metavar=("W", "H"),
-        help="size in pixels to resize to (default: the source's)",
-    )
+    size = "size in pixels to resize to (default: the source's)"
+    add("--size", nargs=2, type=int, metavar=("W", "H"), help=size)
     add("--void_unknown", action="store_true", help="set colours without a class to void")
     add("--workers", type=int, help="threads (default: one per processor)")
     add("--json", action="store_true", help="print the result as JSON")

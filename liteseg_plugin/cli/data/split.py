@@ -13,14 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("root", metavar="FOLDER", help="folder of the data set, which holds images and labels")
     add("--images", default="images", help="folder of the images in FOLDER")
     add("--labels", default="annot", help="folder of the labels in FOLDER")
-    add(
-        "--ratio",
-        nargs="+",
-        type=float,
-        default=(0.8, 0.1, 0.1),
-        metavar="SHARE",
-        help="shares of train, val and test, or of train and val",
-    )
+    ratio = "shares of train, val and test, or of train and val"
+    add("--ratio", nargs="+", type=float, default=(0.8, 0.1, 0.1), metavar="SHARE", help=ratio)
     add("--seed", type=int, default=0, help="seed of the shuffle")
     add("--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png")
     add("--keep_sequences", action="store_true", help="keep the frames of a video in one split")
