@@ -137,20 +137,14 @@ def plan(
         raise DataError(f"weights not found: {weights}")
     size = report.sizes[0]
     crop_wh = crop_wh or _crop(size.width, size.height)
-    most = min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), report.splits["train"])
+    images = report.splits["train"]
+    most = min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), images)
     batch = batch_size or max(1, most)
-    return Plan(
-        report,
-        data,
-        backbone,
-        weights,
-        crop_wh,
-        batch,
-        iters or max(_FEWEST_ITERATIONS, math.ceil(PASSES * report.splits["train"] / batch)),
-        "as asked for"
-        if iters
-        else f"{PASSES} passes over {report.splits['train']} images, at least {_FEWEST_ITERATIONS}",
-    )
+    budget = "as asked for"
+    if not iters:
+        iters = max(_FEWEST_ITERATIONS, math.ceil(PASSES * images / batch))
+        budget = f"{PASSES} passes over {images} images, at least {_FEWEST_ITERATIONS}"
+    return Plan(report, data, backbone, weights, crop_wh, batch, iters, budget)
 
 
 def _crop(width: int, height: int) -> tuple[int, int]:

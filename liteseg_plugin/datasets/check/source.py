@@ -127,8 +127,8 @@ def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
     """
     config = builder.config
     names = [name for name in ("train", "val") if getattr(config, f"{name}_dataset_cfg")]
-    datasets = {name: getattr(builder, f"{name}_dataset") for name in names}
-    one = next(iter(datasets.values()))
+    parts = {name: getattr(builder, f"{name}_dataset") for name in names}
+    one = next(iter(parts.values()))
     crop_wh, pads, resized = None, False, False
     for transform in config.train_dataset_cfg.get("transforms", []):
         size = transform.get("crop_size", transform.get("target_size"))
@@ -138,10 +138,7 @@ def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
         pads |= kind == "RandomPaddingCrop" and not resized
     return DataSet(
         root=str(one.dataset_root),
-        splits=[
-            Split(name, [Pair(*pair) for pair in dataset.file_list])
-            for name, dataset in datasets.items()
-        ],
+        splits=[Split(name, [Pair(*pair) for pair in p.file_list]) for name, p in parts.items()],
         ignore_index=one.ignore_index,
         num_classes=one.num_classes,
         num_classes_from=path,

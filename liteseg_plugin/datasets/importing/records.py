@@ -161,15 +161,14 @@ class ImportReport:
             shown: Number of messages per kind; the others are only counted.
         """
         counts = ", ".join(f"{name} {count}" for name, count in self.splits.items())
+        classes = [
+            f"{index} {printable(name)} ({self.shapes.get(name, 0)})"
+            for index, name in enumerate(self.classes)
+        ]
         value = 255 if self.unlabelled == "ignore" else self.unlabelled
         lines = [
             f"{printable(self.dest)}: {self.images} images ({counts})",
-            "classes: "
-            + ", ".join(
-                f"{index} {printable(name)} ({self.shapes.get(name, 0)})"
-                for index, name in enumerate(self.classes)
-            )
-            + " (number of shapes)",
+            f"classes: {', '.join(classes)} (number of shapes)",
             f"outside all shapes: {self.unlabelled_share:.1%} of the pixels, now {value}",
             {
                 "source": "split: as in the source",
