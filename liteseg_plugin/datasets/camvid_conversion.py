@@ -14,14 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from liteseg_plugin.datasets import camvid
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, Document
-from liteseg_plugin.datasets.camvid import (
-    CLASS_NAMES,
-    LABEL_COLORS,
-    NUM_CLASSES,
-    SEGNET_VOID,
-    published_split,
-)
 from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.validation import (
     IMAGE_SUFFIXES,
@@ -51,8 +45,8 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
         DataError: If a colour or an index is not a class.
     """
     if label.ndim == 2:
-        indices = np.where(label == SEGNET_VOID, IGNORE_INDEX, label)
-        check_label(indices, indices.shape, NUM_CLASSES, IGNORE_INDEX)
+        indices = np.where(label == camvid.SEGNET_VOID, IGNORE_INDEX, label)
+        check_label(indices, indices.shape, camvid.NUM_CLASSES, IGNORE_INDEX)
         return indices.astype(np.uint8)
     codes = label[..., :3].astype(np.int32) @ (1 << 16, 1 << 8, 1)
     classes = _class_of_color()[codes]
@@ -72,8 +66,8 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
 def _class_of_color() -> np.ndarray:
     """Return the class of each of the 2^24 colours."""
     table = np.full(1 << 24, _UNKNOWN, np.uint8)
-    for _, color_rgb, becomes in LABEL_COLORS:
-        index = IGNORE_INDEX if becomes is None else CLASS_NAMES.index(becomes)
+    for _, color_rgb, becomes in camvid.LABEL_COLORS:
+        index = IGNORE_INDEX if becomes is None else camvid.CLASS_NAMES.index(becomes)
         table[int.from_bytes(color_rgb, "big")] = index
     return table
 
@@ -177,7 +171,7 @@ def convert(
     inner, outer = dest.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
         raise DataError(f"{dest} and {source} contain one another; choose another DEST")
-    split_of = published_split()
+    split_of = camvid.published_split()
     pairs = find_pairs(source)
     left_out = [name for name in pairs if name not in split_of]
     names = [name for name in pairs if name in split_of]
@@ -204,7 +198,7 @@ def convert(
         atomic_write(dest / "annot" / f"{name}.png", _png(label))
 
     process(convert_one, names, description="CamVid", workers=workers, progress=progress)
-    atomic_write(dest / "labels.txt", ("\n".join(CLASS_NAMES) + "\n").encode())
+    atomic_write(dest / "labels.txt", ("\n".join(camvid.CLASS_NAMES) + "\n").encode())
     counts = {}
     for split in SPLIT_NAMES:
         lines = [f"images/{n}.png annot/{n}.png\n" for n in names if split_of[n] == split]
@@ -218,7 +212,7 @@ def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
     image, label = read_image(pair.image, labelled=True), read_label(str(pair.label))
     try:
         label = to_indices(label, void_unknown=void_unknown)
-        check_label(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX)
+        check_label(label, image.shape[:2], camvid.NUM_CLASSES, IGNORE_INDEX)
     except DataError as error:
         raise DataError(about(*pair, error)) from None
     return image, label
