@@ -14,16 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from liteseg_plugin.datasets import camvid
+from liteseg_plugin.datasets import camvid, validation
 from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, Document
 from liteseg_plugin.datasets.lists import Pair
-from liteseg_plugin.datasets.validation import (
-    IMAGE_SUFFIXES,
-    about,
-    check_label,
-    read_image,
-    read_label,
-)
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
@@ -46,7 +39,7 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
     """
     if label.ndim == 2:
         indices = np.where(label == camvid.SEGNET_VOID, IGNORE_INDEX, label)
-        check_label(indices, indices.shape, camvid.NUM_CLASSES, IGNORE_INDEX)
+        validation.check_label(indices, indices.shape, camvid.NUM_CLASSES, IGNORE_INDEX)
         return indices.astype(np.uint8)
     codes = label[..., :3].astype(np.int32) @ (1 << 16, 1 << 8, 1)
     classes = _class_of_color()[codes]
@@ -111,7 +104,7 @@ def find_pairs(source: str | os.PathLike) -> dict[str, Pair]:
 def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in validation.IMAGE_SUFFIXES:
             continue
         if path.stem in found:
             raise DataError(f"two files with one name: {found[path.stem]} and {path}")
@@ -209,12 +202,13 @@ def convert(
 
 
 def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
-    image, label = read_image(pair.image, labelled=True), read_label(str(pair.label))
+    image = validation.read_image(pair.image, labelled=True)
+    label = validation.read_label(str(pair.label))
     try:
         label = to_indices(label, void_unknown=void_unknown)
-        check_label(label, image.shape[:2], camvid.NUM_CLASSES, IGNORE_INDEX)
+        validation.check_label(label, image.shape[:2], camvid.NUM_CLASSES, IGNORE_INDEX)
     except DataError as error:
-        raise DataError(about(*pair, error)) from None
+        raise DataError(validation.about(*pair, error)) from None
     return image, label
 
 

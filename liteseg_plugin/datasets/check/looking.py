@@ -9,19 +9,12 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from liteseg_plugin.datasets import validation
 from liteseg_plugin.datasets.check.channels import Values
 from liteseg_plugin.datasets.image_format import read_as_stored
 from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.stored_image import StoredImage
-from liteseg_plugin.datasets.validation import (
-    Fault,
-    about,
-    check_image_file,
-    label_faults,
-    orientation_faults,
-    read_image,
-    read_label_and_depth,
-)
+from liteseg_plugin.datasets.validation import Fault, about
 from liteseg_plugin.errors import DataError
 
 _Read = TypeVar("_Read")
@@ -63,28 +56,22 @@ class Look(NamedTuple):
 
 
 def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
-    """Open image and label the way training does, and collect what is wrong.
-
-    Args:
-        pair: Paths of image and label.
-        num_classes: Labels from this value on are errors.
-        ignore_index: Label of ignored pixels.
-    """
+    """Open image and label as training does; values from ``num_classes`` on are errors."""
     errors: list[Fault] = []
     warnings: list[Fault] = []
     counts = np.zeros(256, np.int64)
     beyond: tuple[int, ...] = ()
     picture = _opened(_read, pair.image, errors)
-    labelled = _opened(read_label_and_depth, pair.label, errors) if pair.label else None
+    labelled = _opened(validation.read_label_and_depth, pair.label, errors) if pair.label else None
     if picture is not None and pair.label is not None:
-        turned = orientation_faults(check_image_file(pair.image))
+        turned = validation.orientation_faults(validation.check_image_file(pair.image))
         errors += [Fault(f.kind, about(pair.image, None, f.message)) for f in turned]
     if labelled is None or pair.label is None:
         return Look(errors, warnings, picture, counts)
 
     label, depth = labelled
     size_hw = label.shape[:2] if picture is None else picture.size_wh[::-1]
-    found = label_faults(label, size_hw, num_classes, ignore_index)
+    found = validation.label_faults(label, size_hw, num_classes, ignore_index)
     errors += [Fault(f.kind, about(pair.image, pair.label, f.message)) for f in found]
     if label.ndim == 2:
         inside = label
@@ -102,9 +89,9 @@ def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
 
 def _read(path: str) -> Picture:
     """Read an image with all of its channels; grey of 8 bits as RGB, so that both are compared."""
-    check_image_file(path)
+    validation.check_image_file(path)
     stored = StoredImage.of(path)
-    image = read_image(path) if stored.is_plain else read_as_stored(path, stored)
+    image = validation.read_image(path) if stored.is_plain else read_as_stored(path, stored)
     size_wh = (image.shape[1], image.shape[0])
     digest = hashlib.sha1(image.data, usedforsecurity=False).digest() + repr(size_wh).encode()
     grey = stored.is_plain and stored.channels == 1

@@ -234,9 +234,8 @@ def render_scene(
     if rng.random() < 0.75:
         _paint_bonnet(canvas, rng)
 
-    label = np.ascontiguousarray(
-        canvas.label[SUPERSAMPLE // 2 :: SUPERSAMPLE, SUPERSAMPLE // 2 :: SUPERSAMPLE]
-    )
+    centers = slice(SUPERSAMPLE // 2, None, SUPERSAMPLE)
+    label = np.ascontiguousarray(canvas.label[centers, centers])
     image = cv2.resize(canvas.image, (width, height), interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(_add_grain(image, label, rng), cv2.COLOR_RGB2BGR)
     return bgr, label
