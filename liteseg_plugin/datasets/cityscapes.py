@@ -237,15 +237,10 @@ def prepare(
 
 
 def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[str]]) -> None:
-    """Refuse wrong pairs of PaddleSeg's data set.
+    """Refuse wrong pairs of image and label of a split of PaddleSeg's data set.
 
     It pairs the sorted images with the sorted labels: if one is missing, all later images
     silently get the label of another image.
-
-    Args:
-        root: The data set's folder.
-        split: `train`, `val` or `test`.
-        pairs: Paths of images and labels.
 
     Raises:
         DataError: If an image has no label or a label no image, or there are none.

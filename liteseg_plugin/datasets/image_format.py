@@ -59,11 +59,7 @@ class ImageFormat:
 
     @classmethod
     def of_config(cls, dataset: Mapping[str, Any], model: Mapping[str, Any]) -> ImageFormat:
-        """Return what a config's data set and model have.
-
-        Args:
-            dataset: Section ``val_dataset`` or ``train_dataset``.
-            model: Section ``model``.
+        """Return what a config's sections of a data set and of the model have.
 
         Raises:
             ConfigError: If a value is out of range.

@@ -116,11 +116,7 @@ def from_folder(
 
 
 def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
-    """Take `train_dataset` and `val_dataset` of a config.
-
-    Args:
-        builder: PaddleSeg's builder of the config.
-        path: The config file, for messages.
+    """Take `train_dataset` and `val_dataset` of a config, which messages name by its path.
 
     Raises:
         DataError: If a list cannot be used.
