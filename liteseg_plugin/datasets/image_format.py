@@ -237,9 +237,6 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
     PaddleSeg compares numbers of channels, but not with the 3 of a section that names none.
 
-    Args:
-        config: The sections of a config, by name.
-
     Raises:
         ConfigError: If they differ.
     """

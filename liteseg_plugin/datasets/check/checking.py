@@ -291,14 +291,10 @@ def _min_kept(data: DataSet, sizes: Counter) -> MinKept | None:
     size_wh = data.crop_wh or (sizes.most_common(1)[0][0] if sizes else None)
     if size_wh is None:
         return None
-    per_image = size_wh[0] * size_wh[1] // PIXELS_PER_KEPT
-    return MinKept(
-        width=size_wh[0],
-        height=size_wh[1],
-        batch_size=data.batch_size,
-        per_image=per_image,
-        value=data.batch_size and per_image * data.batch_size,
-    )
+    width, height = size_wh
+    per_image = width * height // PIXELS_PER_KEPT
+    value = data.batch_size and per_image * data.batch_size
+    return MinKept(width, height, data.batch_size, per_image, value)
 
 
 def _samples(todo: Sequence[tuple[str, Pair]], looks: Sequence[Look], count: int) -> list[Sample]:

@@ -20,6 +20,8 @@ from liteseg_plugin.datasets.importing.files import Images, find_files, read_jso
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading
 from liteseg_plugin.errors import DataError
 
+_PARTS = {"images", "annotations", "categories"}
+
 
 def read(source: Path, options: Options) -> Reading:
     """Read a JSON file of COCO's, or those in a folder.
@@ -43,9 +45,7 @@ def read(source: Path, options: Options) -> Reading:
     ids: dict[str, int] = {}  # the first one of each name: files may number classes differently
     for file in files:
         content = read_json(file)
-        if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= {
-            *content
-        }:
+        if not isinstance(content, dict) or not _PARTS <= content.keys():
             reason = "it has no images, annotations and categories, as COCO's files have"
             notes.append(Note("unreadable", str(file), reason))
             continue

@@ -29,13 +29,7 @@ class BadShape(Exception):  # noqa: N818 - never leaves this package
 def draw_shapes(
     file: Path, entries: Iterable[tuple[str, Draw]], size_hw: tuple[int, int]
 ) -> Iterator[Shape | Note]:
-    """Draw the shapes of an annotation; those that cannot be drawn become notes.
-
-    Args:
-        file: The annotation.
-        entries: Class name and mask of each shape.
-        size_hw: Height and width of the picture.
-    """
+    """Draw the shapes of an annotation; those that cannot be drawn become notes on its file."""
     for number, (name, draw) in enumerate(entries, start=1):
         try:
             shape = Shape.of(name, draw(size_hw))

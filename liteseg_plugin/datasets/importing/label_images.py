@@ -65,9 +65,8 @@ def read_voc(source: Path, options: Options) -> Reading:
         return _colored(images, pairs, notes, read_table(table), split_of)
     # Names that are all VOC's select classes; others are those of the values 0, 1, 2, ...
     given = options.class_names
-    names = [line.split(":")[0].strip() for line in written] or [
-        *(VOC_NAMES if {*given} <= {*VOC_NAMES} else given)
-    ]
+    names = [line.split(":")[0].strip() for line in written]
+    names = names or [*(VOC_NAMES if {*given} <= {*VOC_NAMES} else given)]
     annotated = _annotated(images, pairs, split_of, partial(_values, names=names))
     return Reading(images.root, annotated, names, notes, _VOID, dense=True)
 
