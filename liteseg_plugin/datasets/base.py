@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 IGNORE_INDEX = 255
 """PaddleSeg's default label of ignored pixels."""
 
 SPLIT_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A record whose fields are its document for JSON."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,15 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
-from liteseg_plugin.datasets.camvid import (
-    CLASS_NAMES,
-    LABEL_COLORS,
-    NUM_CLASSES,
-    SEGNET_VOID,
-    published_split,
-)
+from liteseg_plugin.datasets import camvid, validation
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, Document
 from liteseg_plugin.datasets.lists import Pair
-from liteseg_plugin.datasets.validation import (
-    IMAGE_SUFFIXES,
-    about,
-    label_faults,
-    read_image,
-    read_label,
-)
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
 from liteseg_plugin.system.parallel import process
@@ -52,9 +38,8 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
         DataError: If a colour or an index is not a class.
     """
     if label.ndim == 2:
-        indices = np.where(label == SEGNET_VOID, IGNORE_INDEX, label)
-        for fault in label_faults(indices, indices.shape, NUM_CLASSES, IGNORE_INDEX):
-            raise DataError(fault.message)
+        indices = np.where(label == camvid.SEGNET_VOID, IGNORE_INDEX, label)
+        validation.check_label(indices, indices.shape, camvid.NUM_CLASSES, IGNORE_INDEX)
         return indices.astype(np.uint8)
     codes = label[..., :3].astype(np.int32) @ (1 << 16, 1 << 8, 1)
     classes = _class_of_color()[codes]
@@ -62,10 +47,7 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
     if unknown.size and not void_unknown:
         values, counts = np.unique(unknown, return_counts=True)
         most = np.argsort(-counts)[:8]
-        colors = (
-            f"({values[i] >> 16}, {values[i] >> 8 & 255}, {values[i] & 255}) ({counts[i]} pixels)"
-            for i in most
-        )
+        colors = (f"{tuple(int(values[i]).to_bytes(3, 'big'))} ({counts[i]} pixels)" for i in most)
         raise DataError(
             f"{len(values)} colours that are not classes of CamVid: {', '.join(colors)} (RGB); "
             "--void_unknown makes such pixels void"
@@ -77,9 +59,9 @@ def to_indices(label: np.ndarray, *, void_unknown: bool = False) -> np.ndarray:
 def _class_of_color() -> np.ndarray:
     """Return the class of each of the 2^24 colours."""
     table = np.full(1 << 24, _UNKNOWN, np.uint8)
-    for _, (red, green, blue), becomes in LABEL_COLORS:
-        index = IGNORE_INDEX if becomes is None else CLASS_NAMES.index(becomes)
-        table[red << 16 | green << 8 | blue] = index
+    for _, color_rgb, becomes in camvid.LABEL_COLORS:
+        index = IGNORE_INDEX if becomes is None else camvid.CLASS_NAMES.index(becomes)
+        table[int.from_bytes(color_rgb, "big")] = index
     return table
 
 
@@ -122,7 +104,7 @@ def find_pairs(source: str | os.PathLike) -> dict[str, Pair]:
 def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in paths:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in validation.IMAGE_SUFFIXES:
             continue
         if path.stem in found:
             raise DataError(f"two files with one name: {found[path.stem]} and {path}")
@@ -131,14 +113,12 @@ def _by_name(paths: Iterator[Path]) -> dict[str, Path]:
 
 
 @dataclass(frozen=True)
-class Conversion:
+class Conversion(Document):
     """What :func:`convert` wrote.
 
     Attributes:
         dest: The folder.
         train: Number of frames, like ``val`` and ``test``.
-        val: Likewise.
-        test: Likewise.
         published: Number of frames of the published split, by split.
         left_out: Names of frames that are in no split.
     """
@@ -149,10 +129,6 @@ class Conversion:
     test: int
     published: dict[str, int]
     left_out: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def convert(
@@ -188,7 +164,7 @@ def convert(
     inner, outer = dest.resolve(), source.resolve()
     if inner == outer or outer in inner.parents or inner in outer.parents:
         raise DataError(f"{dest} and {source} contain one another; choose another DEST")
-    split_of = published_split()
+    split_of = camvid.published_split()
     pairs = find_pairs(source)
     left_out = [name for name in pairs if name not in split_of]
     names = [name for name in pairs if name in split_of]
@@ -203,7 +179,9 @@ def convert(
     def convert_one(name: str) -> None:
         image, label = _read(pairs[name], void_unknown)
         if resolution_wh is not None and resolution_wh != image.shape[1::-1]:
-            encoded = _png(_resized(image, resolution_wh))
+            smaller = resolution_wh[0] < image.shape[1]
+            method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+            encoded = _png(cv2.resize(image, resolution_wh, interpolation=method))
             label = cv2.resize(label, resolution_wh, interpolation=cv2.INTER_NEAREST)
         elif pairs[name].image.lower().endswith(".png"):
             encoded = Path(pairs[name].image).read_bytes()
@@ -213,7 +191,7 @@ def convert(
         atomic_write(dest / "annot" / f"{name}.png", _png(label))
 
     process(convert_one, names, description="CamVid", workers=workers, progress=progress)
-    atomic_write(dest / "labels.txt", ("\n".join(CLASS_NAMES) + "\n").encode())
+    atomic_write(dest / "labels.txt", ("\n".join(camvid.CLASS_NAMES) + "\n").encode())
     counts = {}
     for split in SPLIT_NAMES:
         lines = [f"images/{n}.png annot/{n}.png\n" for n in names if split_of[n] == split]
@@ -224,21 +202,14 @@ def convert(
 
 
 def _read(pair: Pair, void_unknown: bool) -> tuple[np.ndarray, np.ndarray]:
-    image, label = read_image(pair.image, labelled=True), read_label(str(pair.label))
+    image = validation.read_image(pair.image, labelled=True)
+    label = validation.read_label(str(pair.label))
     try:
         label = to_indices(label, void_unknown=void_unknown)
-        for fault in label_faults(label, image.shape[:2], NUM_CLASSES, IGNORE_INDEX):
-            raise DataError(fault.message)
+        validation.check_label(label, image.shape[:2], camvid.NUM_CLASSES, IGNORE_INDEX)
     except DataError as error:
-        raise DataError(about(*pair, error)) from None
+        raise DataError(validation.about(*pair, error)) from None
     return image, label
-
-
-def _resized(image: np.ndarray, resolution_wh: tuple[int, int]) -> np.ndarray:
-    smaller = resolution_wh[0] < image.shape[1]
-    return cv2.resize(
-        image, resolution_wh, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    )
 
 
 def _png(pixels: np.ndarray) -> bytes:

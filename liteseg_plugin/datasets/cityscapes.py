@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES, Document
 from liteseg_plugin.datasets.validation import read_label
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
@@ -78,11 +78,9 @@ LABELS: tuple[CityscapesLabel, ...] = (
     CityscapesLabel("bicycle", 33, 18, (119, 11, 32)),
     CityscapesLabel("license plate", -1, 255, (0, 0, 142)),
 )
+# In the order of ids, which is that of train ids.
 CLASSES: tuple[CityscapesLabel, ...] = tuple(
-    sorted(
-        (label for label in LABELS if label.train_id != IGNORE_INDEX),
-        key=lambda label: label.train_id,
-    )
+    label for label in LABELS if label.train_id != IGNORE_INDEX
 )
 CLASS_NAMES: tuple[str, ...] = tuple(c.name for c in CLASSES)
 NUM_CLASSES: int = len(CLASSES)
@@ -155,14 +153,12 @@ def draw_polygons(annotation: dict) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preparation(Document):
     """What :func:`prepare` wrote.
 
     Attributes:
         root: The data set's folder.
         train: Number of images, like ``val`` and ``test``.
-        val: Likewise.
-        test: Likewise.
         made: Number of labels that were written.
         kept: Number of labels that were there already.
         lists: Paths of the lists.
@@ -175,10 +171,6 @@ class Preparation:
     made: int
     kept: int
     lists: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def prepare(
@@ -245,15 +237,10 @@ def prepare(
 
 
 def check_pairs(root: str | os.PathLike, split: str, pairs: Sequence[Sequence[str]]) -> None:
-    """Refuse wrong pairs of PaddleSeg's data set.
+    """Refuse wrong pairs of image and label of a split of PaddleSeg's data set.
 
     It pairs the sorted images with the sorted labels: if one is missing, all later images
     silently get the label of another image.
-
-    Args:
-        root: The data set's folder.
-        split: `train`, `val` or `test`.
-        pairs: Paths of images and labels.
 
     Raises:
         DataError: If an image has no label or a label no image, or there are none.

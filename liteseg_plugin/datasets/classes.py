@@ -32,18 +32,11 @@ def read_names(root: str | os.PathLike) -> list[str]:
 
 
 def describe_classes(dataset_config: dict, num_classes: int) -> list[ClassInfo]:
-    """Return names and colours of a data set's classes.
+    """Return names and colours of the classes of a config's `val_dataset`, in index order.
 
     Names are those of Cityscapes for its data set, else of `labels.txt` in the folder (one a
     line), else the numbers; colours are CamVid's and Cityscapes' for their classes, else
     PaddleSeg's colour map.
-
-    Args:
-        dataset_config: A config's `val_dataset`.
-        num_classes: Number of classes.
-
-    Returns:
-        The classes in index order.
 
     Raises:
         ConfigError: If there are more classes than 8-bit label maps hold, or `labels.txt` is not
@@ -68,10 +61,9 @@ def describe_classes(dataset_config: dict, num_classes: int) -> list[ClassInfo]:
                 "numbers are used",
                 stacklevel=2,
             )
-        names = [str(i) for i in range(num_classes)]
-    if tuple(names) in _KNOWN:
-        return list(_KNOWN[tuple(names)])
-    return [ClassInfo(name, _color(index)) for index, name in enumerate(names)]
+        return numbered_classes(num_classes)
+    known = _KNOWN.get(tuple(names), [])
+    return [*known] or [ClassInfo(name, _color(index)) for index, name in enumerate(names)]
 
 
 def numbered_classes(count: int) -> list[ClassInfo]:

@@ -8,8 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liteseg_plugin.datasets import image_sections
-from liteseg_plugin.datasets.base import IGNORE_INDEX, SPLIT_NAMES
+from liteseg_plugin.datasets.base import IGNORE_INDEX
 from liteseg_plugin.datasets.check import PIXELS_PER_KEPT, CheckReport, DataSet
 from liteseg_plugin.datasets.lists import find_list
 from liteseg_plugin.errors import DataError, printable
@@ -32,35 +31,33 @@ class Plan:
     Attributes:
         report: What was measured.
         data: What was checked.
-        lists: Paths of the lists by split.
         backbone: ``STDC1`` or ``STDC2``.
         weights: File of weights to start from; None for random ones.
         crop_wh: Width and height of a training crop in pixels.
-        scales: Smallest and largest factor of random scaling.
         batch_size: Images of a batch.
         iters: Optimiser steps.
         budget: Why so many, in words.
-        separator: Separator of image and label in the lists.
     """
 
     report: CheckReport
     data: DataSet
-    lists: dict[str, str]
     backbone: str
     weights: str | None
     crop_wh: tuple[int, int]
-    scales: tuple[float, float]
     batch_size: int
     iters: int
     budget: str
-    separator: str = " "
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Factors of random scaling: the smallest quarter at which the crop fits, and 1 more."""
+        size = self.report.sizes[0]
+        fits = max(self.crop_wh[0] / size.width, self.crop_wh[1] / size.height)
+        smallest = min(1.0, max(0.25, math.ceil(fits * 4 - 1e-6) / 4))
+        return smallest, smallest + 1
 
     def within(self, minutes: float, seconds: float) -> Plan:
-        """Return the plan with as many iterations as a time allows.
-
-        Args:
-            minutes: The time.
-            seconds: That an iteration takes.
+        """Return the plan with as many iterations of so many seconds as minutes allow.
 
         Raises:
             ValueError: If not one iteration fits.
@@ -107,7 +104,6 @@ def plan(
     crop_wh: tuple[int, int] | None = None,
     batch_size: int | None = None,
     iters: int | None = None,
-    separator: str = " ",
 ) -> Plan:
     """Choose a config for a data set.
 
@@ -119,7 +115,6 @@ def plan(
         crop_wh: Width and height of a crop; by default two thirds of the usual image.
         batch_size: Images of a batch; by default 8, fewer if they are large or few.
         iters: Optimiser steps; by default those of ``PASSES`` passes over the images.
-        separator: Separator of image and label in the lists.
 
     Raises:
         DataError: If the check found errors, or ``train`` or ``val`` has no images.
@@ -142,22 +137,14 @@ def plan(
         raise DataError(f"weights not found: {weights}")
     size = report.sizes[0]
     crop_wh = crop_wh or _crop(size.width, size.height)
-    batch = batch_size or _batch(crop_wh, report.splits["train"])
-    return Plan(
-        report,
-        data,
-        {name: str(path) for name in SPLIT_NAMES if (path := find_list(data.root, name))},
-        backbone,
-        weights,
-        crop_wh,
-        _scales(crop_wh, (size.width, size.height)),
-        batch,
-        iters or max(_FEWEST_ITERATIONS, math.ceil(PASSES * report.splits["train"] / batch)),
-        "as asked for"
-        if iters
-        else f"{PASSES} passes over {report.splits['train']} images, at least {_FEWEST_ITERATIONS}",
-        separator,
-    )
+    images = report.splits["train"]
+    most = min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), images)
+    batch = batch_size or max(1, most)
+    budget = "as asked for"
+    if not iters:
+        iters = max(_FEWEST_ITERATIONS, math.ceil(PASSES * images / batch))
+        budget = f"{PASSES} passes over {images} images, at least {_FEWEST_ITERATIONS}"
+    return Plan(report, data, backbone, weights, crop_wh, batch, iters, budget)
 
 
 def _crop(width: int, height: int) -> tuple[int, int]:
@@ -165,17 +152,6 @@ def _crop(width: int, height: int) -> tuple[int, int]:
     steps = (max(1, round(side * share / _CROP_STEP)) for side in (width, height))
     crop_width, crop_height = (_CROP_STEP * step for step in steps)
     return crop_width, crop_height
-
-
-def _scales(crop_wh: tuple[int, int], size_wh: tuple[int, int]) -> tuple[float, float]:
-    """Return factors in steps of a quarter: the smallest at which the crop fits, and 1 more."""
-    fits = max(crop / size for crop, size in zip(crop_wh, size_wh))
-    smallest = min(1.0, max(0.25, math.ceil(fits * 4 - 1e-6) / 4))
-    return smallest, smallest + 1
-
-
-def _batch(crop_wh: tuple[int, int], images: int) -> int:
-    return max(1, min(_BATCH, _MOST_BATCH_PIXELS // (crop_wh[0] * crop_wh[1]), images))
 
 
 # --- sections
@@ -206,17 +182,23 @@ iters: {plan.iters}  # {printable(plan.budget)}
 def _dataset(plan: Plan, split: str) -> str:
     if plan.data.kind == "Cityscapes":
         return f"  type: Cityscapes\n  dataset_root: {_quoted(plan.data.root)}\n"
+    images = plan.report.image_format
     lines = f"""\
   type: Dataset
   dataset_root: {_quoted(plan.data.root)}
-  {split}_path: {_quoted(plan.lists[split])}
+  {split}_path: {_quoted(str(find_list(plan.data.root, split)))}
   num_classes: {plan.report.num_classes}
 """
-    lines += image_sections.dataset_keys(plan.report)
+    if not images.is_rgb:
+        lines += f"  img_channels: {images.channels}\n"
+    if images.max_value != 255:
+        lines += f"  max_value: {images.max_value}  # of 16-bit values: what counts as white\n"
+    if images.channels > 3:
+        lines += f"  shown_bands: {[*images.shown_bands]}  # red, green and blue of overlays\n"
     if plan.report.ignore_index != IGNORE_INDEX:
         lines += f"  ignore_index: {plan.report.ignore_index}\n"
-    if plan.separator != " ":
-        lines += f"  separator: {_quoted(plan.separator)}\n"
+    if plan.data.separator != " ":
+        lines += f"  separator: {_quoted(plan.data.separator)}\n"
     return lines
 
 
@@ -224,8 +206,10 @@ def _train_dataset(plan: Plan) -> str:
     names = ", ".join(f"{c.index} {printable(c.info.name)}" for c in plan.report.classes)
     size = plan.report.sizes[0]
     smallest, largest = plan.scales
-    padding = image_sections.padding(plan.report)
-    distortion = image_sections.distortion(plan.report, weights=bool(plan.weights))
+    padding = ""
+    if not plan.report.image_format.takes_pictures:  # 127.5 may be far from their values
+        mean = 255 * sum(c.mean for c in plan.report.channels) / len(plan.report.channels)
+        padding = f"      im_padding_value: {mean:.1f}  # the mean of all channels, of 0 to 255\n"
     return f"""\
 # Classes: {names}
 train_dataset:
@@ -241,11 +225,40 @@ train_dataset:
       crop_size: [{plan.crop_wh[0]}, {plan.crop_wh[1]}]
       label_padding_value: {plan.report.ignore_index}
 {padding}    - type: RandomHorizontalFlip  # remove it if left and right differ, as in text
-{distortion}{_normalize(plan)}"""
+{_distortion(plan)}{_normalize(plan)}"""
+
+
+def _distortion(plan: Plan) -> str:
+    images = plan.report.image_format
+    if not images.takes_pictures:
+        return "    # Without RandomDistort, which takes grey or RGB of 8 bits only.\n"
+    strength, of = (
+        (0.5, "released recipes") if plan.weights else (0.3, "recipe of docs/training.md")
+    )
+    lines = f"""\
+    - type: RandomDistort  # as strong as in the {of}
+      brightness_range: {strength}
+      contrast_range: {strength}
+"""
+    if images.channels == 3:
+        return f"{lines}      saturation_range: {strength}\n"
+    return f"""\
+{lines}      saturation_prob: 0  # grey has neither saturation nor hue
+      hue_prob: 0
+"""
 
 
 def _normalize(plan: Plan) -> str:
-    return image_sections.normalize(plan.report, weights=bool(plan.weights))
+    images, channels = plan.report.image_format, plan.report.channels
+    if images.is_rgb:
+        return "    - type: Normalize\n"
+    if plan.weights and images.takes_pictures:
+        return "    - type: Normalize  # as the weights were trained\n"
+    return f"""\
+    - type: Normalize  # by channel, as measured on the training images
+      mean: [{", ".join(f"{channel.mean:g}" for channel in channels)}]
+      std: [{", ".join(f"{channel.std:g}" for channel in channels)}]
+"""
 
 
 def _val_dataset(plan: Plan) -> str:
@@ -257,30 +270,23 @@ val_dataset:
 
 
 def _model(plan: Plan) -> str:
-    widths = """\
-  arm_out_chs: [32, 64, 128]
-  seg_head_inter_chs: [32, 64, 64]
-"""
     channels = plan.report.image_format.channels
     taken = "" if channels == 3 else f"    in_channels: {channels}\n"
-    start = f"""\
-  backbone:
-    type: {plan.backbone}
-{taken}    pretrained: null
-  pretrained: {_quoted(plan.weights or "")}  # heads of other classes start from random weights
-"""
-    if plan.weights is None:
-        start = f"""\
-  backbone_init: kaiming  # random weights; with PaddleSeg's own, of 0.001, it learns far less
-  backbone:
-    type: {plan.backbone}
-{taken}    pretrained: null
-"""
+    why = "random weights; with PaddleSeg's own, of 0.001, it learns far less"
+    before, after = f"  backbone_init: kaiming  # {why}\n", ""
+    if plan.weights:
+        why = "heads of other classes start from random weights"
+        before, after = "", f"  pretrained: {_quoted(plan.weights)}  # {why}\n"
+    if plan.backbone == "STDC1":
+        after += "  arm_out_chs: [32, 64, 128]\n  seg_head_inter_chs: [32, 64, 64]\n"
     return f"""\
 model:
   type: PPLiteSeg
   num_classes: {plan.report.num_classes}
-{start}{widths if plan.backbone == "STDC1" else ""}"""
+{before}  backbone:
+    type: {plan.backbone}
+{taken}    pretrained: null
+{after}"""
 
 
 def _optimizer(plan: Plan) -> str:

@@ -99,11 +99,7 @@ class FastCompose(Compose):
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if self.to_rgb and of_three else image
 
 
-_TAKE_WHOLE_NUMBERS = (
-    RandomHorizontalFlip,
-    RandomVerticalFlip,
-    RandomDistort,
-)
+_TAKE_WHOLE_NUMBERS = (RandomHorizontalFlip, RandomVerticalFlip, RandomDistort)
 
 
 # --- scaling and cropping ------------------------------------------------------------------------

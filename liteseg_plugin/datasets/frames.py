@@ -106,17 +106,13 @@ class FrameCache:
             import fcntl
         except ImportError as error:
             raise ConfigError("cache_gb needs the file locks of Unix; remove it here") from error
-        count = os.open(self._folder / "bytes", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(count, fcntl.LOCK_EX)  # a kill unlocks
+        file = os.open(self._folder / "bytes", os.O_RDWR | os.O_CREAT, 0o600)
+        with os.fdopen(file, "rb+", buffering=0):
+            fcntl.flock(file, fcntl.LOCK_EX)  # a kill unlocks
             try:
-                yield count
+                yield file
             finally:
-                fcntl.flock(
-                    count, fcntl.LOCK_UN
-                )  # a process that was forked since has the file too
-        finally:
-            os.close(count)
+                fcntl.flock(file, fcntl.LOCK_UN)  # a process that was forked since has it too
 
 
 def _stamp(path: str) -> bytes | None:

@@ -26,10 +26,6 @@ _MOST_OPENCV = 4  # channels that OpenCV fills
 class ImageCompose(Compose):
     """PaddleSeg's transforms, which know what images they get.
 
-    Args:
-        transforms: Of PaddleSeg's kind.
-        image_format: Of the images.
-
     Raises:
         ConfigError: If a transform cannot take such images.
     """

@@ -59,11 +59,7 @@ class ImageFormat:
 
     @classmethod
     def of_config(cls, dataset: Mapping[str, Any], model: Mapping[str, Any]) -> ImageFormat:
-        """Return what a config's data set and model have.
-
-        Args:
-            dataset: Section ``val_dataset`` or ``train_dataset``.
-            model: Section ``model``.
+        """Return what a config's sections of a data set and of the model have.
 
         Raises:
             ConfigError: If a value is out of range.
@@ -71,9 +67,7 @@ class ImageFormat:
         backbone = model.get("backbone")
         holder = backbone if isinstance(backbone, Mapping) else model
         channels = dataset.get("img_channels", holder.get("in_channels", 3))
-        return cls(
-            channels, dataset.get("max_value", 255), tuple(dataset.get("shown_bands", (0, 1, 2)))
-        )
+        return cls.from_json({**dataset, "channels": channels}, None)
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], channels: int | None) -> ImageFormat:
@@ -243,9 +237,6 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
     PaddleSeg compares numbers of channels, but not with the 3 of a section that names none.
 
-    Args:
-        config: The sections of a config, by name.
-
     Raises:
         ConfigError: If they differ.
     """
@@ -265,11 +256,7 @@ def check_sections(config: Mapping[str, Any]) -> None:
 
 
 def read_as_stored(path: str | os.PathLike, stored: StoredImage) -> np.ndarray:
-    """Read the values of a file.
-
-    Args:
-        path: The image.
-        stored: Its header.
+    """Read the values of a file, whose header is ``stored``.
 
     Returns:
         (H, W, C) or (H, W), of uint8 or uint16; three channels are BGR, others as stored.

@@ -25,12 +25,7 @@ def find_list(root: str | os.PathLike, split: str) -> Path | None:
 
 
 def no_list(name: str, root: str | os.PathLike) -> DataError:
-    """Return the error of a data set's folder without lists.
-
-    Args:
-        name: Which lists are missing.
-        root: The folder.
-    """
+    """Return the error of a data set's folder that lacks a list, or several."""
     return DataError(
         f"no list {name} in {root}; `liteseg data split {shlex.quote(str(root))}` creates the "
         "lists for folders of images and labels"
@@ -38,12 +33,7 @@ def no_list(name: str, root: str | os.PathLike) -> DataError:
 
 
 def not_found(what: str, path: str | os.PathLike) -> DataError:
-    """Return the error of a path of a config that does not exist; it says relative to what.
-
-    Args:
-        what: The key of the config.
-        path: The path.
-    """
+    """Return the error of a path, of the key ``what`` of a config, that does not exist."""
     relative = "" if os.path.isabs(path) else f" (relative to the working folder {os.getcwd()})"
     return DataError(f"{what} not found: {path}{relative}")
 
@@ -79,13 +69,11 @@ def read_list(
         if len(names) == 2:
             pairs.append(Pair(*(os.path.join(root, name) for name in names)))
         elif labelled or not line.strip():
-            faults.append(
-                Fault(
-                    "list",
-                    f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
-                    f"separated by {separator!r}{_separator_hint(line, separator)}",
-                )
+            message = (
+                f"line {number} of list {path} is {line.strip()!r}, not an image and a label "
+                f"separated by {separator!r}{_separator_hint(line, separator)}"
             )
+            faults.append(Fault("list", message))
         else:
             pairs.append(Pair(os.path.join(root, names[0]), None))
     return pairs, faults

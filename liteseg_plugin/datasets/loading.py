@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 from paddleseg import datasets
-from paddleseg.transforms import (
-    functional,
-)
+from paddleseg.transforms import functional
 
 from liteseg_plugin.datasets import cityscapes, lists, validation
 from liteseg_plugin.datasets.fast_transforms import FastCompose
@@ -74,14 +72,12 @@ class _CheckedSamples:
         if isinstance(compose, FastCompose):
             (image, label), transform = compose.read(*pair), compose.transform
         else:
-            (image, label), transform = _read(*pair, format_of(compose)), compose
-        gt_fields = [] if self.mode == "val" else ["label"]
-        data: dict[str, Any] = {
-            "trans_info": [],
-            "img": image,
-            "label": label,
-            "gt_fields": gt_fields,
-        }
+            image_format, transform = format_of(compose), compose
+            image = image_format.read(pair.image, labelled=pair.label is not None)
+            image = image_format.values(image)
+            label = None if pair.label is None else validation.read_label(pair.label)
+        data: dict[str, Any] = {"trans_info": [], "img": image, "label": label}
+        data["gt_fields"] = [] if self.mode == "val" else ["label"]
         try:
             if label is not None:
                 size_hw = image.shape[:2]
@@ -97,14 +93,6 @@ class _CheckedSamples:
                 data["label"], radius=2, num_classes=self.num_classes
             )
         return data
-
-
-def _read(
-    image_path: str, label_path: str | None, image_format: ImageFormat
-) -> tuple[np.ndarray, np.ndarray | None]:
-    image = image_format.read(image_path, labelled=label_path is not None)
-    label = None if label_path is None else validation.read_label(label_path)
-    return image_format.values(image), label
 
 
 def _check_padding(transforms: Sequence[Any], num_classes: int, ignore_index: int) -> None:

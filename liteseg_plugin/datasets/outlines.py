@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +57,8 @@ class _Region:
     left: int
     top: int
     mask: np.ndarray
-    filled_area: float
-
-    @property
-    def area(self) -> int:
-        return int(np.count_nonzero(self.mask))
+    area: int
+    filled_area: int
 
 
 def find_outlines(
@@ -82,25 +79,15 @@ def find_outlines(
         tolerance: Largest distance in pixels that simplification moves an outline; 0 keeps it.
         min_area: Pixels of the smallest region to return.
     """
-    return _outlines(labels, _names(classes), tolerance, min_area)
-
-
-def _names(classes: Sequence[ClassInfo]) -> dict[int, str]:
-    return {index: entry.name for index, entry in enumerate(classes)}
-
-
-def _outlines(
-    labels: np.ndarray, names: Mapping[int, str], tolerance: float, min_area: int
-) -> list[Outline]:
     return [
         Outline(
             region.index,
-            names[region.index],
+            classes[region.index].name,
             _simplified(region.outer, tolerance),
             tuple(_simplified(hole, tolerance) for hole in region.holes),
             region.area,
         )
-        for region in _regions(labels, names, min_area)
+        for region in _regions(labels, range(len(classes)), min_area)
     ]
 
 
@@ -124,20 +111,19 @@ def to_labelme(
         tolerance: Of the simplification.
         min_area: Of the smallest region.
     """
-    names = {IGNORE_INDEX: IGNORED_NAME, **_names(classes)}
-    outlines = _outlines(labels, names, tolerance, min_area)
+    names = {IGNORE_INDEX: IGNORED_NAME} | dict(enumerate(entry.name for entry in classes))
     return {
         "version": "5.5.0",
         "flags": {},
         "shapes": [
             {
-                "label": outline.name,
-                "points": _cornered(outline.points).tolist(),
+                "label": names[region.index],
+                "points": _cornered(_simplified(region.outer, tolerance)).tolist(),
                 "group_id": None,
                 "shape_type": "polygon",
                 "flags": {},
             }
-            for outline in outlines
+            for region in _regions(labels, names, min_area)
         ],
         "imagePath": image_name,
         "imageData": None,
@@ -170,7 +156,7 @@ def to_coco(
     for number, (label, name) in enumerate(zip(labels, image_names), start=1):
         height, width = label.shape
         images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for region in _regions(label, _names(classes), min_area):
+        for region in _regions(label, range(len(classes)), min_area):
             box_height, box_width = region.mask.shape
             annotations.append(
                 {
@@ -210,15 +196,15 @@ def _regions(labels: np.ndarray, indices: Container[int], min_area: int) -> list
             left, top, width, height = cv2.boundingRect(contour)
             own = np.zeros((height, width), np.uint8)
             cv2.drawContours(own, [contour - (left, top)], 0, 1, cv2.FILLED)
-            filled = float(np.count_nonzero(own))
+            filled = int(np.count_nonzero(own))
             own &= mask[top : top + height, left : left + width]
             if holes:  # another region of the class may stand in a hole
                 _, parts = cv2.connectedComponents(own)
                 x, y = contour[0, 0] - (left, top)
                 own = (parts == parts[y, x]).astype(np.uint8)
-            region = _Region(index, contour, tuple(holes), left, top, own, filled)
-            if region.area >= min_area:
-                found.append(region)
+            area = int(np.count_nonzero(own))
+            if area >= min_area:
+                found.append(_Region(index, contour, tuple(holes), left, top, own, area, filled))
     return sorted(found, key=lambda region: -region.filled_area)
 
 

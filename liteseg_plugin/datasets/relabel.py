@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from liteseg_plugin.datasets.base import Document
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES, grey_channel, read_label
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write, place_folder, scratch_folder
@@ -24,7 +24,7 @@ _LARGEST = 65535  # of the values that 16-bit labels store
 
 
 @dataclass(frozen=True)
-class Relabelled:
+class Relabelled(Document):
     """Labels that were written.
 
     Attributes:
@@ -36,10 +36,6 @@ class Relabelled:
     folder: str
     labels: int
     pixels: dict[int, int]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def read_map(entries: Sequence[str]) -> dict[int, int]:
@@ -114,11 +110,11 @@ def relabel(
         def convert(item: tuple[str, Path]) -> tuple[np.ndarray, set[int]]:
             name, path = item
             label = _read(path)
-            table = np.arange(int(label.max(initial=0)) + 1)
-            found = {old for old in changes if old < len(table)}
+            used = np.bincount(label.ravel(), minlength=1)
+            found = {old for old in changes if old < len(used) and used[old]}
+            table = np.arange(len(used))
             for old in found:
                 table[old] = changes[old]
-            found = {old for old in found if (label == old).any()}
             relabelled = table[label]
             if relabelled.max(initial=0) > 255:
                 raise DataError(

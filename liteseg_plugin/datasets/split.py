@@ -7,13 +7,12 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from liteseg_plugin.datasets.base import SPLIT_NAMES
+from liteseg_plugin.datasets.base import SPLIT_NAMES, Document
 from liteseg_plugin.datasets.validation import IMAGE_SUFFIXES
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.system.files import atomic_write
@@ -23,14 +22,12 @@ SHARES = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
-class Split:
+class Split(Document):
     """What :func:`split_folder` wrote.
 
     Attributes:
         root: The data set's folder.
         train: Number of pairs, like ``val`` and ``test``.
-        val: Likewise.
-        test: Likewise.
         without_label: Images that are in no list, relative to the folder.
         without_image: Labels that are in no list, likewise.
     """
@@ -41,10 +38,6 @@ class Split:
     test: int
     without_label: list[str]
     without_image: list[str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a document for JSON."""
-        return asdict(self)
 
 
 def split_folder(

@@ -229,9 +229,6 @@ def _reason(error: Exception) -> str:
 def orientation_faults(orientation: int) -> Iterator[Fault]:
     """Find an orientation that OpenCV applies to the image but not to its label.
 
-    Args:
-        orientation: As :func:`check_image_file` returns it.
-
     Yields:
         The fault, without the name of the file.
     """

@@ -9,20 +9,14 @@ from liteseg_plugin.errors import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("source", metavar="SOURCE", help="folder of the unpacked download")
-    parser.add_argument("dest", metavar="DEST", help="folder to create")
-    parser.add_argument(
-        "--size",
-        nargs=2,
-        type=int,
-        metavar=("W", "H"),
-        help="size in pixels to resize to (default: the source's)",
-    )
-    parser.add_argument(
-        "--void_unknown", action="store_true", help="set colours without a class to void"
-    )
-    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="folder of the unpacked download")
+    add("dest", metavar="DEST", help="folder to create")
+    size = "size in pixels to resize to (default: the source's)"
+    add("--size", nargs=2, type=int, metavar=("W", "H"), help=size)
+    add("--void_unknown", action="store_true", help="set colours without a class to void")
+    add("--workers", type=int, help="threads (default: one per processor)")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

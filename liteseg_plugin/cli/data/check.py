@@ -11,24 +11,19 @@ from liteseg_plugin.errors import LitesegError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("data", metavar="DATA", nargs="?", help="folder of a data set with lists")
-    parser.add_argument("--config", help="check the data sets of a config instead")
+    add = parser.add_argument
+    add("data", metavar="DATA", nargs="?", help="folder of a data set with lists")
+    add("--config", help="check the data sets of a config instead")
     shared.add_opts(parser)
-    parser.add_argument("--separator", default=" ", help="what separates image and label in a list")
-    parser.add_argument(
-        "--num_classes", type=int, help="number of classes (default: the lines of labels.txt)"
-    )
-    parser.add_argument("--ignore_index", type=int, default=255, help="label of ignored pixels")
+    add("--separator", default=" ", help="what separates image and label in a list")
+    add("--num_classes", type=int, help="number of classes (default: the lines of labels.txt)")
+    add("--ignore_index", type=int, default=255, help="label of ignored pixels")
     images.add_channels(parser)
-    parser.add_argument(
-        "--batch_size", type=int, help="of the training, for the suggested min_kept"
-    )
-    parser.add_argument(
-        "--html", metavar="FILE", type=shared.html_file, help="also write a page with overlays"
-    )
-    parser.add_argument("--samples", type=int, default=24, help="number of overlays in the page")
-    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add("--batch_size", type=int, help="of the training, for the suggested min_kept")
+    add("--html", metavar="FILE", type=shared.html_file, help="also write a page with overlays")
+    add("--samples", type=int, default=24, help="number of overlays in the page")
+    add("--workers", type=int, help="threads (default: one per processor)")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

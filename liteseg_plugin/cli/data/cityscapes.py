@@ -7,10 +7,11 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("source", metavar="SOURCE", help="folder that holds leftImg8bit and gtFine")
-    parser.add_argument("--overwrite", action="store_true", help="write existing labels again")
-    parser.add_argument("--workers", type=int, help="threads (default: one per processor)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="folder that holds leftImg8bit and gtFine")
+    add("--overwrite", action="store_true", help="write existing labels again")
+    add("--workers", type=int, help="threads (default: one per processor)")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

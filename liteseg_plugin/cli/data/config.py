@@ -18,12 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--save", metavar="FILE", required=True, help="the config to write (.yml)")
     add("--overwrite", action="store_true", help="replace an existing file")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument(
-        "--iters", type=int, help="number of iterations (default: 40 passes over the images)"
-    )
-    budget.add_argument(
-        "--minutes", type=float, help="as many iterations as take X minutes here, by timing a few"
-    )
+    iters = "number of iterations (default: 40 passes over the images)"
+    budget.add_argument("--iters", type=int, help=iters)
+    minutes = "as many iterations as take X minutes here, by timing a few"
+    budget.add_argument("--minutes", type=float, help=minutes)
     backbone = "STDC1 for PP-LiteSeg-T, STDC2 for -B"
     add("--backbone", default="STDC1", choices=("STDC1", "STDC2"), help=backbone)
     add("--weights", metavar="FILE", help="weights of PP-LiteSeg to start from (default: random)")
@@ -61,7 +59,6 @@ def run(args: argparse.Namespace) -> dict:
         "crop_wh": args.crop and tuple(args.crop),
         "batch_size": args.batch_size,
         "iters": args.iters,
-        "separator": args.separator,
     }
     plan = configuring.plan(report, data, **choices)
     if args.minutes:

@@ -15,18 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("format", metavar="FORMAT", choices=FORMATS, help=", ".join(FORMATS))
     add("source", metavar="SOURCE", help="folder of the annotations; for coco and cvat also a file")
     add("dest", metavar="DEST", help="folder to create")
-    add(
-        "--images",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of the images (default: as FORMAT has it)",
-    )
-    add(
-        "--labels",
-        type=Path,
-        metavar="FOLDER",
-        help="folder of the labels (default: as FORMAT has it)",
-    )
+    images = "folder of the images (default: as FORMAT has it)"
+    add("--images", type=Path, metavar="FOLDER", help=images)
+    labels = "folder of the labels (default: as FORMAT has it)"
+    add("--labels", type=Path, metavar="FOLDER", help=labels)
     table = "the classes of label images: a line of name and colour for each"
     add("--table", type=Path, metavar="FILE", help=table)
     suffix = "suffix of the labels: _mask if a.jpg has a_mask.png"

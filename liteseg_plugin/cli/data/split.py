@@ -9,29 +9,18 @@ from liteseg_plugin.errors import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument(
-        "root", metavar="FOLDER", help="folder of the data set, which holds images and labels"
-    )
-    parser.add_argument("--images", default="images", help="folder of the images in FOLDER")
-    parser.add_argument("--labels", default="annot", help="folder of the labels in FOLDER")
-    parser.add_argument(
-        "--ratio",
-        nargs="+",
-        type=float,
-        default=(0.8, 0.1, 0.1),
-        metavar="SHARE",
-        help="shares of train, val and test, or of train and val",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle")
-    parser.add_argument(
-        "--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png"
-    )
-    parser.add_argument(
-        "--keep_sequences", action="store_true", help="keep the frames of a video in one split"
-    )
-    parser.add_argument("--separator", default=" ", help="what separates image and label in a list")
-    parser.add_argument("--overwrite", action="store_true", help="replace existing lists")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add = parser.add_argument
+    add("root", metavar="FOLDER", help="folder of the data set, which holds images and labels")
+    add("--images", default="images", help="folder of the images in FOLDER")
+    add("--labels", default="annot", help="folder of the labels in FOLDER")
+    ratio = "shares of train, val and test, or of train and val"
+    add("--ratio", nargs="+", type=float, default=(0.8, 0.1, 0.1), metavar="SHARE", help=ratio)
+    add("--seed", type=int, default=0, help="seed of the shuffle")
+    add("--label_suffix", default="", help="suffix of the labels: _mask if a.jpg has a_mask.png")
+    add("--keep_sequences", action="store_true", help="keep the frames of a video in one split")
+    add("--separator", default=" ", help="what separates image and label in a list")
+    add("--overwrite", action="store_true", help="replace existing lists")
+    add("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> dict:

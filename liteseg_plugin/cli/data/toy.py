@@ -7,14 +7,13 @@ import argparse
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags."""
-    parser.add_argument("dest", metavar="DEST", help="folder to create")
-    parser.add_argument("--train", type=int, default=160, help="images to train on")
-    parser.add_argument("--val", type=int, default=32, help="images to evaluate on")
-    parser.add_argument("--test", type=int, default=16, help="images to test on")
-    parser.add_argument(
-        "--size", nargs=2, type=int, default=(256, 192), metavar=("W", "H"), help="size in pixels"
-    )
-    parser.add_argument("--seed", type=int, default=2022, help="seed of the drawing")
+    add = parser.add_argument
+    add("dest", metavar="DEST", help="folder to create")
+    add("--train", type=int, default=160, help="images to train on")
+    add("--val", type=int, default=32, help="images to evaluate on")
+    add("--test", type=int, default=16, help="images to test on")
+    add("--size", nargs=2, type=int, default=(256, 192), metavar=("W", "H"), help="size in pixels")
+    add("--seed", type=int, default=2022, help="seed of the drawing")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -66,29 +66,26 @@ class Channel:
 
 
 def choose_format(
-    stored: Sequence[StoredImage], values: Sequence[Values], channels: int | None = None
+    seen: Sequence[tuple[StoredImage, Values]], channels: int | None = None
 ) -> tuple[ImageFormat, str]:
     """Return the format to read images of a data set as, and why.
 
     Args:
-        stored: Of each image.
-        values: Of each image.
+        seen: How each image is stored, and its values.
         channels: What the user asks for; by default those of most images.
     """
-    kinds = Counter((s.channels, s.bits) for s in stored)
+    kinds = Counter((s.channels, s.bits) for s, _ in seen)
     if not kinds:
         return ImageFormat(channels or 3), "no image can be read"
     (usual, bits), count = kinds.most_common(1)[0]
-    usual_stored = next(s for s in stored if (s.channels, s.bits) == (usual, bits))
-    reason = (
-        f"as {'all' if count == len(stored) else f'most ({count} of {len(stored)})'} are stored"
-    )
-    same = [v for s, v in zip(stored, values) if (s.channels, s.bits) == (usual, bits)]
+    same_stored = [s for s, _ in seen if (s.channels, s.bits) == (usual, bits)]
+    reason = f"as {'all' if count == len(seen) else f'most ({count} of {len(seen)})'} are stored"
+    same = [v for s, v in seen if (s.channels, s.bits) == (usual, bits)]
     largest = max(int(v.largest.max()) for v in same)
     max_value = 255 if bits == 8 else max(511, 2 ** largest.bit_length() - 1)
     if bits == 16:
         reason += f"; the largest value is {largest}"
-    if channels is None and usual_stored.is_plain and (3, 8) in kinds:
+    if channels is None and same_stored[0].is_plain and (3, 8) in kinds:
         channels = 3
     if channels is None and usual in (2, 4):
         last = [v.smallest[-1] for v in same] + [v.largest[-1] for v in same]
@@ -97,31 +94,25 @@ def choose_format(
     return ImageFormat(channels or usual, max_value), reason
 
 
-def format_faults(
+def format_fault(
     stored: StoredImage, values: Values, usual: StoredImage, image_format: ImageFormat
-) -> tuple[list[Fault], list[Fault]]:
-    """Find what makes an image another kind than the others.
-
-    Args:
-        stored: Of the image.
-        values: Of the image.
-        usual: That of most images.
-        image_format: What the images are read as.
+) -> tuple[Fault, bool] | None:
+    """Find what makes an image another kind than the usual one, or than what images are read as.
 
     Returns:
-        Errors, at which a training would stop, and warnings; without the names of files.
+        The fault, without the name of the file, and whether a training would stop at it.
     """
     refused = image_format.refusal(stored)
     if refused:
-        return [Fault("image-format", refused)], []
+        return Fault("image-format", refused), True
     largest = int(values.largest.max())
     if image_format.max_value not in (255, 65535) and largest > image_format.max_value:
         message = f"it holds values up to {largest}, more than max_value {image_format.max_value}"
-        return [Fault("image-values", message)], []
+        return Fault("image-values", message), True
     if str(stored) == str(usual):
-        return [], []
+        return None
     message = f"it has {stored}, most images have {usual}; it is read as {image_format}"
-    return [], [Fault("image-format", message)]
+    return Fault("image-format", message), False
 
 
 def measure(values: Iterable[Values], image_format: ImageFormat) -> list[Channel]:

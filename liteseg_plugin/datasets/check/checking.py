@@ -9,15 +9,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from liteseg_plugin.datasets.check.channels import choose_format, format_faults, measure
-from liteseg_plugin.datasets.check.conventions import (
-    FOREGROUND,
-    ONE_BASED,
-    foreground_fault,
-    grey_mask_fault,
-    one_based_fault,
-)
-from liteseg_plugin.datasets.check.looking import Look, look
+from liteseg_plugin.datasets.check import conventions
+from liteseg_plugin.datasets.check.channels import choose_format, format_fault, measure
+from liteseg_plugin.datasets.check.looking import Look, Picture, look
 from liteseg_plugin.datasets.check.report import (
     CheckReport,
     ClassCount,
@@ -59,11 +53,10 @@ def check(
         )
     started = time.perf_counter()
     todo = [(split.name, pair) for split in data.splits for pair in split.pairs]
-    range_limit = data.num_classes or 256
     names_fault = _contradicted_names(data)
 
     def look_at(item: tuple[str, Pair]) -> Look:
-        return look(item[1], range_limit, data.ignore_index)
+        return look(item[1], data.num_classes or 256, data.ignore_index)
 
     looks = process(look_at, todo, description="check", workers=workers, progress=progress)
 
@@ -73,47 +66,55 @@ def check(
     for (name, pair), seen in zip(todo, looks):
         errors += [_finding(fault, name, pair) for fault in seen.errors]
         warnings += [_finding(fault, name, pair) for fault in seen.warnings]
-    image_format, format_reason = _format(data, looks)
-    odd_errors, odd_warnings = _odd_formats(todo, looks, image_format)
-    errors += odd_errors
-    warnings += odd_warnings
-    leaks, twins = _repeated(todo, looks)
-    errors += leaks
-    warnings += twins
+    pictures = [(name, pair, s.picture) for (name, pair), s in zip(todo, looks) if s.picture]
+    image_format, format_reason = _format(data, [picture for _, _, picture in pictures])
+    for finding, stops in (*_odd_formats(pictures, image_format), *_repeated(pictures)):
+        (errors if stops else warnings).append(finding)
     if data.whole:
-        warnings += _left_over(data)
+        warnings += _left_over([pair for _, pair in todo])
 
     pixels = {split.name: np.zeros(256, np.int64) for split in data.splits}
     images = {split.name: np.zeros(256, np.int64) for split in data.splits}
     for (name, _), seen in zip(todo, looks):
         pixels[name] += seen.counts
         images[name] += seen.counts > 0
-    errors, warnings, odd = _conventions(data, errors, warnings, looks)
-    warnings += _padded_crops(data, looks)
+    total = sum(pixels.values(), np.zeros(256, np.int64))
+    convention = _convention(data, total, looks)
+    odd = None
+    if convention:
+        fault, certain = convention
+        odd = fault.kind
+        if odd == conventions.FOREGROUND:  # which stands for what is found in each file
+            told = {"label-empty", "label-single-class", "label-range", "label-lossy"}
+            errors, warnings = ([f for f in fs if f.kind not in told] for fs in (errors, warnings))
+        (errors if certain else warnings).insert(0, _finding(fault))
+    sizes = Counter(picture.size_wh for _, _, picture in pictures)
+    warnings += _padded_crops(data, sizes)
 
     num_classes = data.num_classes
     if num_classes is None:
-        used = np.flatnonzero(sum(pixels.values()))
+        used = np.flatnonzero(total)
         num_classes = int(max((v for v in used if v != data.ignore_index), default=0)) + 1
         message = (
             "the number of classes is unknown; from the largest value in the labels it is "
             f"{num_classes}. Give --num_classes, or names in {data.root}/labels.txt"
         )
-        if odd == FOREGROUND:
+        if odd == conventions.FOREGROUND:
             num_classes = min(num_classes, 2)
         if odd is None:
             warnings.append(_finding(Fault("num-classes", message)))
     named = names_fault is None
     classes, ignored_share = _classes(data, num_classes, pixels, images, named=named)
     for entry in classes:
-        if odd == FOREGROUND or (odd == ONE_BASED and entry.index == 0):
+        if odd == conventions.FOREGROUND or (odd == conventions.ONE_BASED and entry.index == 0):
             continue
         for name in ("train", "val"):
             if not entry.pixels.get(name, 1):
                 message = f"class {entry.index} ({entry.info.name}) is in no label of {name}"
                 warnings.append(_finding(Fault("class-absent", message), name))
 
-    sizes = Counter(seen.size_wh for seen in looks if seen.size_wh)
+    training = [p for name, _, p in pictures if name == "train" or "train" not in pixels]
+    measured = [p.values for p in training if image_format.refusal(p.stored) is None]
     return CheckReport(
         data=data.root,
         images=len(todo),
@@ -129,17 +130,7 @@ def check(
         min_kept=_min_kept(data, sizes),
         image_format=image_format,
         format_reason=format_reason,
-        channels=measure(
-            (
-                seen.values
-                for (name, _), seen in zip(todo, looks)
-                if seen.values
-                and seen.stored
-                and image_format.refusal(seen.stored) is None
-                and (name == "train" or "train" not in pixels)
-            ),
-            image_format,
-        ),
+        channels=measure(measured, image_format),
         samples=_samples(todo, looks, samples),
     )
 
@@ -149,39 +140,37 @@ def _finding(fault: Fault, split: str | None = None, pair: Pair | None = None) -
     return Finding(fault.kind, split, image, label, fault.message)
 
 
-def _format(data: DataSet, looks: Sequence[Look]) -> tuple[ImageFormat, str]:
+def _format(data: DataSet, pictures: Sequence[Picture]) -> tuple[ImageFormat, str]:
     """Return what the images are read as, and why."""
     if data.image_format is not None:
         return data.image_format, "as the config says"
-    known = [(seen.stored, seen.values) for seen in looks if seen.stored and seen.values]
     if data.kind == "Cityscapes":
         return RGB, "as Cityscapes is"
-    return choose_format([s for s, _ in known], [v for _, v in known], data.channels)
+    return choose_format([(p.stored, p.values) for p in pictures], data.channels)
 
 
 def _odd_formats(
-    todo: Sequence[tuple[str, Pair]], looks: Sequence[Look], image_format: ImageFormat
-) -> tuple[list[Finding], list[Finding]]:
-    """Find images whose channels or bits are not those of the others, or of the config."""
-    errors: list[Finding] = []
-    warnings: list[Finding] = []
-    kinds = Counter(str(seen.stored) for seen in looks if seen.stored)
+    pictures: Sequence[tuple[str, Pair, Picture]], image_format: ImageFormat
+) -> Iterator[tuple[Finding, bool]]:
+    """Find images whose channels or bits are not those of the others, or of the config.
+
+    Yields:
+        A finding, and whether it stops a training.
+    """
+    kinds = Counter(str(picture.stored) for _, _, picture in pictures)
     if not kinds:
-        return [], []
+        return
     [(kind, count)] = kinds.most_common(1)
-    usual = next(seen.stored for seen in looks if str(seen.stored) == kind)
-    for (name, pair), seen in zip(todo, looks):
-        if seen.stored is None or seen.values is None or usual is None:
-            continue
-        found = format_faults(seen.stored, seen.values, usual, image_format)
-        for faults, findings in zip(found, (errors, warnings)):
-            findings += [
-                _finding(Fault(f.kind, f"{pair.image}: {f.message}"), name, pair) for f in faults
-            ]
-    if image_format.is_rgb and usual is not None and (usual.bits > 8 or usual.bands):
+    usual = next(picture.stored for _, _, picture in pictures if str(picture.stored) == kind)
+    for name, pair, picture in pictures:
+        found = format_fault(picture.stored, picture.values, usual, image_format)
+        if found:
+            fault, stops = found
+            message = f"{pair.image}: {fault.message}"
+            yield _finding(Fault(fault.kind, message), name, pair), stops
+    if image_format.is_rgb and (usual.bits > 8 or usual.bands):
         message = f"{count} images have {usual}, and are read as {image_format}"
-        warnings.append(_finding(Fault("image-format", message)))
-    return errors, warnings
+        yield _finding(Fault("image-format", message)), False
 
 
 def _contradicted_names(data: DataSet) -> Fault | None:
@@ -196,37 +185,24 @@ def _contradicted_names(data: DataSet) -> Fault | None:
     return Fault("num-classes", message)
 
 
-def _conventions(
-    data: DataSet, errors: list[Finding], warnings: list[Finding], looks: Sequence[Look]
-) -> tuple[list[Finding], list[Finding], str | None]:
-    """Put one finding in front, in place of those of each file, if all labels are odd alike.
+def _convention(
+    data: DataSet, counts: np.ndarray, looks: Sequence[Look]
+) -> tuple[Fault, bool] | None:
+    """Find what is odd about all labels alike.
 
     Returns:
-        Errors, warnings, and the kind of that finding or None.
+        The fault, and whether it is certain; None if nothing is odd.
     """
     pairs = [pair for split in data.splits for pair in split.pairs]
-    values = {value for seen in looks for value in seen.beyond}
-    counts = sum((seen.counts for seen in looks), np.zeros(256, np.int64))
-    values |= set(np.flatnonzero(counts).tolist())
-    masks = foreground_fault(values, pairs, data.num_classes, data.ignore_index) or grey_mask_fault(
-        counts, pairs, data.num_classes
-    )
-    if masks:
-        told = {"label-empty", "label-single-class", "label-range", "label-lossy"}
-        errors, warnings = ([f for f in fs if f.kind not in told] for fs in (errors, warnings))
-        return [_finding(masks), *errors], warnings, masks.kind
-    based = one_based_fault(values, pairs, data.num_classes, data.ignore_index)
-    if based is None:
-        return errors, warnings, None
-    fault, certain = based
-    if certain:
-        return [_finding(fault), *errors], warnings, fault.kind
-    return errors, [_finding(fault), *warnings], fault.kind
+    values = {value for seen in looks for value in seen.beyond} | {*np.flatnonzero(counts).tolist()}
+    known = pairs, data.num_classes, data.ignore_index
+    masks = conventions.foreground_fault(values, *known)
+    masks = masks or conventions.grey_mask_fault(counts, pairs, data.num_classes)
+    return (masks, True) if masks else conventions.one_based_fault(values, *known)
 
 
-def _padded_crops(data: DataSet, looks: Sequence[Look]) -> Iterator[Finding]:
+def _padded_crops(data: DataSet, sizes: Counter) -> Iterator[Finding]:
     """Find training crops that are larger than the images, and so hold padding."""
-    sizes = Counter(seen.size_wh for seen in looks if seen.size_wh)
     if not data.pads or data.crop_wh is None or not sizes:
         return
     width, height = data.crop_wh
@@ -243,33 +219,25 @@ def _padded_crops(data: DataSet, looks: Sequence[Look]) -> Iterator[Finding]:
     yield _finding(Fault("crop-padding", message))
 
 
-def _repeated(
-    todo: Sequence[tuple[str, Pair]], looks: Sequence[Look]
-) -> tuple[list[Finding], list[Finding]]:
-    """Find duplicate pictures: in two splits, and in one."""
+def _repeated(pictures: Sequence[tuple[str, Pair, Picture]]) -> Iterator[tuple[Finding, bool]]:
+    """Find duplicate pictures: in two splits, which stops a training, and in one."""
     places = defaultdict(list)
-    for (name, pair), seen in zip(todo, looks):
-        if seen.digest is not None:
-            places[seen.digest].append((name, pair))
-    leaks, twins = [], []
+    for name, pair, picture in pictures:
+        places[picture.digest].append((name, pair))
     for group in places.values():
         if len(group) < 2:
             continue
         where = ", ".join(f"{pair.image} ({name})" for name, pair in group[:4])
         where += f" and {len(group) - 4} more" if len(group) > 4 else ""
-        name, pair = group[0]
         if len({name for name, _ in group}) > 1:
-            message = f"the same picture in more than one split: {where}"
-            leaks.append(_finding(Fault("leak", message), name, pair))
+            fault = Fault("leak", f"the same picture in more than one split: {where}")
         else:
-            message = f"the same picture {len(group)} times: {where}"
-            twins.append(_finding(Fault("duplicate", message), name, pair))
-    return leaks, twins
+            fault = Fault("duplicate", f"the same picture {len(group)} times: {where}")
+        yield _finding(fault, *group[0]), fault.kind == "leak"
 
 
-def _left_over(data: DataSet) -> Iterator[Finding]:
+def _left_over(pairs: Sequence[Pair]) -> Iterator[Finding]:
     """Find images that no list names, in the folders of listed images."""
-    pairs = [pair for split in data.splits for pair in split.pairs]
     named = {os.path.normpath(path) for pair in pairs for path in pair if path}
     for folder in sorted({os.path.dirname(os.path.normpath(pair.image)) for pair in pairs}):
         if not os.path.isdir(folder):
@@ -323,14 +291,10 @@ def _min_kept(data: DataSet, sizes: Counter) -> MinKept | None:
     size_wh = data.crop_wh or (sizes.most_common(1)[0][0] if sizes else None)
     if size_wh is None:
         return None
-    per_image = size_wh[0] * size_wh[1] // PIXELS_PER_KEPT
-    return MinKept(
-        width=size_wh[0],
-        height=size_wh[1],
-        batch_size=data.batch_size,
-        per_image=per_image,
-        value=data.batch_size and per_image * data.batch_size,
-    )
+    width, height = size_wh
+    per_image = width * height // PIXELS_PER_KEPT
+    value = data.batch_size and per_image * data.batch_size
+    return MinKept(width, height, data.batch_size, per_image, value)
 
 
 def _samples(todo: Sequence[tuple[str, Pair]], looks: Sequence[Look], count: int) -> list[Sample]:

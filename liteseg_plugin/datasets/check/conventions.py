@@ -56,11 +56,8 @@ def grey_mask_fault(
 
     Args:
         counts: Pixels of all labels by value, (256,).
-        pairs: Images and their labels.
-        num_classes: Number of classes, if known.
-
-    Returns:
-        What is wrong, with the command that converts the labels; None if nothing is.
+        pairs: As in :func:`foreground_fault`, like the result.
+        num_classes: Likewise.
     """
     extremes = counts[:16].sum() + counts[240:].sum()
     grey = int(np.count_nonzero(counts[1:255]))
@@ -81,11 +78,7 @@ def one_based_fault(
 ) -> tuple[Fault, bool] | None:
     """Find classes that are counted from 1, or that are one more than ``num_classes``.
 
-    Args:
-        values: All values in all labels.
-        pairs: Images and their labels.
-        num_classes: Number of classes, if known.
-        ignore_index: Label of ignored pixels.
+    The arguments are those of :func:`foreground_fault`.
 
     Returns:
         What is wrong, with the command that converts the labels, and whether it is certain that

@@ -9,23 +9,32 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from liteseg_plugin.datasets import validation
 from liteseg_plugin.datasets.check.channels import Values
 from liteseg_plugin.datasets.image_format import read_as_stored
 from liteseg_plugin.datasets.lists import Pair
 from liteseg_plugin.datasets.stored_image import StoredImage
-from liteseg_plugin.datasets.validation import (
-    Fault,
-    about,
-    check_image_file,
-    label_faults,
-    orientation_faults,
-    read_image,
-    read_label_and_depth,
-)
+from liteseg_plugin.datasets.validation import Fault, about
 from liteseg_plugin.errors import DataError
 
 _Read = TypeVar("_Read")
 _KEPT_VALUES = 8
+
+
+class Picture(NamedTuple):
+    """What is known of an image that can be read.
+
+    Attributes:
+        size_wh: Width and height in pixels.
+        digest: Tells it from others.
+        stored: How it is stored.
+        values: Of its channels.
+    """
+
+    size_wh: tuple[int, int]
+    digest: bytes
+    stored: StoredImage
+    values: Values
 
 
 class Look(NamedTuple):
@@ -34,73 +43,59 @@ class Look(NamedTuple):
     Attributes:
         errors: What stops a training.
         warnings: What does not.
-        size_wh: Width and height of the image in pixels; None if it cannot be read.
-        digest: Tells the picture from others; None if it cannot be read.
+        picture: The image; None if it cannot be read.
         counts: Pixels of the label by value, (256,).
         beyond: Some of the values of the label that are not 0 to 255.
-        stored: How the image is stored; None if it cannot be read.
-        values: Of its channels; None likewise.
     """
 
     errors: list[Fault]
     warnings: list[Fault]
-    size_wh: tuple[int, int] | None
-    digest: bytes | None
+    picture: Picture | None
     counts: np.ndarray
     beyond: tuple[int, ...] = ()
-    stored: StoredImage | None = None
-    values: Values | None = None
 
 
 def look(pair: Pair, num_classes: int, ignore_index: int) -> Look:
-    """Open image and label the way training does, and collect what is wrong.
-
-    Args:
-        pair: Paths of image and label.
-        num_classes: Labels from this value on are errors.
-        ignore_index: Label of ignored pixels.
-    """
+    """Open image and label as training does; values from ``num_classes`` on are errors."""
     errors: list[Fault] = []
     warnings: list[Fault] = []
-    size_wh = digest = None
     counts = np.zeros(256, np.int64)
-    opened = _opened(_read, pair.image, errors)
-    image, stored, values = opened or (None, None, None)
-    labelled = _opened(read_label_and_depth, pair.label, errors) if pair.label else None
-    if image is not None and pair.label is not None:
-        turned = orientation_faults(check_image_file(pair.image))
+    beyond: tuple[int, ...] = ()
+    picture = _opened(_read, pair.image, errors)
+    labelled = _opened(validation.read_label_and_depth, pair.label, errors) if pair.label else None
+    if picture is not None and pair.label is not None:
+        turned = validation.orientation_faults(validation.check_image_file(pair.image))
         errors += [Fault(f.kind, about(pair.image, None, f.message)) for f in turned]
-    if image is not None:
-        size_wh = (image.shape[1], image.shape[0])
-        digest = hashlib.sha1(image.data, usedforsecurity=False).digest() + repr(size_wh).encode()
     if labelled is None or pair.label is None:
-        return Look(errors, warnings, size_wh, digest, counts, (), stored, values)
+        return Look(errors, warnings, picture, counts)
 
     label, depth = labelled
-    size_hw = label.shape[:2] if image is None else image.shape[:2]
-    found = label_faults(label, size_hw, num_classes, ignore_index)
+    size_hw = label.shape[:2] if picture is None else picture.size_wh[::-1]
+    found = validation.label_faults(label, size_hw, num_classes, ignore_index)
     errors += [Fault(f.kind, about(pair.image, pair.label, f.message)) for f in found]
-    beyond: tuple[int, ...] = ()
     if label.ndim == 2:
-        counts = _histogram(label)
+        inside = label
+        if label.dtype != np.uint8:
+            beyond = tuple(np.unique(label[(label < 0) | (label > 255)])[:_KEPT_VALUES].tolist())
+            inside = label[(label >= 0) & (label < 256)].astype(np.uint8)
+        counts = np.bincount(inside.ravel(), minlength=256)
         used = [v for v in np.flatnonzero(counts) if v != ignore_index]
         warnings += [
             Fault(f.kind, about(pair.image, pair.label, f.message))
             for f in _oddities(used, pair.label, ignore_index, depth)
         ]
-        if label.dtype != np.uint8:
-            outside = np.unique(label[(label < 0) | (label > 255)])
-            beyond = tuple(outside[:_KEPT_VALUES].tolist())
-    return Look(errors, warnings, size_wh, digest, counts, beyond, stored, values)
+    return Look(errors, warnings, picture, counts, beyond)
 
 
-def _read(path: str) -> tuple[np.ndarray, StoredImage, Values]:
+def _read(path: str) -> Picture:
     """Read an image with all of its channels; grey of 8 bits as RGB, so that both are compared."""
-    check_image_file(path)
+    validation.check_image_file(path)
     stored = StoredImage.of(path)
-    image = read_image(path) if stored.is_plain else read_as_stored(path, stored)
+    image = validation.read_image(path) if stored.is_plain else read_as_stored(path, stored)
+    size_wh = (image.shape[1], image.shape[0])
+    digest = hashlib.sha1(image.data, usedforsecurity=False).digest() + repr(size_wh).encode()
     grey = stored.is_plain and stored.channels == 1
-    return image, stored, Values.of(image[..., 0] if grey else image, stored)
+    return Picture(size_wh, digest, stored, Values.of(image[..., 0] if grey else image, stored))
 
 
 def _opened(read: Callable[[str], _Read], path: str, errors: list[Fault]) -> _Read | None:
@@ -130,10 +125,3 @@ def _oddities(
             f"the label is a {depth} image; the plugin reads its values, but PaddleSeg without it "
             "reads others or stops: save 8-bit labels to train elsewhere",
         )
-
-
-def _histogram(label: np.ndarray) -> np.ndarray:
-    """Count the values 0 to 255 of a label (H, W)."""
-    if label.dtype != np.uint8:
-        label = label[(label >= 0) & (label < 256)].astype(np.uint8)
-    return np.bincount(label.ravel(), minlength=256)

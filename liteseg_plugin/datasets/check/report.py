@@ -198,11 +198,9 @@ class CheckReport:
         if self.min_kept:
             kept = self.min_kept
             value = kept.value or f"{kept.per_image} for each image of a batch"
-            lines.append(
-                f"min_kept of OHEM: {value} (a sixteenth of the pixels at "
-                f"{kept.width}x{kept.height}"
-                + (f", batch {kept.batch_size})" if kept.value else ")")
-            )
+            batch = f", batch {kept.batch_size}" if kept.value else ""
+            size = f"{kept.width}x{kept.height}{batch}"
+            lines.append(f"min_kept of OHEM: {value} (a sixteenth of the pixels at {size})")
         for severity, findings in (("errors", self.errors), ("warnings", self.warnings)):
             lines.append(f"{severity}: {len(findings)}")
             for kind, messages in messages_by_kind(findings).items():

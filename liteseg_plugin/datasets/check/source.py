@@ -44,6 +44,7 @@ class DataSet:
         pads: Whether crops are padded where an image is smaller.
         image_format: What the images are read as; None: as most of them are.
         channels: Number of channels that the user asks for; None: those of most images.
+        separator: Separator of image and label in its lists.
         whole: Whether these are all splits, so that an image in none of them is reported.
     """
 
@@ -56,6 +57,7 @@ class DataSet:
     batch_size: int | None = None
     crop_wh: tuple[int, int] | None = None
     pads: bool = False
+    separator: str = " "
     whole: bool = False
     image_format: ImageFormat | None = None
     channels: int | None = None
@@ -98,7 +100,6 @@ def from_folder(
     if not splits:
         raise no_list("train, val or test (.txt or .list)", root)
     is_cityscapes = Path(root, "leftImg8bit").is_dir() and Path(root, "gtFine").is_dir()
-    kind = "Cityscapes" if is_cityscapes else "Dataset"
     if num_classes is None:
         num_classes = 19 if is_cityscapes else len(read_names(root)) or None
     return DataSet(
@@ -106,28 +107,24 @@ def from_folder(
         splits=splits,
         ignore_index=ignore_index,
         num_classes=num_classes,
-        kind=kind,
+        kind="Cityscapes" if is_cityscapes else "Dataset",
         batch_size=batch_size,
+        separator=separator,
         whole=True,
         channels=channels,
     )
 
 
 def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
-    """Take `train_dataset` and `val_dataset` of a config.
-
-    Args:
-        builder: PaddleSeg's builder of the config.
-        path: The config file, for messages.
+    """Take `train_dataset` and `val_dataset` of a config, which messages name by its path.
 
     Raises:
         DataError: If a list cannot be used.
     """
     config = builder.config
-    parts = {"train": (config.train_dataset_cfg, "train_dataset")}
-    parts["val"] = (config.val_dataset_cfg, "val_dataset")
-    datasets = {name: getattr(builder, part) for name, (cfg, part) in parts.items() if cfg}
-    one = next(iter(datasets.values()))
+    names = [name for name in ("train", "val") if getattr(config, f"{name}_dataset_cfg")]
+    parts = {name: getattr(builder, f"{name}_dataset") for name in names}
+    one = next(iter(parts.values()))
     crop_wh, pads, resized = None, False, False
     for transform in config.train_dataset_cfg.get("transforms", []):
         size = transform.get("crop_size", transform.get("target_size"))
@@ -137,10 +134,7 @@ def from_config(builder: SegBuilder, path: str = "the config") -> DataSet:
         pads |= kind == "RandomPaddingCrop" and not resized
     return DataSet(
         root=str(one.dataset_root),
-        splits=[
-            Split(name, [Pair(*pair) for pair in dataset.file_list])
-            for name, dataset in datasets.items()
-        ],
+        splits=[Split(name, [Pair(*pair) for pair in p.file_list]) for name, p in parts.items()],
         ignore_index=one.ignore_index,
         num_classes=one.num_classes,
         num_classes_from=path,

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from liteseg_plugin.datasets.base import SPLIT_NAMES
-from liteseg_plugin.datasets.importing.drawing import BadShape, Draw, draw_shapes, points_of
+from liteseg_plugin.datasets.importing.drawing import BadShape, draw_shapes, points_of
 from liteseg_plugin.datasets.importing.files import Images, find_files, read_json
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading
 from liteseg_plugin.errors import DataError
+
+_PARTS = {"images", "annotations", "categories"}
 
 
 def read(source: Path, options: Options) -> Reading:
@@ -43,9 +45,7 @@ def read(source: Path, options: Options) -> Reading:
     ids: dict[str, int] = {}  # the first one of each name: files may number classes differently
     for file in files:
         content = read_json(file)
-        if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= {
-            *content
-        }:
+        if not isinstance(content, dict) or not _PARTS <= content.keys():
             reason = "it has no images, annotations and categories, as COCO's files have"
             notes.append(Note("unreadable", str(file), reason))
             continue
@@ -77,50 +77,41 @@ def _annotations(file: Path, content: dict, images: Images) -> tuple[list[Annota
             notes.append(found)
             continue
         entries = [
-            (names.get(a["category_id"], f"category {a['category_id']}"), _draw(a)) for a in shapes
+            (names.get(a["category_id"], f"category {a['category_id']}"), partial(_draw, a))
+            for a in shapes
         ]
         size = entry.get("width"), entry.get("height")
         size_wh = (int(size[0]), int(size[1])) if all(size) else None
         shapes_of = partial(draw_shapes, found, entries)
         annotated.append(Annotated(found, found, shapes_of, size_wh, split))
-    notes += [
-        Note(
-            "missing-image",
-            str(file),
-            f"{len(rest)} annotations of image id {number}, which is not in its images",
-        )
-        for number, rest in of_image.items()
-    ]
+    for number, rest in of_image.items():
+        message = f"{len(rest)} annotations of image id {number}, which is not in its images"
+        notes.append(Note("missing-image", str(file), message))
     return annotated, notes
 
 
-def _draw(annotation: dict) -> Draw:
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        from pycocotools import mask
+def _draw(annotation: dict, size_hw: tuple[int, int]) -> np.ndarray:
+    from pycocotools import mask
 
-        outlines = annotation.get("segmentation")
-        if not outlines:
-            raise BadShape("no-outline", "it has a box but no segmentation")
-        height, width = size_hw
-        try:
-            if isinstance(outlines, dict):
-                runs = outlines
-                if [int(n) for n in runs["size"]] != [height, width]:
-                    raise BadShape(
-                        "size", f"its run lengths are of {runs['size']}, not {[*size_hw]}"
-                    )
-                if isinstance(runs["counts"], list):
-                    if sum(runs["counts"]) != height * width or min(runs["counts"]) < 0:
-                        raise BadShape("run-lengths", "its run lengths do not fill the picture")
-                    runs = mask.frPyObjects(runs, height, width)
-                return np.ascontiguousarray(mask.decode(runs))
-            rings = [points_of(ring).ravel().tolist() for ring in outlines]
-            rings = [ring for ring in rings if len(ring) >= 6]
-            if not rings:
-                raise BadShape("few-points", "its polygons have fewer than 3 points")
-            # Not merge() of its results, which is quadratic in them.
-            return np.ascontiguousarray(mask.decode(mask.frPyObjects(rings, height, width)).max(2))
-        except (KeyError, TypeError, ValueError) as error:
-            raise BadShape("unreadable", f"its segmentation is not COCO's: {error!r}") from None
-
-    return draw
+    outlines = annotation.get("segmentation")
+    if not outlines:
+        raise BadShape("no-outline", "it has a box but no segmentation")
+    height, width = size_hw
+    try:
+        if isinstance(outlines, dict):
+            runs = outlines
+            if [int(n) for n in runs["size"]] != [height, width]:
+                raise BadShape("size", f"its run lengths are of {runs['size']}, not {[*size_hw]}")
+            if isinstance(runs["counts"], list):
+                if sum(runs["counts"]) != height * width or min(runs["counts"]) < 0:
+                    raise BadShape("run-lengths", "its run lengths do not fill the picture")
+                runs = mask.frPyObjects(runs, height, width)
+            return np.ascontiguousarray(mask.decode(runs))
+        rings = [points_of(ring).ravel().tolist() for ring in outlines]
+        rings = [ring for ring in rings if len(ring) >= 6]
+        if not rings:
+            raise BadShape("few-points", "its polygons have fewer than 3 points")
+        # Not merge() of its results, which is quadratic in them.
+        return np.ascontiguousarray(mask.decode(mask.frPyObjects(rings, height, width)).max(2))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadShape("unreadable", f"its segmentation is not COCO's: {error!r}") from None

@@ -46,18 +46,18 @@ class _Drawn(NamedTuple):
     """What one image became.
 
     Attributes:
-        written: Whether it is in the new data set.
-        shapes: Number of shapes by class.
+        notes: What was dropped or changed.
+        path: Of the new image, relative to the new data set; None if it is not in it.
+        shapes: Names of the shapes that were drawn.
         unlabelled: Pixels outside all shapes.
         pixels: All pixels.
-        notes: What was dropped or changed.
     """
 
-    written: bool
-    shapes: Counter[str]
-    unlabelled: int
-    pixels: int
     notes: list[Note]
+    path: str | None = None
+    shapes: Sequence[str] = ()
+    unlabelled: int = 0
+    pixels: int = 0
 
 
 def import_data(
@@ -130,7 +130,11 @@ def import_data(
         results = process(
             convert, [*named.items()], description=format_name, workers=workers, progress=progress
         )
-        written = [item for item, result in zip(named.items(), results) if result.written]
+        written = [
+            (name, result.path, entry.split)
+            for (name, entry), result in zip(named.items(), results)
+            if result.path
+        ]
         if not written:
             why = [*notes, *(result.notes[-1] for result in results[:1])][-1:]
             first = "".join(f": {note.file}: {note.message}" for note in why)
@@ -148,7 +152,7 @@ def import_data(
         splits=splits,
         split_by=split_by,
         classes=classes,
-        shapes=dict(sum((result.shapes for result in results), Counter())),
+        shapes=dict(Counter(name for result in results for name in result.shapes)),
         unlabelled=unlabelled,
         unlabelled_share=sum(result.unlabelled for result in results) / max(pixels, 1),
         notes=notes,
@@ -207,7 +211,6 @@ def _convert(
     name: str, entry: Annotated, made: Path, values: dict[str, int], outside: int, order: str
 ) -> _Drawn:
     notes: list[Note] = []
-    counts: Counter[str] = Counter()
     try:
         suffix, content, size_hw = _image(name, entry, notes, made)
         label = np.full(size_hw, outside, np.uint8)
@@ -223,30 +226,23 @@ def _convert(
             else:
                 shapes.append(shape)
     except (DataError, OSError) as error:
-        return _Drawn(False, counts, 0, 0, [*notes, _unusable(entry, error)])
+        kind = "unreadable" if entry.image.is_file() or entry.content else "missing-image"
+        return _Drawn([*notes, Note(kind, str(entry.annotation), str(error))])
     if order == "area":
         shapes.sort(key=lambda shape: -int(np.count_nonzero(shape.mask)))
     for shape in shapes:
         shape.paint(label, values[shape.name])
         shape.paint(free, 0)
-        counts[shape.name] += 1
     if not shapes:
         if outside == IGNORE_INDEX:
             message = "no shape can be drawn, so that all of it would be ignored: it is left out"
-            return _Drawn(
-                False, counts, 0, 0, [*notes, Note("no-shapes", str(entry.image), message)]
-            )
+            return _Drawn([*notes, Note("no-shapes", str(entry.image), message)])
         notes.append(Note("no-shapes", str(entry.image), "no shape: all of it is background"))
-    atomic_write(made / "images" / f"{name}{suffix}", content, durable=False)
+    path = f"images/{name}{suffix}"
+    atomic_write(made / path, content, durable=False)
     encoded = cv2.imencode(".png", label)[1].tobytes()
     atomic_write(made / "annot" / f"{name}.png", encoded, durable=False)
-    return _Drawn(True, counts, int(free.sum()), label.size, notes)
-
-
-def _unusable(entry: Annotated, error: Exception) -> Note:
-    message = str(error)
-    kind = "unreadable" if entry.image.is_file() or entry.content else "missing-image"
-    return Note(kind, str(entry.annotation), message)
+    return _Drawn(notes, path, [shape.name for shape in shapes], int(free.sum()), label.size)
 
 
 def _image(
@@ -289,28 +285,28 @@ def _wh(image: np.ndarray) -> tuple[int, int]:
 
 
 def _split(
-    made: Path, written: Sequence[tuple[str, Annotated]], ratio: Sequence[float] | None, seed: int
+    made: Path,
+    written: Sequence[tuple[str, str, str | None]],
+    ratio: Sequence[float] | None,
+    seed: int,
 ) -> tuple[dict[str, int], str]:
-    """Write the lists; return the number of images by split, and what they are split by."""
-    given = {entry.split for _, entry in written}
+    """Write the lists of images: of the name, path and source's split of each.
+
+    Returns:
+        The number of images by split, and what they are split by.
+    """
+    given = {split for _, _, split in written}
     if ratio is None and None not in given and {"train", "val"} <= given:
-        files = {path.relative_to(made).with_suffix("").as_posix(): path for path in _images(made)}
         counts = {}
-        for split in SPLIT_NAMES:
-            names = sorted(name for name, entry in written if entry.split == split)
-            paths = [files[f"images/{name}"].relative_to(made).as_posix() for name in names]
-            lines = [f"{path} annot/{name}.png\n" for path, name in zip(paths, names)]
+        for name in SPLIT_NAMES:
+            lines = [f"{path} annot/{n}.png\n" for n, path, s in sorted(written) if s == name]
             if lines:
-                atomic_write(made / f"{split}.txt", "".join(lines).encode())
-            counts[split] = len(lines)
+                atomic_write(made / f"{name}.txt", "".join(lines).encode())
+            counts[name] = len(lines)
         return counts, "source"
     ratio = ratio or SHARES
-    sequences = {sequence_of(name) for name, _ in written}
+    sequences = {sequence_of(name) for name, _, _ in written}
     together = len(sequences) >= sum(share > 0 for share in ratio)
     lists = split_folder(made, ratio=ratio, seed=seed, keep_sequences=together)
     counts = {name: getattr(lists, name) for name in SPLIT_NAMES}
     return counts, "sequences" if together else "images"
-
-
-def _images(made: Path) -> list[Path]:
-    return [path for path in (made / "images").rglob("*") if path.is_file()]

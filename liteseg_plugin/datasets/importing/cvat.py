@@ -47,7 +47,7 @@ def read(source: Path, options: Options) -> Reading:
                 notes.append(found)
                 continue
             shapes.sort(key=lambda shape: int(shape.get("z_order") or 0))
-            entries = [(shape.get("label", ""), _draw(shape, options)) for shape in shapes]
+            entries = [(shape.get("label", ""), partial(_draw, shape, options)) for shape in shapes]
             width, height = entry.get("width"), entry.get("height")
             size = (int(width), int(height)) if width and height else None
             subset = (entry.get("subset") or "").lower()
@@ -60,14 +60,11 @@ def read(source: Path, options: Options) -> Reading:
     return Reading(images.root, annotated, [*names], notes)
 
 
-def _draw(shape: ET.Element, options: Options) -> Draw:
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        try:
-            return _kind(shape, options)(size_hw)
-        except ValueError as error:
-            raise BadShape("unreadable", f"a value of <{shape.tag}> is invalid: {error}") from None
-
-    return draw
+def _draw(shape: ET.Element, options: Options, size_hw: tuple[int, int]) -> np.ndarray:
+    try:
+        return _kind(shape, options)(size_hw)
+    except ValueError as error:
+        raise BadShape("unreadable", f"a value of <{shape.tag}> is invalid: {error}") from None
 
 
 def _kind(shape: ET.Element, options: Options) -> Draw:

@@ -29,17 +29,11 @@ class BadShape(Exception):  # noqa: N818 - never leaves this package
 def draw_shapes(
     file: Path, entries: Iterable[tuple[str, Draw]], size_hw: tuple[int, int]
 ) -> Iterator[Shape | Note]:
-    """Draw the shapes of an annotation; those that cannot be drawn become notes.
-
-    Args:
-        file: The annotation.
-        entries: Class name and mask of each shape.
-        size_hw: Height and width of the picture.
-    """
+    """Draw the shapes of an annotation; those that cannot be drawn become notes on its file."""
     for number, (name, draw) in enumerate(entries, start=1):
         try:
             shape = Shape.of(name, draw(size_hw))
-            if shape is None:
+            if not shape.mask.size:
                 raise BadShape("outside", "it covers no pixel of the picture")
             yield shape
         except BadShape as error:
@@ -63,47 +57,36 @@ def points_of(values: object, least: int = 1) -> np.ndarray:
     return points
 
 
+def refuse(kind: str, message: str, size_hw: tuple[int, int]) -> np.ndarray:
+    """Draw nothing, and say why: a shape that its reader knows cannot be drawn."""
+    raise BadShape(kind, message)
+
+
 def polygon(points: object, *, outline: bool = True) -> Draw:
     """Return a polygon as labelme draws it; without ``outline``, as Cityscapes does."""
-
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        corners = _pairs(points_of(points, 3))
-        return _drawn(size_hw, lambda d: d.polygon(corners, fill=1, outline=int(outline) or None))
-
-    return draw
+    edge = int(outline) or None
+    return _drawn(points, 3, lambda d, p: d.polygon(p.ravel().tolist(), fill=1, outline=edge))
 
 
 def rectangle(points: object) -> Draw:
     """Return the upright rectangle of two opposite corners, as labelme draws it."""
-
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        corners = points_of(points, 2)
-        box = _pairs(np.array([corners.min(0), corners.max(0)]))
-        return _drawn(size_hw, lambda d: d.rectangle(box, fill=1, outline=1))
-
-    return draw
+    return _drawn(points, 2, lambda d, p: d.rectangle([*p.min(0), *p.max(0)], fill=1, outline=1))
 
 
 def circle(points: object) -> Draw:
     """Return the circle of a centre and a point on it, as labelme draws it."""
 
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        (x, y), (edge_x, edge_y) = points_of(points, 2)[:2]
-        radius = math.hypot(x - edge_x, y - edge_y)
-        box = _pairs(np.array([[x - radius, y - radius], [x + radius, y + radius]]))
-        return _drawn(size_hw, lambda d: d.ellipse(box, fill=1, outline=1))
+    def draw(picture: ImageDraw.ImageDraw, points: np.ndarray) -> None:
+        radius = math.hypot(*(points[0] - points[1]))
+        box = [*(points[0] - radius), *(points[0] + radius)]
+        picture.ellipse(box, fill=1, outline=1)
 
-    return draw
+    return _drawn(points, 2, draw)
 
 
 def line(points: object, width: int) -> Draw:
     """Return a line through points, ``width`` pixels wide, as labelme draws it."""
-
-    def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        corners = _pairs(points_of(points, 2))
-        return _drawn(size_hw, lambda d: d.line(corners, fill=1, width=width))
-
-    return draw
+    return _drawn(points, 2, lambda d, p: d.line(p.ravel().tolist(), fill=1, width=width))
 
 
 def placed(mask: Callable[[], np.ndarray], left: int, top: int) -> Draw:
@@ -116,21 +99,10 @@ def placed(mask: Callable[[], np.ndarray], left: int, top: int) -> Draw:
     """
 
     def draw(size_hw: tuple[int, int]) -> np.ndarray:
-        part = mask()
+        part = mask()[max(0, -top) :, max(0, -left) :]
         whole = np.zeros(size_hw, np.uint8)
-        rows, columns = (
-            slice(max(0, start), max(0, start + n))
-            for start, n in ((top, part.shape[0]), (left, part.shape[1]))
-        )
-        inside = whole[rows, columns]
-        first_row, first_column = max(0, -top), max(0, -left)
-        inside[:] = (
-            part[
-                first_row : first_row + inside.shape[0],
-                first_column : first_column + inside.shape[1],
-            ]
-            != 0
-        )
+        inside = whole[max(0, top) :, max(0, left) :][: part.shape[0], : part.shape[1]]
+        inside[:] = part[: inside.shape[0], : inside.shape[1]] != 0
         return whole
 
     return draw
@@ -159,11 +131,14 @@ def rotated(points: np.ndarray, center: Sequence[float], degrees: float) -> np.n
     return (points - center) @ turn + center
 
 
-def _pairs(points: np.ndarray) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in points]
+def _drawn(
+    points: object, least: int, draw: Callable[[ImageDraw.ImageDraw, np.ndarray], None]
+) -> Draw:
+    """Return what draws at least so many points (N, 2) by Pillow."""
 
+    def drawn(size_hw: tuple[int, int]) -> np.ndarray:
+        picture = Image.new("L", size_hw[::-1])
+        draw(ImageDraw.Draw(picture), points_of(points, least))
+        return np.array(picture)
 
-def _drawn(size_hw: tuple[int, int], draw: Callable[[ImageDraw.ImageDraw], None]) -> np.ndarray:
-    picture = Image.new("L", size_hw[::-1])
-    draw(ImageDraw.Draw(picture))
-    return np.array(picture)
+    return drawn

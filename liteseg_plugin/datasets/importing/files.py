@@ -22,9 +22,6 @@ from liteseg_plugin.system.text import read_text
 class Images:
     """The images below a folder.
 
-    Args:
-        root: The folder.
-
     Raises:
         DataError: If it does not exist.
     """
@@ -55,18 +52,15 @@ class Images:
         relative = PureWindowsPath(name)  # reads / and \
         for folder in (near, self.root):
             path = Path(os.path.normpath(folder / relative.as_posix()))
-            if path.is_file() and _is_below(path, self.root):
+            if path.is_file() and path.resolve().is_relative_to(self.root.resolve()):
                 return path
         same = self._by_name.get(relative.name, [])
         if len(same) == 1:
             return same[0]
         if not same:
             return Note("missing-image", str(annotation), f"its image {name} is not found")
-        return Note(
-            "duplicate-name",
-            str(annotation),
-            f"its image {name} may be {', '.join(map(str, same[:3]))}; name the subfolder",
-        )
+        message = f"its image {name} may be {', '.join(map(str, same[:3]))}; name the subfolder"
+        return Note("duplicate-name", str(annotation), message)
 
     def of_stem(self, stem: str) -> list[Path]:
         """Return the images of a path below the folder, without suffix."""
@@ -82,10 +76,6 @@ def find_files(root: Path, suffixes: str | tuple[str, ...]) -> list[Path]:
         and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
-
-
-def _is_below(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder.resolve())
 
 
 def read_json(path: Path) -> Any:

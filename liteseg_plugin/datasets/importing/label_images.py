@@ -65,9 +65,8 @@ def read_voc(source: Path, options: Options) -> Reading:
         return _colored(images, pairs, notes, read_table(table), split_of)
     # Names that are all VOC's select classes; others are those of the values 0, 1, 2, ...
     given = options.class_names
-    names = [line.split(":")[0].strip() for line in written] or [
-        *(VOC_NAMES if {*given} <= {*VOC_NAMES} else given)
-    ]
+    names = [line.split(":")[0].strip() for line in written]
+    names = names or [*(VOC_NAMES if {*given} <= {*VOC_NAMES} else given)]
     annotated = _annotated(images, pairs, split_of, partial(_values, names=names))
     return Reading(images.root, annotated, names, notes, _VOID, dense=True)
 
@@ -112,9 +111,8 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
         stem = place.stem.removesuffix("_leftImg8bit")
         split = place.parts[0] if place.parts[0] in SPLIT_NAMES else None
         beside = labels / place.parent
-        polygons, colors = (
-            beside / f"{stem}_gtFine_{end}" for end in ("polygons.json", "color.png")
-        )
+        polygons = beside / f"{stem}_gtFine_polygons.json"
+        colors = beside / f"{stem}_gtFine_color.png"
         if polygons.is_file() and not table:
             try:
                 entry, found = _outlined(image, polygons, split)
@@ -125,13 +123,11 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
             annotated.append(entry)
         elif colors.is_file():
             names |= {entry.name: None for entry in classes}
-            annotated.append(
-                Annotated(image, colors, partial(_regions, colors, table=classes), split=split)
-            )
+            shapes_of = partial(_regions, colors, table=classes)
+            annotated.append(Annotated(image, colors, shapes_of, split=split))
         else:
-            notes.append(
-                Note("no-annotation", str(image), f"neither {polygons} nor {colors} exists")
-            )
+            message = f"neither {polygons} nor {colors} exists"
+            notes.append(Note("no-annotation", str(image), message))
     if not annotated:
         raise DataError(f"{source} has no labels *_gtFine_polygons.json or *_gtFine_color.png")
     listed = [name for name in names if name not in _VOID]
@@ -142,10 +138,10 @@ def read_cityscapes(source: Path, options: Options) -> Reading:
 def _outlined(image: Path, file: Path, split: str | None) -> tuple[Annotated, list[str]]:
     content = read_json(file)
     try:
-        things = [thing for thing in content["objects"] if not thing.get("deleted")]
         entries = [
             (str(thing["label"]), drawing.polygon(thing["polygon"], outline=False))
-            for thing in things
+            for thing in content["objects"]
+            if not thing.get("deleted")
         ]
         size = int(content["imgWidth"]), int(content["imgHeight"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -166,9 +162,8 @@ def _pairs(images: Images, labels: Path, suffix: str) -> tuple[list[tuple[Path, 
             pairs.append((found[0], label))
             labelled.add(found[0])
         elif found:
-            notes.append(
-                Note("duplicate-name", str(label), f"its image may be {found[0]} or {found[1]}")
-            )
+            message = f"its image may be {found[0]} or {found[1]}"
+            notes.append(Note("duplicate-name", str(label), message))
             labelled |= {*found}
         else:
             notes.append(Note("missing-image", str(label), f"it has no image in {images.root}"))
@@ -211,7 +206,7 @@ def _annotated(
 
 def _values(label: Path, size_hw: tuple[int, int], names: Sequence[str]) -> Iterator[Shape | Note]:
     """Give the pixels of each value of a label image, or of each of VOC's colours."""
-    values = _of_size(read_label(label), label, size_hw)
+    values = _of_size(read_label(label), size_hw)
     if values.ndim == 3:
         colors = [(0, 0, 0), *(entry.color_rgb for entry in numbered_classes(len(names)))]
         table = [ClassInfo(name, color) for name, color in zip(names, colors)]
@@ -234,21 +229,18 @@ def _regions(
             colors = np.asarray(image.convert("RGB")).astype(np.int32)
     except Exception as error:  # a hostile file may raise anything
         raise DataError(f"cannot read it: {error}") from error
-    codes = _of_size(colors, label, size_hw) @ (1 << 16, 1 << 8, 1)
-    names = {
-        entry.color_rgb[0] << 16 | entry.color_rgb[1] << 8 | entry.color_rgb[2]: entry.name
-        for entry in table
-    }
+    codes = _of_size(colors, size_hw) @ (1 << 16, 1 << 8, 1)
+    names = {int.from_bytes(entry.color_rgb, "big"): entry.name for entry in table}
 
     def name_of(code: int) -> str:
-        return names.get(code, f"colour ({code >> 16}, {code >> 8 & 255}, {code & 255})")
+        return names.get(code, f"colour {tuple(code.to_bytes(3, 'big'))}")
 
     yield from _shapes(codes, name_of, None)
 
 
-def _of_size(label: np.ndarray, file: Path, size_hw: tuple[int, int]) -> np.ndarray:
-    if label.shape[:2] != size_hw:
-        height, width = label.shape[:2]
+def _of_size(label: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    height, width = label.shape[:2]
+    if (height, width) != size_hw:
         raise DataError(f"it has {width}x{height} pixels, its image {size_hw[1]}x{size_hw[0]}")
     return label
 
@@ -258,6 +250,4 @@ def _shapes(
 ) -> Iterator[Shape]:
     for value in np.unique(values).tolist():
         if value != ignored:
-            shape = Shape.of(name_of(value), (values == value).astype(np.uint8))
-            if shape is not None:
-                yield shape
+            yield Shape.of(name_of(value), (values == value).astype(np.uint8))

@@ -72,13 +72,9 @@ def _annotated(file: Path, content: Any, images: Images, options: Options) -> An
         content_of, image = partial(_decoded, file), file.with_suffix(".png")
     shapes = [(str(shape["label"]), _draw(shape, options)) for shape in content["shapes"]]
     size = content.get("imageWidth"), content.get("imageHeight")
-    return Annotated(
-        image,
-        file,
-        partial(draw_shapes, file, shapes),
-        (int(size[0]), int(size[1])) if all(isinstance(n, int) for n in size) else None,
-        content=content_of,
-    )
+    size_wh = (int(size[0]), int(size[1])) if all(isinstance(n, int) for n in size) else None
+    shapes_of = partial(draw_shapes, file, shapes)
+    return Annotated(image, file, shapes_of, size_wh, content=content_of)
 
 
 def _decoded(file: Path) -> bytes:
@@ -101,11 +97,7 @@ def _draw(shape: dict, options: Options) -> Draw:
         return drawing.line(points, options.line_width)
     if kind == "mask":
         return lambda size_hw: _mask(shape)(size_hw)
-    return lambda size_hw: _refuse(str(kind))
-
-
-def _refuse(kind: str) -> np.ndarray:
-    raise BadShape("shape-type", f"a {kind} has no area")
+    return partial(drawing.refuse, "shape-type", f"a {kind} has no area")
 
 
 def _mask(shape: dict) -> Draw:

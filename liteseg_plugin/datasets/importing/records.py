@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,11 +44,9 @@ class Shape(NamedTuple):
     mask: np.ndarray
 
     @classmethod
-    def of(cls, name: str, mask: np.ndarray) -> Shape | None:
-        """Return a shape of a mask (H, W) of uint8 of the whole picture; None if it is empty."""
+    def of(cls, name: str, mask: np.ndarray) -> Shape:
+        """Return a shape of a mask (H, W) of uint8 of the whole picture."""
         left, top, width, height = cv2.boundingRect(mask)
-        if not width:
-            return None
         return cls(name, left, top, mask[top : top + height, left : left + width].copy())
 
     def paint(self, label: np.ndarray, value: int) -> None:
@@ -163,15 +161,14 @@ class ImportReport:
             shown: Number of messages per kind; the others are only counted.
         """
         counts = ", ".join(f"{name} {count}" for name, count in self.splits.items())
+        classes = [
+            f"{index} {printable(name)} ({self.shapes.get(name, 0)})"
+            for index, name in enumerate(self.classes)
+        ]
         value = 255 if self.unlabelled == "ignore" else self.unlabelled
         lines = [
             f"{printable(self.dest)}: {self.images} images ({counts})",
-            "classes: "
-            + ", ".join(
-                f"{index} {printable(name)} ({self.shapes.get(name, 0)})"
-                for index, name in enumerate(self.classes)
-            )
-            + " (number of shapes)",
+            f"classes: {', '.join(classes)} (number of shapes)",
             f"outside all shapes: {self.unlabelled_share:.1%} of the pixels, now {value}",
             {
                 "source": "split: as in the source",
@@ -180,16 +177,12 @@ class ImportReport:
                 "they are frames of a video, val and test hold neighbours of training frames",
             }[self.split_by],
         ]
-        groups: dict[str, list[Note]] = defaultdict(list)
+        groups: dict[str, list[str]] = defaultdict(list)
         for note in self.notes:
-            groups[note.kind].append(note)
-        totals = Counter(note.kind for note in self.notes)
+            groups[note.kind].append(f"{note.file}: {note.message}")
         lines += [f"dropped or changed: {len(self.notes)}"] if self.notes else []
-        for kind, notes in groups.items():
-            lines += [
-                f"  {kind}: {printable(note.file)}: {printable(note.message)}"
-                for note in notes[:shown]
-            ]
-            if totals[kind] > shown:
-                lines.append(f"  {kind}: {totals[kind] - shown} more (--json: all)")
+        for kind, messages in groups.items():
+            lines += [f"  {kind}: {printable(message)}" for message in messages[:shown]]
+            if len(messages) > shown:
+                lines.append(f"  {kind}: {len(messages) - shown} more (--json: all)")
         return "\n".join(lines)

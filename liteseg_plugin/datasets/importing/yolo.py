@@ -6,15 +6,8 @@ import re
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from liteseg_plugin.datasets.base import SPLIT_NAMES
-from liteseg_plugin.datasets.importing.drawing import (
-    BadShape,
-    Draw,
-    draw_shapes,
-    whole_points_polygon,
-)
+from liteseg_plugin.datasets.importing import drawing
 from liteseg_plugin.datasets.importing.files import Images, first_file
 from liteseg_plugin.datasets.importing.records import Annotated, Note, Options, Reading
 from liteseg_plugin.errors import ConfigError, DataError
@@ -49,7 +42,7 @@ def read(source: Path, options: Options) -> Reading:
                 number = int(written) if re.fullmatch(r"\d{1,9}", written) else -1
                 numbers.add(number)
                 entries.append((names.get(number, written), _draw(values)))
-        shapes = partial(draw_shapes, label, entries)
+        shapes = partial(drawing.draw_shapes, label, entries)
         annotated.append(Annotated(image, label, shapes, split=split_of.get(image)))
     if not numbers:
         raise DataError(f"{source} has no images with labels/NAME.txt of YOLO's segmentation")
@@ -58,16 +51,12 @@ def read(source: Path, options: Options) -> Reading:
     return Reading(images.root, annotated, listed, notes)
 
 
-def _draw(values: list[str]) -> Draw:
+def _draw(values: list[str]) -> drawing.Draw:
     if len(values) == 4:
-        return partial(_refuse, "box", "it is a box of YOLO's detection, without an outline")
+        return partial(drawing.refuse, "box", "it is a box of YOLO's detection, without an outline")
     if len(values) % 2:
-        return partial(_refuse, "not-points", "its points are not pairs of numbers")
-    return whole_points_polygon(values)
-
-
-def _refuse(kind: str, message: str, size_hw: tuple[int, int]) -> np.ndarray:
-    raise BadShape(kind, message)
+        return partial(drawing.refuse, "not-points", "its points are not pairs of numbers")
+    return drawing.whole_points_polygon(values)
 
 
 def _label_of(image: Path, root: Path, options: Options) -> Path:

@@ -94,9 +94,9 @@ def grid(quad: np.ndarray, us: list[tuple], vs: list[tuple]) -> np.ndarray:
     return bottom + (top - bottom) * v
 
 
-def spans(count: int, fill: float, start: float = 0.0, stop: float = 1.0) -> list[tuple]:
-    """`count` evenly spaced intervals between `start` and `stop`, `fill` of the way covered."""
-    step = (stop - start) / count
+def spans(count: int, fill: float, start: float = 0.0) -> list[tuple]:
+    """`count` evenly spaced intervals between `start` and 1, `fill` of the way covered."""
+    step = (1 - start) / count
     gap = step * (1 - fill) / 2
     return [(start + i * step + gap, start + (i + 1) * step - gap) for i in range(count)]
 

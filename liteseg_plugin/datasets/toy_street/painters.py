@@ -169,10 +169,8 @@ def _frustum(bottom: tuple, top: tuple) -> list[np.ndarray]:
     for y, half, rear, front in (bottom, top):
         corners.append([(-half, y, rear), (half, y, rear), (half, y, front), (-half, y, front)])
     low, high = np.array(corners)
-    sides = [
-        np.stack([low[i], low[j], high[j], high[i]]) for i, j in ((0, 1), (1, 2), (2, 3), (3, 0))
-    ]
-    return [*sides, high]
+    next_low, next_high = np.roll((low, high), -1, axis=1)
+    return [*np.stack([low, next_low, next_high, high], axis=1), high]
 
 
 def paint_car(canvas: Canvas, rng: np.random.Generator, x: float, z: float, *, yaw: float) -> None:

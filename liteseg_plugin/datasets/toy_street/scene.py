@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from liteseg_plugin.datasets.base import IGNORE_INDEX
+from liteseg_plugin.datasets.toy_street import painters
 from liteseg_plugin.datasets.toy_street.canvas import (
     CAR_PAINTS,
     CLASS_INDEX,
@@ -22,16 +23,6 @@ from liteseg_plugin.datasets.toy_street.canvas import (
     pick,
     shade,
     strip,
-)
-from liteseg_plugin.datasets.toy_street.painters import (
-    paint_bicyclist,
-    paint_building,
-    paint_car,
-    paint_fence,
-    paint_lamp,
-    paint_pedestrian,
-    paint_sign,
-    paint_tree,
 )
 
 MIN_SIDE: int = 32
@@ -64,13 +55,13 @@ def _build_street(rng: np.random.Generator) -> list[_Thing]:
             # A garden on each side lies near where the houses come into view.
             first = 15 if side == garden_side else 19
             if z < first <= far or rng.random() < 0.3:
-                fence = partial(paint_fence, length=length)
+                fence = partial(painters.paint_fence, length=length)
                 things.append(_Thing(fence, side * (WALL - 0.1), far))
                 # Behind the fence: sorted before it though the fence ends there.
                 for deep in rng.uniform(2.0, 5.0, rng.integers(1, 3)):
-                    things.append(_Thing(paint_tree, side * (WALL + deep), far + 0.1))
+                    things.append(_Thing(painters.paint_tree, side * (WALL + deep), far + 0.1))
             else:
-                house = partial(paint_building, length=length)
+                house = partial(painters.paint_building, length=length)
                 things.append(_Thing(house, side * WALL, far))
             z = far
     return things
@@ -82,17 +73,18 @@ def _furnish_sidewalks(canvas: Canvas, rng: np.random.Generator) -> list[_Thing]
     for side in (-1, 1):
         x = side * (KERB + 0.55)
         near = canvas.nearest(x, 0.5)
-        first = [paint_lamp, paint_sign]
-        later = [paint_tree, paint_tree, paint_lamp]
-        for painters in (first, later):
-            rng.shuffle(painters)  # type: ignore[arg-type]  # which takes any list
+        first = [painters.paint_lamp, painters.paint_sign]
+        later = [painters.paint_tree, painters.paint_tree, painters.paint_lamp]
+        for kinds in (first, later):
+            rng.shuffle(kinds)  # type: ignore[arg-type]  # which takes any list
         for slot, paint in enumerate(first + later):
             z = near + rng.uniform(0.8, 2.0) + 2.5 * slot + 0.25 * slot**2
-            things.append(_Thing(paint, x, z, (0.9, 0.5) if paint is paint_tree else (0.3, 0.2)))
+            shadow = (0.9, 0.5) if paint is painters.paint_tree else (0.3, 0.2)
+            things.append(_Thing(paint, x, z, shadow))
         for _ in range(rng.integers(2, 4)):
             x = side * rng.uniform(KERB + 0.8, WALL - 1.4)
             z = canvas.nearest(x, 0.5) + rng.uniform(0.0, 4.0)
-            things.append(_Thing(paint_pedestrian, x, z, (0.5, 0.3)))
+            things.append(_Thing(painters.paint_pedestrian, x, z, (0.5, 0.3)))
     return things
 
 
@@ -103,13 +95,13 @@ def _fill_road(canvas: Canvas, rng: np.random.Generator) -> list[_Thing]:
     rng.shuffle(lanes)
     for lane in lanes[: rng.integers(1, 3)]:
         x, z = lane + rng.uniform(-0.25, 0.25), rng.uniform(6.2, 9.0)
-        things.append(_Thing(paint_bicyclist, x, z, (0.9, 0.3)))
+        things.append(_Thing(painters.paint_bicyclist, x, z, (0.9, 0.3)))
     for side, yaw in ((-1, np.pi), (1, 0.0)):
         slots = canvas.nearest(side * 2.75, 0.4) + np.arange(4) * 5.4 + rng.uniform(2.2, 4.0)
         parked = [(side * 2.75, z) for z in slots if rng.random() < 0.45]
         moving = [(side * 1.15, z) for z in (13.5, 21.0) if rng.random() < 0.55]
         for x, z in parked + moving or [(side * 1.15, 13.5)]:
-            car = partial(paint_car, yaw=yaw + rng.uniform(-0.06, 0.06))
+            car = partial(painters.paint_car, yaw=yaw + rng.uniform(-0.06, 0.06))
             things.append(_Thing(car, x, z + rng.uniform(0, 1.5), (1.05, 2.3)))
     return things
 
@@ -123,28 +115,21 @@ def _paint_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     sky = np.repeat(sky.astype(np.float32), width, axis=1)
 
     rows, columns = np.ogrid[:height, :width]
-    center = (
-        width * (0.5 + canvas.sun_side * rng.uniform(0.02, 0.22)),
-        horizon * rng.uniform(0.3, 0.8),
-    )
-    distance = np.hypot(columns - center[0], rows - center[1]).astype(np.float32) / width
+    sun_x = width * (0.5 + canvas.sun_side * rng.uniform(0.02, 0.22))
+    sun_y = horizon * rng.uniform(0.3, 0.8)
+    distance = np.hypot(columns - sun_x, rows - sun_y).astype(np.float32) / width
     glow = np.exp(-distance / 0.16) + 2.5 * np.clip((0.026 - distance) / 0.006, 0, 1)
     sky += glow[..., None] * np.array(mood.sun, np.float32)
 
     clouds = np.zeros((height, width), np.float32)
     for _ in range(rng.integers(3, 7)):
-        x, y, size = (
-            rng.uniform(0, width),
-            horizon * rng.uniform(0.05, 0.75),
-            width * rng.uniform(0.04, 0.09),
-        )
+        x, y = rng.uniform(0, width), horizon * rng.uniform(0.05, 0.75)
+        size = width * rng.uniform(0.04, 0.09)
         for dx in np.linspace(-1.6, 1.6, 6):
-            puff = (
-                size * rng.uniform(0.4, 0.9),
-                size * rng.uniform(0.14, 0.42) * (1.9 - abs(dx)) / 1.4,
-            )
-            where = (round(x + dx * size), round(y - puff[1] * 0.6))
-            cv2.ellipse(clouds, where, tuple(max(1, round(p)) for p in puff), 0, 0, 360, 1.0, -1)
+            rx = size * rng.uniform(0.4, 0.9)
+            ry = size * rng.uniform(0.14, 0.42) * (1.9 - abs(dx)) / 1.4
+            where = (round(x + dx * size), round(y - ry * 0.6))
+            cv2.ellipse(clouds, where, (max(1, round(rx)), max(1, round(ry))), 0, 0, 360, 1.0, -1)
     clouds = cv2.GaussianBlur(clouds, (0, 0), width / 110)[..., None] * 0.72
     sky += (np.array(mix(mood.horizon, (255, 255, 255), 0.55), np.float32) - sky) * clouds
     size_wh = canvas.image.shape[1::-1]
@@ -249,9 +234,8 @@ def render_scene(
     if rng.random() < 0.75:
         _paint_bonnet(canvas, rng)
 
-    label = np.ascontiguousarray(
-        canvas.label[SUPERSAMPLE // 2 :: SUPERSAMPLE, SUPERSAMPLE // 2 :: SUPERSAMPLE]
-    )
+    centers = slice(SUPERSAMPLE // 2, None, SUPERSAMPLE)
+    label = np.ascontiguousarray(canvas.label[centers, centers])
     image = cv2.resize(canvas.image, (width, height), interpolation=cv2.INTER_AREA)
     bgr = cv2.cvtColor(_add_grain(image, label, rng), cv2.COLOR_RGB2BGR)
     return bgr, label
