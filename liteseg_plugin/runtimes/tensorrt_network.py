@@ -74,8 +74,9 @@ def symmetric(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a QDQ model, whose constants are initializers, as every TensorRT takes it.
 
     Zero points are 0 and of int8: other activations get the smallest symmetric range that holds
-    their own, which costs those of uint8 one bit. Weights are in float before a pair of quantise
-    and dequantise that gives back their int8 values. Biases are in float.
+    their own, which costs those of uint8 one bit. A range from 0 on stands for a ReLU that the
+    quantiser took away, so the ReLU comes back. Weights are in float before a pair of quantise
+    and dequantise that gives back their int8 values. Biases and factors are in float.
     """
     from onnx import helper, numpy_helper
 
@@ -102,15 +103,19 @@ def symmetric(model: onnx.ModelProto) -> onnx.ModelProto:
                 widest = (np.abs(ends).max(axis=0) / 127).astype("float32")
                 node.input[1] = constant(f"{scale_name}_symmetric_{zero_name}", widest)
                 node.input[2] = constant(f"{zero_name}_zero", np.zeros_like(zero, np.int8))
+                if node.op_type == "QuantizeLinear" and (zero == limits.min).all():
+                    positive = f"{node.output[0]}_positive"
+                    nodes.append(helper.make_node("Relu", [source], [positive], positive))
+                    node.input[0] = positive
             nodes.append(node)
             continue
-        if zero.any() or zero.dtype not in (np.int8, np.int32):
+        if zero.any() or zero.dtype not in (np.int8, np.uint8, np.int32):
             raise ExportError(f"the weights {source} are not quantised symmetrically in int8")
         axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
         values = constants[source].astype("float32")
         broadcast = [-1 if n == axis and scale.ndim else 1 for n in range(values.ndim)]
         values = values * (scale.reshape(broadcast) if scale.ndim else scale)
-        if zero.dtype == np.int32:
+        if zero.dtype != np.int8:
             constant(node.output[0], values)
             continue
         quantise = helper.make_node(

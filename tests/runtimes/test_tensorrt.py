@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from liteseg_plugin.errors import ExportError
+from liteseg_plugin.export.quantize_onnx import OnnxQuantizer
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import INT8_FILE, ExportedModel
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.runtimes import tensorrt as door
 from liteseg_plugin.runtimes.catalog import create
@@ -259,33 +261,24 @@ def test_types_are_said_by_flags_before_10_and_by_the_network_after(
 
 
 @pytest.mark.slow
-def test_int8_is_the_quantised_file_with_symmetric_ranges(library, exported, tmp_path):
+def test_int8_is_the_quantised_file_with_symmetric_ranges(
+    library, build_network, randomized, tmp_path
+):
     import onnx
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
 
-    class Images(CalibrationDataReader):
-        def __init__(self):
-            self.left = [{"x": batch()}]
-
-        def get_next(self):
-            return self.left.pop() if self.left else None
-
-    fixed = network_model(exported / "model.onnx", SHAPE, "fp32", True)
-    quantised = tmp_path / "quantised.onnx"
-    quantize_static(
-        fixed, quantised, Images(), quant_format=QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=["Conv"], activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )  # fmt: skip
+    # Of a fixed size: its pools are quantised, too, and their border is a constant of uint8.
+    net = randomized(build_network("T", num_classes=7), seed=5)
+    arguments = {"transforms": [{"type": "Normalize"}], "input_shape": SHAPE, "onnx_opset": 13}
+    exported = ExportedModel.read(export_model(net, tmp_path / "exported", **arguments))
+    quantizer = OnnxQuantizer(exported, [batch()], tmp_path)
+    quantizer.write([*quantizer.weight_shapes], tmp_path)
+    quantised = tmp_path / INT8_FILE
+    kinds = {node.op_type for node in onnx.load(str(quantised)).graph.node}
+    assert not kinds & {"Relu", "AveragePool"}
     source = SimpleNamespace(
         input_shape=OPEN,
-        model=exported / "model.json",
-        onnx=exported / "model.onnx",
+        model=exported.model,
+        onnx=exported.onnx,
         onnx_int8=quantised,
     )
     labels = door.TensorRt(source, "gpu", 1, "int8").run(batch())
