@@ -306,4 +306,5 @@ def _engine(
             raise
         engine = PaddleInference(export, of.device, of.threads, accelerated=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
-    return engine, ""
+    in_openvino = isinstance(engine, PaddleInference) and of.device == "cpu"
+    return engine, "in Paddle's OpenVINO" if in_openvino and not engine.with_onednn else ""
