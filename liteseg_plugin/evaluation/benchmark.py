@@ -306,5 +306,6 @@ def _engine(
             raise
         engine = PaddleInference(export, of.device, of.threads, accelerated=False)
         return engine, f"without oneDNN, which raises: {last_line(error)}"
-    in_openvino = isinstance(engine, PaddleInference) and of.device == "cpu"
-    return engine, "in Paddle's OpenVINO" if in_openvino and not engine.with_onednn else ""
+    if isinstance(engine, PaddleInference) and of.device == "cpu" and not engine.with_onednn:
+        return engine, "in Paddle's OpenVINO"
+    return engine, ""
