@@ -29,6 +29,8 @@ class PaddleInference(PaddleRuntime):
     # Up to this many pixels the deepest feature is one cell high or wide. Paddle 3's oneDNN then
     # reads uninitialised memory, and gives different numbers each time.
     ONE_CELL = 32
+    # Paddle's OpenVINO keeps about 4 MB for each shape; what sees more shapes runs with oneDNN.
+    MOST_SHAPES = 32
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class PaddleInference(PaddleRuntime):
         in_openvino = self._create_in_openvino() if on_cpu else None
         self._engine = self._usual = in_openvino or self._create(onednn=on_cpu)
         self.with_onednn = on_cpu and in_openvino is None
+        self._shapes: set[tuple[int, ...]] | None = set() if in_openvino else None
         self._without_onednn: inference.Predictor | None = None
         declared = self._engine.get_input_handle(self._engine.get_input_names()[0]).shape()
         # The engine does not report open shapes.
@@ -54,6 +57,11 @@ class PaddleInference(PaddleRuntime):
         return on_first_gpu(paddle_devices())
 
     def feed(self, batch: np.ndarray) -> None:  # noqa: D102 - the interface's
+        if self._shapes is not None:
+            self._shapes.add(batch.shape)
+            if len(self._shapes) > self.MOST_SHAPES:
+                self._usual, self.with_onednn = self._create(onednn=True), True
+                self._shapes = None
         self._engine = self._usual
         if self.with_onednn and min(batch.shape[2:]) * self._files.scale <= self.ONE_CELL:
             self._without_onednn = self._without_onednn or self._create(onednn=False)

@@ -83,6 +83,18 @@ def test_paddle_inference_runs_it_in_openvino_if_it_has_it(labels, monkeypatch):
     assert agreement(engine.run(images), expected) >= 0.9999
 
 
+@pytest.mark.skipif(not HAS_OPENVINO, reason="this Paddle has no OpenVINO")
+def test_many_shapes_run_in_onednn_as_openvino_keeps_memory_for_each(labels, monkeypatch):
+    monkeypatch.setattr(PaddleInference, "MOST_SHAPES", 2)
+    engine = PaddleInference(labels.files, "cpu", 1)
+    kinds = []
+    for width in (96, 128, 96, 160, 96):
+        images = batch(1, 64, width)
+        assert agreement(engine.run(images), labels.run(images)) >= 0.9999
+        kinds.append(engine.with_onednn)
+    assert kinds == [False, False, False, True, True]
+
+
 @pytest.mark.slow
 def test_what_openvino_cannot_convert_runs_in_onednn(export):
     shape = ("--input_shape", "2", "3", "97", "131")
