@@ -72,9 +72,10 @@ class PaddleInference(PaddleRuntime):
         """Load the model into Paddle's own OpenVINO; return None where that cannot be."""
         from paddle import inference
 
-        config = self._config()
-        if self._files.model.suffix == ".json" or not hasattr(config, "enable_openvino_engine"):
+        known = hasattr(inference.Config, "enable_openvino_engine")
+        if self._files.model.suffix == ".json" or not known:
             return None
+        config = self._config()
         bf16, fp32 = inference.PrecisionType.Bfloat16, inference.PrecisionType.Float32
         config.enable_openvino_engine(bf16 if self._precision == "bf16" else fp32)
         if not config.openvino_engine_enabled():

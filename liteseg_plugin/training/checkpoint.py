@@ -219,9 +219,10 @@ def restore(folder: Path, model: nn.Layer, optimizer: paddle.optimizer.Optimizer
     Raises:
         WeightsError: If a file is missing, broken, or of another network.
     """
-    weights, others, path = find_weights(folder), folder / STATE, folder / "model.pdopt"
+    weights, path = find_weights(folder), folder / "model.pdopt"
     load_weights(model, weights)
-    state = read_json(others) if others.is_file() else {}
+    record = folder / STATE
+    state = read_json(record) if record.is_file() else {}
     names = state.pop(_NAMES, None)
     if names is None:
         names = read_arrays(weights).get(_NAMES, {}) if weights.suffix == ".pdparams" else {}
