@@ -18,10 +18,10 @@ from liteseg_plugin.models.resize import (
     spatial_size,
 )
 
-# Strips of rows that labels are computed in; see _labels_in_strips.
-STRIPS = 8
-# Rows of the logits around those that a strip covers that interpolation may need.
-STRIP_MARGIN = 2
+# Blocks of columns, and strips of rows in each, that labels are computed in; see _in_tiles.
+BLOCKS, STRIPS = 2, 8
+# Logits around those that a tile covers that interpolation may need.
+MARGIN = 2
 
 
 class ExportedNetwork(nn.Layer):
@@ -63,7 +63,7 @@ class ExportedNetwork(nn.Layer):
             rows, columns = bilinear_matrices(spatial_size(logit), *sizes)
             if self._output_op in _SMALL_OUTPUTS:
                 finish, axis = _SMALL_OUTPUTS[self._output_op]
-                return _in_strips(rows, logit, columns, sizes[-1], finish, axis)
+                return _in_tiles(rows, logit, columns, sizes[-1], finish, axis)
             logit = apply_matrices(rows, logit, columns)
         if self._output_op in _SMALL_OUTPUTS:
             return _SMALL_OUTPUTS[self._output_op][0](logit)
@@ -117,7 +117,7 @@ def _labels_and_confidence(logit: paddle.Tensor) -> paddle.Tensor:
 _SMALL_OUTPUTS = {"argmax": (_labels, 1), "confidence": (_labels_and_confidence, 2)}
 
 
-def _in_strips(
+def _in_tiles(
     rows: paddle.Tensor,
     logit: paddle.Tensor,
     columns: paddle.Tensor,
@@ -127,16 +127,43 @@ def _in_strips(
 ) -> paddle.Tensor:
     """Resize logits (N, C, h, w) by (H, h) rows and (W, w) columns, and finish them.
 
-    A few rows at a time: their scores stay in the cache, and need only some rows of the
-    logits. All at once, the scores are the largest tensor of the network by far.
-
-    The scores are one column wider than the labels: at a width like 1024, those of one pixel would
-    lie a multiple of 4096 bytes apart, in cache lines that displace each other, and an argmax over
-    classes would take twice as long.
+    A tile at a time: its scores stay in the cache, and need only some of the logits. All at once,
+    the scores are the largest tensor of the network by far. If the width is open, tiles are as wide
+    as the image: computing where blocks of columns begin costs more than they save.
     """
+    height, width = size_hw
+    if not isinstance(width, int):
+        return _in_strips(rows, _one_wider(logit, columns), size_hw, finish, axis)
+    _, source = spatial_size(logit)
+    finished, block_width = [], -(-width // BLOCKS)
+    for left in range(0, width, block_width):
+        right = min(left + block_width, width)
+        first, last = _source_of(left, right, width, source)
+        weights = paddle.slice(columns, [0, 1], [left, first], [right, last])
+        block = _one_wider(paddle.slice(logit, [3], [first], [last]), weights)
+        finished.append(_in_strips(rows, block, (height, right - left), finish, axis))
+    return paddle.concat(finished, axis=axis + 1)
+
+
+def _one_wider(logit: paddle.Tensor, columns: paddle.Tensor) -> paddle.Tensor:
+    """Map (N, C, h, w) by (W, w) columns to (N, C, h, W + 1), the last column twice.
+
+    At a width like 1024, scores of one pixel would lie a multiple of 4096 bytes apart, in cache
+    lines that displace each other, and an argmax over classes would take twice as long.
+    """
+    return apply_columns(logit, paddle.concat([columns, columns[-1:]]))
+
+
+def _in_strips(
+    rows: paddle.Tensor,
+    logit: paddle.Tensor,
+    size_hw: tuple[Extent, Extent],
+    finish: Callable[[paddle.Tensor], paddle.Tensor],
+    axis: int,
+) -> paddle.Tensor:
+    """Resize logits (N, C, h, at least W) by (H, h) rows, and finish them: H x W pixels."""
     source, _ = spatial_size(logit)
     height, width = size_hw
-    logit = apply_columns(logit, paddle.concat([columns, columns[-1:]]))
     strip_height = (height + STRIPS - 1) // STRIPS
     whole = isinstance(height, int) and height % STRIPS == 0
     if not whole:
@@ -145,13 +172,22 @@ def _in_strips(
     finished = []
     for strip in range(STRIPS):
         top, bottom = strip_height * strip, strip_height * (strip + 1)
-        first = _clip(top * source // height - STRIP_MARGIN, 0, source - 1)
-        last = _clip(bottom * source // height + STRIP_MARGIN + 1, 1, source)
+        first, last = _source_of(top, bottom, height, source)
         weights = paddle.slice(rows, [0, 1], [top, first], [bottom, last])
         scores = paddle.matmul(weights, paddle.slice(logit, [2], [first], [last]))
         finished.append(finish(scores))
     joined = paddle.concat(finished, axis=axis)
     return paddle.slice(joined, [axis, axis + 1], [0, 0], [height, width])
+
+
+def _source_of(
+    first: Extent, last: Extent, length: Extent, source: Extent
+) -> tuple[Extent, Extent]:
+    """Return what pixels ``first`` to ``last`` of ``length`` are interpolated from."""
+    return (
+        _clip(first * source // length - MARGIN, 0, source - 1),
+        _clip(last * source // length + MARGIN + 1, 1, source),
+    )
 
 
 def _clip(value: Extent, low: int, high: Extent) -> Extent:
