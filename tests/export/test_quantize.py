@@ -121,11 +121,54 @@ def test_report_says_what_each_layer_changes(quantized):
     written = json.loads((folder / INT8_REPORT_FILE).read_text())
     assert QuantizationReport.from_json(written) == report
     assert (written["images"], written["measured_images"]) == (3, 1)
-    # The convolutions of the network, and the means over channels of three fusion blocks.
-    assert len(report.layers) == 41
+    # All convolutions but those of the fusion blocks' attention, of one or two channels.
+    assert len(report.layers) == 29
     for layer in report.layers:
+        assert layer.weight_shape[0] > 2
         assert 0 <= layer.changed_alone <= 1
         assert (layer.precision == "int8") == (layer.changed_alone <= 0.2)
+
+
+class Joined(paddle.nn.Layer):
+    """Two convolutions whose ranges differ, joined, and one that makes scores."""
+
+    def __init__(self):
+        super().__init__()
+        paddle.seed(1)
+        self.large, self.small = (paddle.nn.Conv2D(3, 4, 3, padding=1) for _ in range(2))
+        self.small.weight.set_value(self.large.weight / 50)
+        self.scores = paddle.nn.Conv2D(8, 5, 1)
+
+    def forward(self, x):
+        parts = [paddle.nn.functional.relu(part(x)) for part in (self.large, self.small)]
+        return [self.scores(paddle.concat(parts, axis=1))]
+
+
+def test_what_is_joined_has_one_scale(tmp_path):
+    import onnx
+    from onnx import numpy_helper
+
+    export_model(Joined(), tmp_path / "exported", transforms=TRANSFORMS, onnx_opset=13)
+    quantize(tmp_path / "exported", write_images(tmp_path / "images", 2), tolerance=1)
+    graph = onnx.load(str(tmp_path / "exported" / INT8_FILE)).graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    makers = {output: node for node in graph.node for output in node.output}
+    [join] = [node for node in graph.node if node.op_type == "Concat"]
+    [behind] = [node for node in graph.node if join.output[0] in node.input]
+    parts = [makers[name] for name in join.input]
+    assert [node.op_type for node in (*parts, behind)] == [
+        *["DequantizeLinear"] * 2,
+        "QuantizeLinear",
+    ]
+    assert len({float(constants[node.input[1]]) for node in (*parts, behind)}) == 1
+
+
+def test_network_of_few_channels_has_nothing_to_quantise(tmp_path):
+    export_model(
+        paddle.nn.Conv2D(3, 2, 1), tmp_path / "exported", transforms=TRANSFORMS, onnx_opset=13
+    )
+    with pytest.raises(ExportError, match="no layer that INT8 makes faster"):
+        quantize(tmp_path / "exported", write_images(tmp_path / "images", 1))
 
 
 def test_layers_that_hurt_stay_in_float(quantized_few, tmp_path):
