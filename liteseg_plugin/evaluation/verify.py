@@ -24,6 +24,7 @@ from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.metrics.confusion import count_pixels
 from liteseg_plugin.runtimes.catalog import installed_for
+from liteseg_plugin.runtimes.choice import choose
 
 ACCEPTED_MIOU_LOSS = 0.005
 """Accepted loss of mIoU in a lower precision, as a fraction."""
@@ -179,9 +180,11 @@ def verify(
 
     Raises:
         DataError: If there are no images, or one or its label cannot be used.
+        ExportError: If no runtime can run the export.
     """
     exported = ExportedModel.read(path)
     names = list(runtimes or installed_for(exported, precision=precision))
+    names = names or [choose(exported, device="cpu", precision=precision).runtime]  # its error
     predictors = {name: Predictor(exported, name, "cpu", precision=precision) for name in names}
     scale, image_format = evaluation_scale(test_config), format_of(transforms)
     trained = _Tally()

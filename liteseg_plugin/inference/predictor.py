@@ -303,8 +303,9 @@ class Predictor:
         if any(wanted not in (None, n) for wanted, n in zip(shape, batch.shape)):
             raise DataError(
                 f"the export takes {written_shape(shape)}, not "
-                f"{written_shape(batch.shape)} (N x C x H x W); export without "
-                "--input_shape for images of any size, or with a Resize in val_dataset.transforms"
+                f"{written_shape(batch.shape)} (N x C x H x W); export with --input_shape for "
+                "this size, without it for any (ncnn needs it), or with a Resize in "
+                "val_dataset.transforms"
             )
 
     def postprocess(self, output: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

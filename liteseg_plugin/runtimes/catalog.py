@@ -96,11 +96,19 @@ def computes(name: str, device: str, precision: str) -> bool:
     return precision in RUNTIMES[name].precisions.get(kind_of(device), ())
 
 
+def has_file(name: str, files: ModelFiles, precision: str = "fp32") -> bool:
+    """Whether a model has the file that a runtime reads for a precision."""
+    if name == "paddle":
+        return files.params is not None
+    int8, others = (
+        (files.ncnn_int8, files.ncnn) if name == "ncnn" else (files.onnx_int8, files.onnx)
+    )
+    return (int8 if precision == "int8" else others) is not None
+
+
 def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32") -> list[str]:
     """Return the names of those of :func:`installed` that a model has the file for."""
-    names = installed(device, precision)
-    needed = {"paddle": files.params, "ncnn": files.ncnn}
-    return [name for name in names if needed.get(name, files.onnx) is not None]
+    return [name for name in installed(device, precision) if has_file(name, files, precision)]
 
 
 def create(

@@ -84,6 +84,8 @@ def choose(
     listed = ", ".join(f"{name} {problem}" for name, problem in problems.items())
     if precision == "int8" and files.ncnn_int8:
         listed += "; for its ncnn files add --runtime ncnn"
+    elif precision == "int8" and files.onnx_int8 is None:
+        listed += f"; create one with liteseg quantize {files.model.parent}"
     raise ExportError(f"no runtime can run {files.model.parent} in {precision}: {listed}")
 
 
@@ -91,10 +93,10 @@ def _problem(name: str, files: ModelFiles, kind: str, asked: str, precision: str
     """Return why a runtime cannot run the model on a kind of device; empty if it can."""
     if not catalog.is_installed(name):
         return "is not installed"
-    if name == "paddle" and files.params is None:
-        return "does not read ONNX files"
-    if name != "paddle" and (files.onnx_int8 if precision == "int8" else files.onnx) is None:
-        return f"has no {'INT8 model' if precision == 'int8' else 'ONNX file'}"
+    if not catalog.has_file(name, files, precision):
+        if name == "paddle":
+            return "does not read ONNX files"
+        return "has no INT8 model" if precision == "int8" else "has no ONNX file"
     if files.agreement.get(name, 1) < REQUIRED_AGREEMENT:
         return f"gave other labels at export ({files.agreement[name]:.2%} agreed)"
     try:

@@ -57,12 +57,13 @@ class Model:
         self._load = lru_cache(maxsize=None)(load)
         self._lock = threading.Lock()
         first = self._load(choose(exported, runtime, device).runtime).runtime
-        self.engines = []
-        for name in dict.fromkeys([first, *catalog.installed_for(exported, device)]):
-            self.engines.append(name)
-            quantized = {"paddle": None, "ncnn": exported.ncnn_int8}
-            if quantized.get(name, exported.onnx_int8):
-                self.engines.append(f"{name} int8")
+        int8 = catalog.installed_for(exported, device, "int8")
+        self.engines = [
+            engine
+            for name in dict.fromkeys([first, *catalog.installed_for(exported, device)])
+            for engine in (name, f"{name} int8")
+            if engine == name or name in int8
+        ]
 
     def segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
         """Segment an uploaded picture by one of ``engines``.

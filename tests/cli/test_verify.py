@@ -37,3 +37,10 @@ def test_verify_tells_the_trained_network_from_another(process, run, trained, ex
     assert report["runtimes"]["paddle"]["agreement"] < 0.9
     assert report["exported_weights"] == str(trained.weights)
     assert f"The export is of other weights: {trained.weights}. Give these" in result.stderr
+
+
+def test_verify_without_an_int8_model_says_how_to_create_one(run, trained, exported):
+    weights = ("--config", trained.config, "--model_path", trained.weights)
+    result = run("verify", exported.folder, *weights, "--precision", "int8", check=False)
+    assert result.returncode == 1
+    assert f"has no INT8 model; create one with liteseg quantize {exported.folder}" in result.stderr

@@ -110,7 +110,7 @@ def test_nothing_that_can_run_it_is_an_error(machine):
     with pytest.raises(ExportError, match=message):
         choose(files(), "auto", "cpu", "int8")
     machine(paddle="cpu", onnxruntime="cpu")
-    with pytest.raises(ExportError, match="onnxruntime has no INT8 model"):
+    with pytest.raises(ExportError, match="onnxruntime has no INT8 model; create one with liteseg"):
         choose(files(onnx_int8=None), "auto", "cpu", "int8")
     with pytest.raises(ExportError, match="no INT8 model; for its ncnn files add --runtime ncnn"):
         choose(files(onnx_int8=None, ncnn_int8="a.param"), "auto", "cpu", "int8")
