@@ -233,8 +233,8 @@ def test_global_max_pool_gives_first_of_equal_maxima_the_gradient():
 PEAK_OF_MANY_CALLS = """
 import gc, re
 from pathlib import Path
-import paddle
 from liteseg_plugin.models.resize import max_over_channels
+import paddle
 
 def peak_mb(calls):
     for _ in range(calls):
