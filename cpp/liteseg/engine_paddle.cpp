@@ -8,7 +8,7 @@
 namespace liteseg {
 namespace {
 
-/// Sets what liteseg_plugin/runtimes/paddle.py sets, and for the same reasons.
+/// Sets what liteseg_plugin/runtimes/paddle.py sets for oneDNN, and for the same reasons.
 class Paddle : public Engine {
  public:
   Paddle(const ExportedModel& exported, const EngineOptions& options)

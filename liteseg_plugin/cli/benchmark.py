@@ -39,7 +39,11 @@ def run(args: argparse.Namespace) -> dict:
     )
     only_onnx = bool(args.onnx_model_path)
     runtimes = benchmark.choose_runtimes(
-        args.runtime, args.device, args.precision, only_onnx=only_onnx
+        args.runtime,
+        args.device,
+        args.precision,
+        exported=args.exported,
+        only_onnx=only_onnx,
     )
     network = None
     if builder is not None:

@@ -19,6 +19,7 @@ from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes import catalog
 from liteseg_plugin.runtimes.base import Runtime
+from liteseg_plugin.runtimes.choice import choose
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.versions import installed_versions
@@ -156,29 +157,38 @@ class BenchmarkResult:
 
 
 def choose_runtimes(
-    wanted: Sequence[str] | None, device: str, precision: str, *, only_onnx: bool
+    wanted: Sequence[str] | None,
+    device: str,
+    precision: str,
+    *,
+    exported: str | None = None,
+    only_onnx: bool = False,
 ) -> list[str]:
     """Return the runtimes to time.
 
     Args:
-        wanted: Names of runtimes; None for all that are installed, but ncnn, which is for other
-            processors.
+        wanted: Names of runtimes; None for all that are installed and have a file, but ncnn, which
+            is for other processors.
         device: ``auto``, ``cpu`` or ``gpu``.
         precision: What they compute in.
+        exported: The folder of the export; None for one that will be made, with all files.
         only_onnx: Whether the model is an ONNX file by itself.
 
     Raises:
-        ExportError: If one of them does not read the ONNX file.
+        ExportError: If one of them does not read the ONNX file, or none can run the export.
     """
-    if wanted is None:
-        names = catalog.installed(device, precision)
+    if wanted is not None:
+        if only_onnx and not _WITHOUT_ONNX.isdisjoint(wanted):
+            raise ExportError(
+                "--onnx_model_path: Paddle and ncnn do not read ONNX; take another --runtime"
+            )
+        return list(wanted)
+    if exported is None:
         left_out = _WITHOUT_ONNX if only_onnx else {"ncnn"}
-        return [name for name in names if name not in left_out]
-    if only_onnx and not _WITHOUT_ONNX.isdisjoint(wanted):
-        raise ExportError(
-            "--onnx_model_path: Paddle and ncnn do not read ONNX; take another --runtime"
-        )
-    return list(wanted)
+        return [name for name in catalog.installed(device, precision) if name not in left_out]
+    files = ExportedModel.read(exported)
+    names = [name for name in catalog.installed_for(files, device, precision) if name != "ncnn"]
+    return names or [choose(files, device=device, precision=precision).runtime]  # its error
 
 
 def channels_of(builder: SegBuilder | None, exported: str | None) -> int:

@@ -98,7 +98,7 @@ def read_tensor(name: object, datatype: object, shape: object, data: object) -> 
         or len(shape) != 4
         or not all(type(n) is int and 1 <= n < 1 << 31 for n in shape)
     ):
-        _refuse(f"the shape of {INPUT_NAME} must be N x 3 x H x W, got {shape!r:.200}")
+        _refuse(f"the shape of {INPUT_NAME} must be N x C x H x W, got {shape!r:.200}")
     check_pixels(f"the input {INPUT_NAME}", shape[3], shape[2] * shape[0], MAX_PIXELS)
     wanted = math.prod(shape)
     try:

@@ -10,6 +10,7 @@ from liteseg_plugin.evaluation.benchmark import (
     choose_runtimes,
     need_onnx,
 )
+from liteseg_plugin.export.writer import export_model
 
 
 def timing(median_ms, note=""):
@@ -44,4 +45,14 @@ def test_runtimes_of_an_onnx_file_are_those_that_read_it():
     assert choose_runtimes(["openvino"], "cpu", "fp32", only_onnx=True) == ["openvino"]
     with pytest.raises(ExportError, match="Paddle and ncnn do not read ONNX"):
         choose_runtimes(["openvino", "paddle"], "cpu", "fp32", only_onnx=True)
+
+
+def test_runtimes_of_an_export_are_those_that_it_has_files_for(pointwise, tmp_path):
+    export_model(pointwise(), tmp_path, transforms=[{"type": "Normalize"}])
+    assert choose_runtimes(None, "cpu", "fp32", exported=str(tmp_path)) == ["paddle"]
+    with pytest.raises(ExportError, match="create one with liteseg quantize"):
+        choose_runtimes(None, "cpu", "int8", exported=str(tmp_path))
+
+
+def test_which_runtimes_need_onnx():
     assert need_onnx(["paddle", "openvino"]) and not need_onnx(["paddle", "paddle_tensorrt"])

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--runtime",
         nargs="+",
         choices=shared.RUNTIMES,
-        help="runtimes to time (default: all installed)",
+        help="runtimes to time (default: all installed but ncnn)",
     )
     shared.add_device(parser)
     shared.add_precision(parser)
