@@ -7,6 +7,7 @@ They are detected by behaviour and cover paddleseg 2.8.0 and PaddleSeg's develop
 from __future__ import annotations
 
 import atexit
+import copy
 import os
 import subprocess
 import sys
@@ -15,14 +16,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 import yaml
+from paddleseg.transforms import ResizeByShort
 from paddleseg.utils import download, metrics, progbar
 
 from liteseg_plugin.errors import DataError
 from liteseg_plugin.integration import old_format
 from liteseg_plugin.integration.entry import Entry, wrap
 from liteseg_plugin.system import archives
+from liteseg_plugin.system.pixels import check_pixels
 from liteseg_plugin.system.progress import ProgressBar
 from liteseg_plugin.system.text import read_yaml
 
@@ -134,6 +138,25 @@ def _switch_to_new_format_for_memory_optimisation() -> None:
     wrap(paddle.inference.Config, "enable_memory_optim", enable_memory_optim)
 
 
+# --- transforms ---------------------------------------------------------------------------------
+
+
+def _short_side_remembers() -> bool:
+    resize = ResizeByShort(4, max_size=8)
+    resize({"img": np.zeros((4, 16, 3), np.uint8), "trans_info": []})
+    return resize.short_size != 4
+
+
+def _resize_each_image_alone() -> None:
+    def call(original: Any, self: ResizeByShort, data: dict) -> dict:
+        height, width = data["img"].shape[:2]
+        scale = min(self.short_size / min(height, width), self.max_size / max(height, width))
+        check_pixels("the image after ResizeByShort", round(width * scale), round(height * scale))
+        return original(copy.copy(self), data)
+
+    wrap(ResizeByShort, "__call__", call)
+
+
 # --- progress -----------------------------------------------------------------------------------
 
 
@@ -243,6 +266,17 @@ ENTRIES = (
         "measured: Paddle 3.3.1",
         old_format.lacks_functions,
         old_format.complete,
+    ),
+    Entry(
+        "short-side",
+        "paddleseg.transforms.ResizeByShort.__call__",
+        "after an image whose long side reached max_size, later images become smaller, too; a thin "
+        "image of few bytes takes all memory",
+        "each image is resized by itself, within --max_pixels",
+        "paddleseg 2.8.0 and develop",
+        _short_side_remembers,
+        _resize_each_image_alone,
+        always=True,
     ),
     Entry(
         "progress-bar",

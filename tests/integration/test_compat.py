@@ -88,6 +88,14 @@ SNIPPETS = {
         loss = manager.LOSSES["CrossEntropyLoss"]()
         loss(paddle.zeros([1, 2, 4, 4]), paddle.zeros([1, 4, 4], dtype="int64"))
     """,
+    "short-side": """
+        import numpy
+        from paddleseg.transforms import ResizeByShort
+        resize = ResizeByShort(8, max_size=16)
+        sizes = [(8, 8), (8, 32), (8, 8)]
+        data = [{"img": numpy.zeros((*size, 3), "uint8"), "trans_info": []} for size in sizes]
+        assert [resize(d)["img"].shape[:2] for d in data] == [(8, 8), (4, 16), (8, 8)]
+    """,
     "dice-labels": """
         from paddleseg.models import losses
         label = paddle.full([1, 2, 2], 255, dtype="int64")
