@@ -226,7 +226,7 @@ def _deploy_file(path: Path) -> Path:
     """
     if path.suffix in (".yaml", ".yml"):
         return path
-    if not path.is_file() and path.suffix not in _MODEL_SUFFIXES:
+    if path.is_dir() or (not path.is_file() and path.suffix not in _MODEL_SUFFIXES):
         return path / DEPLOY_FILE
     deploy = path.with_name(DEPLOY_FILE)
     if not path.exists():

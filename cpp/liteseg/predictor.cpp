@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <opencv2/imgproc.hpp>
 
 #include "liteseg/error.h"
 
@@ -42,15 +41,6 @@ Segmentation most_likely(const float* scores, int classes, int height, int width
       best[i] = 1 / sum[i];
     }
   }
-  return result;
-}
-
-cv::Mat nearest(const cv::Mat& values, cv::Size size) {
-  if (values.size() == size) {
-    return values;
-  }
-  cv::Mat result;
-  cv::resize(values, result, size, 0, 0, cv::INTER_NEAREST);
   return result;
 }
 
@@ -142,8 +132,9 @@ Segmentation Predictor::postprocess(const Output& output, cv::Size size,
     found = most_likely(output.scores.data(), static_cast<int>(output.shape[1]), height, width,
                         with_confidence && exported_.output_op == OutputOp::kNone);
   }
-  return {nearest(found.labels, size),
-          with_confidence ? nearest(found.confidence, size) : cv::Mat()};
+  const Transforms& transforms = exported_.transforms;
+  return {transforms.restored(found.labels, size),
+          with_confidence ? transforms.restored(found.confidence, size) : cv::Mat()};
 }
 
 }  // namespace liteseg

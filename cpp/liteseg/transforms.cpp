@@ -1,5 +1,6 @@
 #include "liteseg/transforms.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <opencv2/imgproc.hpp>
@@ -36,6 +37,15 @@ cv::Mat resized(const cv::Mat& image, cv::Size size, int interpolation = cv::INT
   }
   cv::Mat result;
   cv::resize(image, result, size, 0, 0, interpolation);
+  return result;
+}
+
+cv::Mat nearest(const cv::Mat& values, cv::Size size) {
+  if (values.size() == size) {
+    return values;
+  }
+  cv::Mat result;
+  cv::resize(values, result, size, 0, 0, cv::INTER_NEAREST);
   return result;
 }
 
@@ -83,7 +93,7 @@ Transforms::Normalize Transforms::read_normalize(const YAML::Node& node) {
   return result;
 }
 
-Transforms::Step Transforms::read_step(const YAML::Node& node) {
+std::function<cv::Mat(const cv::Mat&)> Transforms::read_step(const YAML::Node& node) {
   const std::string type = type_of(node);
   const std::string name = "Deploy: " + printable(type);
   if (type == "Normalize") {
@@ -190,7 +200,7 @@ Transforms Transforms::read(const YAML::Node& list) {
     if (i + 1 == list.size() && type_of(list[i]) == "Normalize") {
       transforms.last_ = read_normalize(list[i]);
     } else {
-      transforms.steps_.push_back(read_step(list[i]));
+      transforms.steps_.push_back({read_step(list[i]), type_of(list[i]) == "Padding"});
     }
   }
   return transforms;
@@ -202,7 +212,7 @@ Planes Transforms::operator()(const cv::Mat& image) const {
     image.convertTo(values, CV_32F);
   }
   for (const Step& step : steps_) {
-    values = step(values);
+    values = step.run(values);
   }
   Planes planes{values.rows, values.cols, std::vector<float>(values.total() * 3)};
   const auto fill = [&](int channel, auto pixel_type, const auto& convert) {
@@ -227,6 +237,23 @@ Planes Transforms::operator()(const cv::Mat& image) const {
     fill(channel, cv::Vec3b(), [&](uchar value) { return table[value]; });
   }
   return planes;
+}
+
+cv::Mat Transforms::restored(const cv::Mat& values, cv::Size size) const {
+  if (std::none_of(steps_.begin(), steps_.end(), [](const Step& step) { return step.pads; })) {
+    return nearest(values, size);
+  }
+  std::vector<cv::Size> before;
+  cv::Mat image = cv::Mat::zeros(size, CV_32FC3), result = values;
+  for (const Step& step : steps_) {
+    before.push_back(image.size());
+    image = step.run(image);
+  }
+  for (size_t i = steps_.size(); i-- > 0;) {
+    result = steps_[i].pads ? result(cv::Rect({0, 0}, before[i])).clone()
+                            : nearest(result, before[i]);
+  }
+  return result;
 }
 
 }  // namespace liteseg

@@ -25,6 +25,9 @@ class Transforms {
   /// Transforms an image, (H, W) of CV_8UC3 in BGR. Throws ImageError for sizes that cannot be.
   Planes operator()(const cv::Mat& image) const;
 
+  /// Returns labels or confidences at the size of the image, before the transforms changed it.
+  cv::Mat restored(const cv::Mat& values, cv::Size size) const;
+
  private:
   struct Normalize {
     cv::Vec3d mean, std;  // BGR
@@ -35,10 +38,13 @@ class Transforms {
       return static_cast<float>(static_cast<double>(centred) / std[channel]);
     }
   };
-  using Step = std::function<cv::Mat(const cv::Mat&)>;  // of CV_32FC3, BGR
+  struct Step {
+    std::function<cv::Mat(const cv::Mat&)> run;  // of CV_32FC3, BGR
+    bool pads = false;
+  };
 
   static Normalize read_normalize(const YAML::Node& node);
-  static Step read_step(const YAML::Node& node);
+  static std::function<cv::Mat(const cv::Mat&)> read_step(const YAML::Node& node);
 
   std::vector<Step> steps_;
   std::optional<Normalize> last_;  // where the list ends in it, it is done while planes are made

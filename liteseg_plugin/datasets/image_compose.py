@@ -11,6 +11,7 @@ from paddleseg.transforms import (
     Compose,
     Normalize,
     Padding,
+    PaddingByAspectRatio,
     RandomAffine,
     RandomDistort,
     RandomPaddingCrop,
@@ -73,6 +74,25 @@ def shown(transforms: Compose, image: np.ndarray) -> np.ndarray:
     normalize = [op for op in transforms.transforms if isinstance(op, Normalize)]
     scale = {"mean": normalize[0].mean, "std": normalize[0].std} if normalize else {}
     return format_of(transforms).shown(image, **scale)
+
+
+def size_changes(
+    transforms: Compose, size_hw: tuple[int, int]
+) -> list[tuple[str, tuple[int, int]]]:
+    """Return what transforms do to the size of an image (H, W), in their order.
+
+    Returns:
+        ``resize`` or ``padding`` (below and to the right), and the height and width before it, as
+        in PaddleSeg's ``trans_info``.
+    """
+    operations = [op for op in transforms.transforms if not isinstance(op, Normalize)]
+    if not any(isinstance(op, (Padding, PaddingByAspectRatio)) for op in operations):
+        return [("resize", size_hw)]
+    data: dict[str, Any] = {"img": np.zeros((*size_hw, 1), np.float32), "trans_info": []}
+    for operation in operations:
+        data = operation(data)
+        data["img"] = data["img"].reshape(*data["img"].shape[:2], 1)  # which OpenCV drops
+    return [(kind, (height, width)) for kind, (height, width) in data["trans_info"]]
 
 
 def _check(operation: Any, image_format: ImageFormat) -> None:

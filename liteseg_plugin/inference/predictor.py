@@ -13,7 +13,7 @@ from PIL import Image
 
 from liteseg_plugin.datasets import image_compose
 from liteseg_plugin.datasets.base import IGNORE_INDEX, ClassInfo
-from liteseg_plugin.errors import DataError, ExportError
+from liteseg_plugin.errors import DataError, ExportError, last_line
 from liteseg_plugin.exported import ExportedModel
 from liteseg_plugin.inference import tiled
 from liteseg_plugin.inference.arrays import TAKEN, AnyImage, as_array, conversion_of
@@ -213,9 +213,7 @@ class Predictor:
             together = self._engine.input_shape[0] or len(numbers)
             for start in range(0, len(numbers), together):
                 part = numbers[start : start + together]
-                # A batch of fixed size is filled with copies of the last image.
-                filled = part + part[-1:] * (together - len(part))
-                output, ms = self.run_timed(np.concatenate([preprocessed[n] for n in filled]))
+                output, ms = self.run_timed(np.concatenate([preprocessed[n] for n in part]))
                 for place, number in enumerate(part):
                     height, width = images[number].shape[:2]
                     result = finish(output[place : place + 1], (height, width))
@@ -231,13 +229,13 @@ class Predictor:
             labels, confidence = output[0, 0].astype("int32"), output[0, 1]
         else:
             labels, confidence = most_likely(output[0], logits=self.exported.output_op == "none")
-        return _resized(labels, size_hw), _resized(confidence, size_hw)
+        return self._restored(labels, size_hw), self._restored(confidence, size_hw)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
         """Return the network's input for an image: a batch of one, (1, C, h, w) of float32.
 
         Raises:
-            DataError: If the array is not an image that the model takes.
+            DataError: If the array is not an image that the model, or a transform, takes.
         """
         image_format = self.exported.image_format
         if not image_format.is_rgb:
@@ -246,11 +244,21 @@ class Predictor:
             raise DataError(
                 f"{TAKEN}, got an array {image.shape} of {image.dtype}{conversion_of(image)}"
             )
-        data = self.exported.transforms({"img": image_format.values(image)})
+        try:
+            data = self.exported.transforms({"img": image_format.values(image)})
+        except (ValueError, cv2.error) as error:
+            height, width = image.shape[:2]
+            raise DataError(
+                f"a transform of the export does not take an image of {width} x {height} pixels: "
+                f"{last_line(error)}"
+            ) from error
         return np.ascontiguousarray(data["img"][np.newaxis])
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """Map a preprocessed batch (N, C, H, W) to the graph's output, and note the time.
+
+        A batch smaller than that of an export of fixed size is filled with copies of its last
+        image.
 
         Raises:
             DataError: If the export does not take batches of that shape.
@@ -261,12 +269,11 @@ class Predictor:
 
     def run_timed(self, batch: np.ndarray) -> tuple[np.ndarray, float]:
         """Do as :meth:`run`; return also the engine's milliseconds an image."""
-        self.require_shape(batch)
-        output, seconds = self._engine.run_timed(batch)
+        output, seconds = self._engine.run_timed(self.filled(batch))
         self._require_output(output)
-        milliseconds = seconds * 1000 / len(batch)
+        milliseconds = seconds * 1000 / len(output)
         self.engine_ms.append(milliseconds)
-        return output, milliseconds
+        return output[: len(batch)], milliseconds
 
     def _require_output(self, output: np.ndarray) -> None:
         """Refuse an output that contradicts ``deploy.yaml``."""
@@ -293,6 +300,18 @@ class Predictor:
                 f"scores of {output.shape[1]}; export again, or correct the classes"
             )
 
+    def filled(self, batch: np.ndarray) -> np.ndarray:
+        """Return a preprocessed batch filled up to the size that the export takes.
+
+        Raises:
+            DataError: If it has a shape that the export does not take.
+        """
+        missing = (self._engine.input_shape[0] or 0) - len(batch)
+        if missing > 0:
+            batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+        self.require_shape(batch)
+        return batch
+
     def require_shape(self, batch: np.ndarray) -> None:
         """Refuse a preprocessed batch of a shape that the export does not take.
 
@@ -315,11 +334,14 @@ class Predictor:
             output: The graph's output, (1, h, w) or (1, C, h, w).
             size_hw: Height and width of the image.
         """
-        return _resized(self.exported.labels_of(output)[0], size_hw)
+        return self._restored(self.exported.labels_of(output)[0], size_hw)
 
-
-def _resized(values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
-    """Return values (h, w) at the size of the image, which a transform may have resized."""
-    if values.shape == size_hw:
+    def _restored(self, values: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """Return values (h, w) at the size of the image, before transforms changed it."""
+        changes = image_compose.size_changes(self.exported.transforms, size_hw)
+        for kind, (height, width) in reversed(changes):
+            if kind == "padding":
+                values = np.ascontiguousarray(values[:height, :width])
+            elif values.shape != (height, width):
+                values = cv2.resize(values, (width, height), interpolation=cv2.INTER_NEAREST)
         return values
-    return cv2.resize(values, size_hw[::-1], interpolation=cv2.INTER_NEAREST)

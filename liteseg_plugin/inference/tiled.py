@@ -153,9 +153,9 @@ def _strips(
 
 
 def _filled(predictor: Predictor, x: np.ndarray) -> np.ndarray:
-    """Return a tile (1, C, h, w) as a batch of the size that an export of fixed size takes."""
-    batch, _, height, width = predictor.input_shape
+    """Return a tile (1, C, h, w) of the size that an export of fixed size takes."""
+    height, width = predictor.input_shape[2:]
     missing = [(height or x.shape[2]) - x.shape[2], (width or x.shape[3]) - x.shape[3]]
     if any(missing):  # a picture smaller than the tile: its border repeats
         x = np.pad(x, [(0, 0), (0, 0), *((0, n) for n in missing)], mode="edge")
-    return np.ascontiguousarray(np.repeat(x, batch or 1, axis=0))
+    return np.ascontiguousarray(x)
