@@ -10,11 +10,11 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from typing import NamedTuple
 
 from liteseg_plugin import __version__, autoload
 from liteseg_plugin.errors import telling_line
+from liteseg_plugin.system.processes import python_command
 from liteseg_plugin.system.versions import installed_versions
 
 _DISTRIBUTIONS = (
@@ -161,7 +161,7 @@ def _probe(*steps: str) -> list[_Outcome]:
     code += "".join(f"{step}\nprint({_DONE!r}, end='', flush=True)\n" for step in steps)
     try:
         result = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code],
+            python_command(code),
             capture_output=True,
             text=True,
             timeout=180,

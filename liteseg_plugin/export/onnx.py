@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from liteseg_plugin.errors import ExportError, last_words
+from liteseg_plugin.system.processes import python_command
 
 if TYPE_CHECKING:
     import onnx
@@ -54,10 +54,8 @@ def convert(
     except ImportError:
         raise ExportError("ONNX needs an extra: pip install 'liteseg_plugin[onnx]'") from None
     target = Path(target)
-    arguments = [str(model), str(params), str(target), str(opset)]
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _CONVERT, *arguments], capture_output=True, text=True
-    )
+    command = python_command(_CONVERT, model, params, target, str(opset))
+    result = subprocess.run(command, capture_output=True, text=True)
     if "No module named 'paddle2onnx'" in result.stderr:
         raise ExportError("paddle2onnx is not installed: pip install 'liteseg_plugin[onnx]'")
     if result.returncode != 0 or not target.is_file() or not target.stat().st_size:

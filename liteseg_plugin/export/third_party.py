@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes.base import paddle_files
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.files import scratch_folder, to_disk
+from liteseg_plugin.system.processes import python_command
 
 REQUIRED_AGREEMENT = 0.9999
 """Share of pixels that must have the label that Paddle Inference gives them."""
@@ -148,7 +148,7 @@ def _compare(files: ModelFiles, onnx_file: Path, shape: Sequence[int]) -> Compar
         given, made = Path(folder, "images.npy"), Path(folder, "outputs.npz")
         np.save(given, images)
         result = subprocess.run(
-            [sys.executable, "-c", _RUN_ONNX, str(onnx_file), str(given), str(made)],
+            python_command(_RUN_ONNX, onnx_file, given, made),
             capture_output=True,
             text=True,
         )

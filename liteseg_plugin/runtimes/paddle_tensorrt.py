@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from liteseg_plugin.runtimes.base import (
     paddle_files,
 )
 from liteseg_plugin.system.device import Devices, paddle_devices
+from liteseg_plugin.system.processes import python_command
 
 if TYPE_CHECKING:
     from paddle import inference
@@ -118,9 +118,9 @@ def _converted(
 ) -> inference.Config:
     """Configure Paddle Inference for a model of Paddle 3, its parts replaced by engines."""
     target = work / "model"
-    arguments = [files.model.with_suffix(""), target, precision, MIN_SUBGRAPH_SIZE, *shape]
+    numbers = map(str, (MIN_SUBGRAPH_SIZE, *shape))
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", _CONVERT, *map(str, arguments)],
+        python_command(_CONVERT, files.model.with_suffix(""), target, precision, *numbers),
         capture_output=True,
         text=True,
         # Some versions of Paddle keep engines in ~/.pp_trt_cache, by names that know no shapes and
