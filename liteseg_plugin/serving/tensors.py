@@ -17,7 +17,9 @@ from liteseg_plugin.system.pixels import check_pixels
 
 DATATYPES = {"FP32": np.dtype("<f4"), "INT32": np.dtype("<i4")}
 MAX_JSON = 1 << 25
-"""Bytes of JSON; numbers in text take a multiple of their memory to read."""
+"""Bytes of JSON; numbers in text take a multiple of their memory to read and to write."""
+_CHARACTERS = {"INT32": 4, "FP32": 20}
+"""Of a number in JSON, with its comma."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,9 @@ def write_answer(
     """Return the body of the answer to a request over HTTP, and its headers.
 
     ``model`` and ``name`` are the names of the model and of its output.
+
+    Raises:
+        RefusedError: 413 if it is too large for JSON.
     """
     tensor: dict[str, Any] = {
         "name": name,
@@ -155,6 +160,10 @@ def write_answer(
         raw = raw_bytes(output)
         tensor["parameters"] = {"binary_data_size": len(raw)}
     else:
+        if output.size * _CHARACTERS[tensor["datatype"]] > MAX_JSON:
+            raise RefusedError(
+                413, f"{output.size} numbers are too many for JSON: ask for binary data"
+            )
         tensor["data"] = output.ravel().tolist()
     document = {"model_name": model, "model_version": "1", "id": request.id, "outputs": [tensor]}
     text = json.dumps(document).encode()
