@@ -21,6 +21,7 @@ from liteseg_plugin.errors import ExportError, telling_line
 from liteseg_plugin.export.static_program import drop_feed_and_fetch, load, static_mode
 from liteseg_plugin.exported import DEPLOY_FILE, FILE_KEYS, ModelFiles
 from liteseg_plugin.runtimes.base import paddle_files
+from liteseg_plugin.system.checksums import file_sha256
 from liteseg_plugin.system.files import scratch_folder, to_disk
 from liteseg_plugin.system.text import read_yaml
 
@@ -64,7 +65,7 @@ def fix_shape(
         deploy = model.with_name(DEPLOY_FILE)
         if deploy.is_file():
             Path(complete, DEPLOY_FILE).write_text(
-                _fixed_deploy(deploy, files, shapes), encoding="utf-8"
+                _fixed_deploy(deploy, files, shapes, Path(complete)), encoding="utf-8"
             )
         # deploy.yaml last: what it names is then there.
         for file in sorted(complete.iterdir(), key=lambda file: file.name == DEPLOY_FILE):
@@ -74,15 +75,18 @@ def fix_shape(
     return ModelFiles(save_dir / model.name, save_dir / params.name)
 
 
-def _fixed_deploy(deploy: Path, files: ModelFiles, shapes: Mapping[str, Sequence[int]]) -> str:
-    """Return the ``deploy.yaml`` of the fixed model."""
+def _fixed_deploy(
+    deploy: Path, files: ModelFiles, shapes: Mapping[str, Sequence[int]], complete: Path
+) -> str:
+    """Return the ``deploy.yaml`` of the fixed model, whose files are in ``complete``."""
     content = read_yaml(deploy)
     [shape] = shapes.values()
     model, params = paddle_files(files)
     content["Deploy"].update(model=model.name, params=params.name, input_shape=list(shape))
-    if "liteseg" in content:
-        own = {k: v for k, v in content["liteseg"].items() if k not in FILE_KEYS}
-        content["liteseg"] = {**own, "onnx": None, "sha256": {}}
+    own = {k: v for k, v in (content.get("liteseg") or {}).items() if k not in FILE_KEYS}
+    # So that a process killed between two files leaves an error, not a mixture.
+    sums = {file.name: file_sha256(complete / file.name) for file in (model, params)}
+    content["liteseg"] = {**own, "onnx": None, "sha256": sums}
     return yaml.safe_dump(content, sort_keys=False)
 
 

@@ -22,6 +22,7 @@ from liteseg_plugin.export import third_party
 from liteseg_plugin.export.fixed_shape import fix_shape
 from liteseg_plugin.export.onnx import DEFAULT_OPSET
 from liteseg_plugin.runtimes.paddle import PaddleInference
+from liteseg_plugin.system.checksums import file_sha256
 
 installed = pytest.mark.skipif(
     any(package not in {d.metadata["Name"] for d in metadata.distributions()}
@@ -114,7 +115,8 @@ def test_fixed_model_is_the_same_network(small, tmp_path):
     assert {file.name for file in (tmp_path / "fixed").iterdir()} == names
     deploy = yaml.safe_load((tmp_path / "fixed" / "deploy.yaml").read_text())
     assert deploy["Deploy"]["input_shape"] == [1, 3, 40, 64]
-    assert deploy["liteseg"] == {"onnx": None, "sha256": {}}  # of the model of any size
+    sums = {path.name: file_sha256(path) for path in (fixed.model, fixed.params)}
+    assert deploy["liteseg"] == {"onnx": None, "sha256": sums}
     (small.model.parent / "deploy.yaml").unlink()
     images = np.random.default_rng(0).normal(size=(1, 3, 40, 64)).astype("float32")
     expected = labels(small, images)
