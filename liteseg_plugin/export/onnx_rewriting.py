@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from liteseg_plugin.runtimes.tensorrt_network import FOURTH_CHANNEL
+
 if TYPE_CHECKING:
     import onnx
 
@@ -89,6 +91,37 @@ def maxima_in_groups(model: onnx.ModelProto) -> None:
                 helper.make_node("ReduceMax", [grouped], [tensor], f"{tensor}_max", **asked)
             )
         _replace(model, node, *nodes)
+
+
+def add_fourth_channel(model: onnx.ModelProto) -> None:
+    """Give a quantised image of three channels a fourth, of zeros, and the first convolution, too.
+
+    ONNX Runtime's INT8 convolutions read channels in fours: the first one takes half the time.
+    """
+    from onnx import helper, numpy_helper
+
+    graph, chain, tensor = model.graph, [], model.graph.input[0].name
+    for kind in ("QuantizeLinear", "DequantizeLinear", "Conv"):
+        users = [node for node in graph.node if tensor in node.input]
+        if len(users) != 1 or users[0].op_type != kind:
+            return
+        chain.append(users[0])
+        [tensor] = users[0].output
+    quantise, dequantise, convolution = chain
+    made_of = [node.input[0] for node in graph.node if convolution.input[1] in node.output]
+    for weights in [tensor for tensor in graph.initializer if tensor.name in made_of]:
+        values = numpy_helper.to_array(weights)
+        if values.shape[1] != 3:
+            return
+        padded = np.pad(values, [(0, 0), (0, 1), (0, 0), (0, 0)])
+        weights.CopyFrom(numpy_helper.from_array(padded, weights.name))
+        pads = _constant(model, f"{FOURTH_CHANNEL}_pads", np.array([0, 0, 0, 0, 0, 1, 0, 0]))
+        inputs = [quantise.output[0], pads, quantise.input[2]]  # the zero point is 0
+        pad = helper.make_node("Pad", inputs, [FOURTH_CHANNEL], FOURTH_CHANNEL)
+        graph.node.insert(list(graph.node).index(dequantise), pad)
+        dequantise.input[0] = FOURTH_CHANNEL
+    for stale in [v for v in graph.value_info if v.name == dequantise.output[0]]:
+        graph.value_info.remove(stale)
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:

@@ -112,9 +112,7 @@ def quantize(
         predictor = Predictor(exported, kind.runtime, "cpu")
 
         def read(image: str | os.PathLike, predictor: Predictor = predictor) -> np.ndarray:
-            batch = predictor.preprocess(predictor.read(image))
-            predictor.require_shape(batch)
-            return batch
+            return predictor.filled(predictor.preprocess(predictor.read(image)))
 
         with tempfile.TemporaryDirectory() as work:
             model = kind(exported, map(read, images), Path(work))

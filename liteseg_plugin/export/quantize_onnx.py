@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from liteseg_plugin.export.onnx import fold, quiet
-from liteseg_plugin.export.onnx_rewriting import maxima_in_groups, pools_as_convolutions
+from liteseg_plugin.export.onnx_rewriting import (
+    add_fourth_channel,
+    maxima_in_groups,
+    pools_as_convolutions,
+)
 from liteseg_plugin.exported import INT8_FILE, INT8_REPORT_FILE, ModelFiles
 from liteseg_plugin.runtimes.base import onnx_file
 from liteseg_plugin.runtimes.onnxruntime import create_session
@@ -94,6 +98,8 @@ class OnnxQuantizer:
             extra_options={"TensorQuantOverrides": overrides},
         )
         quantizer.quantize_model()
+        add_fourth_channel(quantizer.model.model)
+        quantizer.model.topological_sort()
         return quantizer.model.model
 
 
@@ -116,7 +122,9 @@ def _ranges(model: onnx.ModelProto, batches: Iterable[np.ndarray], work: Path) -
         calibrator.collect_data(SimpleNamespace(get_next=lambda: next(feeds, None)))
         ranges = calibrator.compute_data()
     for node in reversed(model.graph.node):
-        if node.op_type == "Concat" and node.output[0] in ranges.data:
-            # Parts in the range of the whole are copied as they are.
-            ranges.data.update({part: ranges[node.output[0]] for part in node.input})
+        whole = ranges.data.get(node.output[0])
+        # Parts in the range of the whole are copied as they are. A negative range would have the
+        # quantiser drop the ReLUs of other parts.
+        if node.op_type == "Concat" and whole is not None and whole.lowest >= 0:
+            ranges.data.update({part: whole for part in node.input})
     return ranges

@@ -16,6 +16,9 @@ from liteseg_plugin.runtimes.float16 import graphsurgeon, half_precision
 if TYPE_CHECKING:
     import onnx
 
+FOURTH_CHANNEL = "image_of_four_channels"
+"""Name of the operator that adds a channel of zeros to the image of a quantised file."""
+
 
 def network_model(
     path: str | os.PathLike, shape: Sequence[int], precision: str, strongly_typed: bool
@@ -35,7 +38,26 @@ def network_model(
 
     half = precision == "fp16" and strongly_typed
     model = fix_and_fold(half_precision(path) if half else onnx.load(str(path)), shape)
-    return symmetric(model) if precision == "int8" else model
+    if precision != "int8":
+        return model
+    _remove_fourth_channel(model)
+    return symmetric(model)
+
+
+def _remove_fourth_channel(model: onnx.ModelProto) -> None:
+    """Undo what the quantiser did for ONNX Runtime; TensorRT's Pad is not for INT8."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    for pad in [node for node in graph.node if node.name == FOURTH_CHANNEL]:
+        [dequantise] = [node for node in graph.node if pad.output[0] in node.input]
+        [convolution] = [node for node in graph.node if dequantise.output[0] in node.input]
+        dequantise.input[0] = pad.input[0]
+        graph.node.remove(pad)
+        [made_of] = [node.input[0] for node in graph.node if convolution.input[1] in node.output]
+        [weights] = [tensor for tensor in graph.initializer if tensor.name == made_of]
+        values = np.ascontiguousarray(numpy_helper.to_array(weights)[:, :3])
+        weights.CopyFrom(numpy_helper.from_array(values, weights.name))
 
 
 def fix_and_fold(model: onnx.ModelProto, shape: Sequence[int]) -> onnx.ModelProto:

@@ -102,6 +102,7 @@ def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
     from onnx import numpy_helper
 
     folder, report, _ = quantized
+    onnx.checker.check_model(str(folder / INT8_FILE), full_check=True)
     assert (folder / INT8_FILE).stat().st_size < 0.4 * (folder / "model.onnx").stat().st_size
     model = onnx.load(str(folder / INT8_FILE))
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
@@ -161,6 +162,40 @@ def test_what_is_joined_has_one_scale(tmp_path):
         "QuantizeLinear",
     ]
     assert len({float(constants[node.input[1]]) for node in (*parts, behind)}) == 1
+
+
+class JoinedWithSigned(Joined):
+    def forward(self, x):
+        return [
+            self.scores(paddle.concat([paddle.nn.functional.relu(self.large(x)), self.small(x)], 1))
+        ]
+
+
+def test_relu_beside_signed_features_stays(tmp_path):
+    """Where both had one range, the quantiser would take the ReLU for part of a scale."""
+    exported = tmp_path / "exported"
+    net = JoinedWithSigned()
+    net.small.weight.set_value(-net.large.weight)
+    settings = {"transforms": TRANSFORMS, "output_op": "none", "onnx_opset": 13}
+    export_model(net, exported, **settings)
+    images = write_images(tmp_path / "images", 2)
+    quantize(exported, images, tolerance=1)
+    x = Predictor(exported, "onnxruntime").preprocess(cv2.imread(str(images[0])))
+    floats, integers = (
+        Predictor(exported, "onnxruntime", precision=precision).run(x)
+        for precision in ("fp32", "int8")
+    )
+    assert np.abs(integers - floats).max() < 0.03 * np.ptp(floats)
+
+
+def test_export_of_a_fixed_batch(pointwise, tmp_path):
+    exported = tmp_path / "exported"
+    settings = {"transforms": TRANSFORMS, "onnx_opset": 13, "input_shape": (2, 3, 64, 96)}
+    export_model(pointwise(), exported, **settings)
+    images = write_images(tmp_path / "images", 2, size_hw=(64, 96))
+    [report] = quantize(exported, images, tolerance=1)
+    assert report.agreement > 0.9
+    assert Predictor(exported, "onnxruntime", precision="int8")(images[0]).shape == (64, 96)
 
 
 def test_network_of_few_channels_has_nothing_to_quantise(tmp_path):
