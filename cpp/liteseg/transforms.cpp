@@ -250,8 +250,8 @@ cv::Mat Transforms::restored(const cv::Mat& values, cv::Size size) const {
     image = step.run(image);
   }
   for (size_t i = steps_.size(); i-- > 0;) {
-    result = steps_[i].pads ? result(cv::Rect({0, 0}, before[i])).clone()
-                            : nearest(result, before[i]);
+    result =
+        steps_[i].pads ? result(cv::Rect({0, 0}, before[i])).clone() : nearest(result, before[i]);
   }
   return result;
 }

@@ -101,6 +101,9 @@ def add_fourth_channel(model: onnx.ModelProto) -> None:
     from onnx import helper, numpy_helper
 
     graph, chain, tensor = model.graph, [], model.graph.input[0].name
+    _, channels, *_ = graph.input[0].type.tensor_type.shape.dim
+    if channels.dim_value != 3:
+        return
     for kind in ("QuantizeLinear", "DequantizeLinear", "Conv"):
         users = [node for node in graph.node if tensor in node.input]
         if len(users) != 1 or users[0].op_type != kind:
@@ -108,18 +111,18 @@ def add_fourth_channel(model: onnx.ModelProto) -> None:
         chain.append(users[0])
         [tensor] = users[0].output
     quantise, dequantise, convolution = chain
-    made_of = [node.input[0] for node in graph.node if convolution.input[1] in node.output]
-    for weights in [tensor for tensor in graph.initializer if tensor.name in made_of]:
-        values = numpy_helper.to_array(weights)
-        if values.shape[1] != 3:
-            return
-        padded = np.pad(values, [(0, 0), (0, 1), (0, 0), (0, 0)])
-        weights.CopyFrom(numpy_helper.from_array(padded, weights.name))
-        pads = _constant(model, f"{FOURTH_CHANNEL}_pads", np.array([0, 0, 0, 0, 0, 1, 0, 0]))
-        inputs = [quantise.output[0], pads, quantise.input[2]]  # the zero point is 0
-        pad = helper.make_node("Pad", inputs, [FOURTH_CHANNEL], FOURTH_CHANNEL)
-        graph.node.insert(list(graph.node).index(dequantise), pad)
-        dequantise.input[0] = FOURTH_CHANNEL
+    [made_of] = [node.input[0] for node in graph.node if convolution.input[1] in node.output]
+    [weights] = [tensor for tensor in graph.initializer if tensor.name == made_of]
+    values = numpy_helper.to_array(weights)
+    if values.shape[1] != 3:  # a depthwise convolution
+        return
+    padded = np.pad(values, [(0, 0), (0, 1), (0, 0), (0, 0)])
+    weights.CopyFrom(numpy_helper.from_array(padded, weights.name))
+    pads = _constant(model, f"{FOURTH_CHANNEL}_pads", np.array([0, 0, 0, 0, 0, 1, 0, 0]))
+    inputs = [quantise.output[0], pads, quantise.input[2]]  # the zero point is 0
+    pad = helper.make_node("Pad", inputs, [FOURTH_CHANNEL], FOURTH_CHANNEL)
+    graph.node.insert(list(graph.node).index(dequantise), pad)
+    dequantise.input[0] = FOURTH_CHANNEL
     for stale in [v for v in graph.value_info if v.name == dequantise.output[0]]:
         graph.value_info.remove(stale)
 

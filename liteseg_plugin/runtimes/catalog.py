@@ -100,10 +100,8 @@ def has_file(name: str, files: ModelFiles, precision: str = "fp32") -> bool:
     """Whether a model has the file that a runtime reads for a precision."""
     if name == "paddle":
         return files.params is not None
-    int8, others = (
-        (files.ncnn_int8, files.ncnn) if name == "ncnn" else (files.onnx_int8, files.onnx)
-    )
-    return (int8 if precision == "int8" else others) is not None
+    kind = "ncnn" if name == "ncnn" else "onnx"
+    return getattr(files, f"{kind}_int8" if precision == "int8" else kind) is not None
 
 
 def installed_for(files: ModelFiles, device: str = "cpu", precision: str = "fp32") -> list[str]:
