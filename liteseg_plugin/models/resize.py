@@ -47,7 +47,8 @@ def spatial_size(x: paddle.Tensor) -> tuple[Extent, Extent]:
     Ints in eager mode and wherever a traced graph fixes the extent; elsewhere a tensor that the
     graph computes.
     """
-    extents = list(x.shape)  # code that Paddle converts has tensors here already
+    # Code that Paddle converts has tensors here already, of int32 in Paddle 2.6.
+    extents = [n if isinstance(n, int) else n.astype("int64") for n in x.shape]
     if any(isinstance(n, int) and n < 0 for n in extents):
         computed = paddle.shape(x).astype("int64")
         extents = [computed[i] if n < 0 else n for i, n in enumerate(extents)]

@@ -77,6 +77,7 @@ def probabilities(network, predictor, image):
     return paddle.nn.functional.softmax(logits, axis=1).numpy()[0]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("output_op", ["confidence", "softmax", "none"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_confidence_is_the_networks_softmax(runtime, output_op, exports, image):
