@@ -97,6 +97,18 @@ def test_quantized_model_labels_nearly_as_float32_in_every_runtime(quantized):
 
 
 @pytest.mark.slow
+def test_bf16_in_openvino_depends_on_the_image_alone(quantized):
+    """Where the size is open, OpenVINO would compute the first image of a size differently."""
+    folder, _, images = quantized
+    predictor = Predictor(folder, "openvino", precision="bf16")
+    first, *_ = [cv2.imread(str(path)) for path in images]
+    expected = predictor(first)
+    for picture in (first, first[:40, :60], first):
+        labels = predictor(picture)
+    np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.mark.slow
 def test_quantized_model_is_smaller_and_has_a_scale_for_each_channel(quantized):
     import onnx
     from onnx import numpy_helper
