@@ -163,6 +163,11 @@ class ExportedModel(ModelFiles):
                 content
             )
         except FileNotFoundError as error:
+            if path.is_file():
+                raise ExportError(
+                    f"the export in {path.parent} is incomplete: {error.filename} is missing; "
+                    "export again in the same way"
+                ) from None
             raise ExportError(
                 f"{path.parent} is not an exported folder: {error.filename} is missing"
                 f"{_way_out(path.parent)}"

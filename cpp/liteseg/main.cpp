@@ -79,8 +79,12 @@ class Arguments {
   std::string choice(const char* name, const std::vector<std::string>& choices) const {
     const std::string value = text(name, choices.front().c_str());
     if (std::find(choices.begin(), choices.end(), value) == choices.end()) {
-      throw std::invalid_argument(std::string(name) +
-                                  ": invalid choice: " + liteseg::printable(value));
+      std::string listed;
+      for (const std::string& known : choices) {
+        listed += (listed.empty() ? "" : ", ") + known;
+      }
+      throw std::invalid_argument(std::string(name) + ": invalid choice: " +
+                                  liteseg::printable(value) + "; this program has " + listed);
     }
     return value;
   }

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.system.progress import progress_bar
 
     channels = benchmark.channels_of(builder, args.exported)
-    shape = (args.batch_size, channels, args.height, args.width)
+    asked = (args.batch_size, channels, args.height, args.width)
+    shape = benchmark.choose_shape(asked, args.exported)
     threads = args.cpu_threads or usable_cpus()
     conditions = benchmark.Conditions(
         shape, args.device, threads, args.precision, args.timed, args.warmup, args.repeats

@@ -18,7 +18,7 @@ from liteseg_plugin.exported import ExportedModel, ModelFiles
 from liteseg_plugin.inference.predictor import Predictor
 from liteseg_plugin.metrics.agreement import label_agreement
 from liteseg_plugin.runtimes import catalog
-from liteseg_plugin.runtimes.base import Runtime
+from liteseg_plugin.runtimes.base import Runtime, written_shape
 from liteseg_plugin.runtimes.choice import choose
 from liteseg_plugin.runtimes.paddle import PaddleInference
 from liteseg_plugin.system.checksums import file_sha256
@@ -199,6 +199,26 @@ def channels_of(builder: SegBuilder | None, exported: str | None) -> int:
         return RGB.channels
     config = builder.config
     return ImageFormat.of_config(config.val_dataset_cfg, config.model_cfg).channels
+
+
+def choose_shape(
+    asked: tuple[int | None, int, int | None, int | None], exported: str | None
+) -> tuple[int, int, int, int]:
+    """Return the shape (N, C, H, W) to time: as asked, else the export's, else 1 x C x 512 x 1024.
+
+    Raises:
+        ExportError: If the export takes another.
+    """
+    fixed = ExportedModel.read(exported).input_shape if exported else (None,) * 4
+    choices = zip(asked, fixed, (1, asked[1], 512, 1024))
+    batch, channels, height, width = (next(n for n in c if n is not None) for c in choices)
+    shape = batch, channels, height, width
+    if any(taken not in (None, n) for taken, n in zip(fixed, shape)):
+        raise ExportError(
+            f"{exported} takes {written_shape(fixed)}, not {written_shape(shape)} (N x C x H x W): "
+            "see --batch_size, --height and --width"
+        )
+    return shape
 
 
 def need_onnx(runtimes: Iterable[str]) -> bool:

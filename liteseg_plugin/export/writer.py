@@ -90,8 +90,9 @@ def export_model(
     if plain and onnx_opset is None and not ncnn:
         raise ExportError("a plain graph is an ONNX file: add --format onnx")
     if (plain or ncnn) and None in shape:
+        what = "ncnn" if ncnn else "a plain graph"
         raise ExportError(
-            f"a plain graph has a fixed size: add --input_shape 1 {channels} H W, got {shape}"
+            f"{what} has a fixed size: add --input_shape 1 {channels} H W, got {shape}"
         )
     if ncnn and shape[0] != 1:
         raise ExportError(

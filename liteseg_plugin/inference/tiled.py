@@ -21,7 +21,7 @@ Read = Callable[[slice, slice], np.ndarray]
 """Gives rows and columns of a picture, (h, w, 3) of uint8 in BGR."""
 
 _RESIZED = (
-    "the transforms of the export resize pictures, which tiles do not allow; export with "
+    "the transforms of the export resize or pad pictures, which tiles do not allow; export with "
     "val_dataset.transforms that keep the size"
 )
 _SMALLEST = np.finfo(np.float32).tiny

@@ -43,4 +43,15 @@ def test_verify_without_an_int8_model_says_how_to_create_one(run, trained, expor
     weights = ("--config", trained.config, "--model_path", trained.weights)
     result = run("verify", exported.folder, *weights, "--precision", "int8", check=False)
     assert result.returncode == 1
-    assert f"has no INT8 model; create one with liteseg quantize {exported.folder}" in result.stderr
+    assert f"; create one with liteseg quantize {exported.folder}" in result.stderr
+
+
+@pytest.mark.slow
+def test_verify_of_logits_behind_padding(run, trained, tmp_path):
+    padding = '[{"type":"Padding","target_size":[512,384]},{"type":"Normalize"}]'
+    config = ("--config", trained.config, "--opts", f"val_dataset.transforms={padding}")
+    weights = ("--model_path", trained.weights)
+    run("export", *config, *weights, "--save_dir", tmp_path, "--output_op", "none")
+    report = json.loads(run("verify", tmp_path, *config, *weights, "--json").stdout)
+    assert report["ok"]
+    assert report["runtimes"]["paddle"]["agreement"] >= 0.9999

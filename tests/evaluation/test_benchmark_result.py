@@ -8,6 +8,7 @@ from liteseg_plugin.evaluation.benchmark import (
     Conditions,
     Timing,
     choose_runtimes,
+    choose_shape,
     need_onnx,
 )
 from liteseg_plugin.export.writer import export_model
@@ -52,6 +53,15 @@ def test_runtimes_of_an_export_are_those_that_it_has_files_for(pointwise, tmp_pa
     assert choose_runtimes(None, "cpu", "fp32", exported=str(tmp_path)) == ["paddle"]
     with pytest.raises(ExportError, match="create one with liteseg quantize"):
         choose_runtimes(None, "cpu", "int8", exported=str(tmp_path))
+
+
+def test_shape_is_the_exports_if_it_is_fixed(pointwise, tmp_path):
+    assert choose_shape((None, 3, None, 96), None) == (1, 3, 512, 96)
+    settings = {"transforms": [{"type": "Normalize"}], "input_shape": (2, 3, 24, 32)}
+    export_model(pointwise(), tmp_path, **settings)
+    assert choose_shape((None, 3, None, None), str(tmp_path)) == (2, 3, 24, 32)
+    with pytest.raises(ExportError, match="takes 2x3x24x32, not 1x3x24x32"):
+        choose_shape((1, 3, None, None), str(tmp_path))
 
 
 def test_which_runtimes_need_onnx():

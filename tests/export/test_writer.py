@@ -417,7 +417,8 @@ def test_predictor_names_missing_file(copied, missing):
     deploy = yaml.safe_load((copied / "deploy.yaml").read_text(encoding="utf-8"))["Deploy"]
     path = copied / deploy.get(missing, missing)
     path.unlink()
-    with pytest.raises(ExportError, match=rf"is not an exported folder: .*{path.name} is missing"):
+    what = "is not an exported folder" if missing == "deploy.yaml" else "is incomplete"
+    with pytest.raises(ExportError, match=rf"{what}: .*{path.name} is missing"):
         Predictor(copied)
 
 
@@ -622,6 +623,7 @@ def test_export_refuses_more_classes_than_label_images_hold(pointwise, tmp_path)
         export_model(pointwise(), tmp_path, transforms=TRANSFORMS, classes=classes)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("scale", [0.5, 0.75])
 @pytest.mark.parametrize("fixed", [True, False])
 def test_evaluation_scale_rounds_odd_sizes_as_paddleseg_does(pointwise, tmp_path, scale, fixed):

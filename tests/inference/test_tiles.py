@@ -166,7 +166,7 @@ def test_tiles_that_cannot_be_are_refused(export, tmp_path, network):
         Tiling(0, 5)
     resize = {"type": "Resize", "target_size": [64, 64]}
     export_model(network, tmp_path, transforms=[resize, MIDDLE])
-    with pytest.raises(ExportError, match="resize pictures, which tiles do not allow"):
+    with pytest.raises(ExportError, match="resize or pad pictures, which tiles do not allow"):
         Predictor(tmp_path, tiling=Tiling(48, 32))(picture())
 
 
@@ -183,7 +183,7 @@ def test_evaluation_runs_the_same_tiles_on_preprocessed_pictures(network, export
     x = predictor.preprocess(image)
     labels = segment_preprocessed(predictor, tiling, x, image.shape[:2])
     np.testing.assert_array_equal(labels, predictor(image))
-    with pytest.raises(ExportError, match="resize pictures"):
+    with pytest.raises(ExportError, match="resize or pad pictures"):
         segment_preprocessed(predictor, tiling, x, (45, 66))
 
 

@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model_path", help="trained weights (default: random weights)")
     add("--exported", metavar="FOLDER", help="time this export instead of a new one")
     add("--onnx_model_path", help="time this ONNX file instead of a new export")
-    add("--width", type=int, default=1024, help="width of the images in pixels")
-    add("--height", type=int, default=512, help="height of the images in pixels")
-    add("--batch_size", type=int, default=1, help="images per call")
+    add("--width", type=int, help="width of the images (default: the export's, or 1024 pixels)")
+    add("--height", type=int, help="height of the images (default: the export's, or 512 pixels)")
+    add("--batch_size", type=int, help="images per call (default: the export's, or 1)")
     add("--warmup", type=int, default=5, help="warm-up rounds")
     add("--repeats", type=int, default=30, help="timed rounds")
     add(
