@@ -326,6 +326,8 @@ def test_mistakes_in_flags_are_usage_errors(infer, tiny, pictures, tmp_path):
     for more in (("--threads", 2), ("--precision",), ("--on_error", "no"), ("--max_pixels", "0")):
         result = infer(tiny(), pictures, tmp_path / "out", *more)
         assert result.returncode == 2 and more[0] in result.stderr
+        if more[0] == "--on_error":
+            assert "invalid choice: no; this program has stop, skip" in result.stderr
     assert_error(infer(tiny(), pictures, tmp_path, "--precision", "fp64"), "does not compute in")
 
 
