@@ -102,10 +102,9 @@ def test_bf16_in_openvino_depends_on_the_image_alone(quantized):
     folder, _, images = quantized
     predictor = Predictor(folder, "openvino", precision="bf16")
     first, *_ = [cv2.imread(str(path)) for path in images]
-    expected = predictor(first)
-    for picture in (first, first[:40, :60], first):
-        labels = predictor(picture)
-    np.testing.assert_array_equal(labels, expected)
+    labels = [predictor(picture) for picture in (first, first, first[:40, :60], first)]
+    np.testing.assert_array_equal(labels[1], labels[0])
+    np.testing.assert_array_equal(labels[3], labels[0])
 
 
 @pytest.mark.slow
