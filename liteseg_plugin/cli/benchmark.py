@@ -28,12 +28,14 @@ def run(args: argparse.Namespace) -> dict:
     from liteseg_plugin.evaluation import benchmark
     from liteseg_plugin.evaluation.benchmark_exports import exports_to_time
     from liteseg_plugin.evaluation.operator_profile import profile_text, time_by_operator
+    from liteseg_plugin.exported import ExportedModel
     from liteseg_plugin.system.parallel import usable_cpus
     from liteseg_plugin.system.progress import progress_bar
 
-    channels = benchmark.channels_of(builder, args.exported)
+    exported = ExportedModel.read(args.exported) if args.exported else None
+    channels = benchmark.channels_of(builder, exported)
     asked = (args.batch_size, channels, args.height, args.width)
-    shape = benchmark.choose_shape(asked, args.exported)
+    shape = benchmark.choose_shape(asked, exported)
     threads = args.cpu_threads or usable_cpus()
     conditions = benchmark.Conditions(
         shape, args.device, threads, args.precision, args.timed, args.warmup, args.repeats
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> dict:
         args.runtime,
         args.device,
         args.precision,
-        exported=args.exported,
+        exported=exported,
         only_onnx=only_onnx,
     )
     network = None
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> dict:
     with exports_to_time(
         network,
         shape,
-        exported=args.exported,
+        exported=exported,
         onnx_file=args.onnx_model_path,
         with_onnx=benchmark.need_onnx(runtimes) or args.enable_profile or args.print_model,
         with_ncnn="ncnn" in runtimes,

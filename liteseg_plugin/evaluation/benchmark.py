@@ -161,7 +161,7 @@ def choose_runtimes(
     device: str,
     precision: str,
     *,
-    exported: str | None = None,
+    exported: ExportedModel | None = None,
     only_onnx: bool = False,
 ) -> list[str]:
     """Return the runtimes to time.
@@ -171,7 +171,7 @@ def choose_runtimes(
             is for other processors.
         device: ``auto``, ``cpu`` or ``gpu``.
         precision: What they compute in.
-        exported: The folder of the export; None for one that will be made, with all files.
+        exported: The export; None for one that will be made, with all files.
         only_onnx: Whether the model is an ONNX file by itself.
 
     Raises:
@@ -186,15 +186,14 @@ def choose_runtimes(
     if exported is None:
         left_out = _WITHOUT_ONNX if only_onnx else {"ncnn"}
         return [name for name in catalog.installed(device, precision) if name not in left_out]
-    files = ExportedModel.read(exported)
-    names = [name for name in catalog.installed_for(files, device, precision) if name != "ncnn"]
-    return names or [choose(files, device=device, precision=precision).runtime]  # its error
+    names = [name for name in catalog.installed_for(exported, device, precision) if name != "ncnn"]
+    return names or [choose(exported, device=device, precision=precision).runtime]  # its error
 
 
-def channels_of(builder: SegBuilder | None, exported: str | None) -> int:
+def channels_of(builder: SegBuilder | None, exported: ExportedModel | None) -> int:
     """Return the channels of the images that a config's model or an export takes; 3 by default."""
     if exported is not None:
-        return ExportedModel.read(exported).image_format.channels
+        return exported.image_format.channels
     if builder is None:
         return RGB.channels
     config = builder.config
@@ -202,21 +201,21 @@ def channels_of(builder: SegBuilder | None, exported: str | None) -> int:
 
 
 def choose_shape(
-    asked: tuple[int | None, int, int | None, int | None], exported: str | None
+    asked: tuple[int | None, int, int | None, int | None], exported: ExportedModel | None
 ) -> tuple[int, int, int, int]:
     """Return the shape (N, C, H, W) to time: as asked, else the export's, else 1 x C x 512 x 1024.
 
     Raises:
         ExportError: If the export takes another.
     """
-    fixed = ExportedModel.read(exported).input_shape if exported else (None,) * 4
+    fixed = exported.input_shape if exported else (None,) * 4
     choices = zip(asked, fixed, (1, asked[1], 512, 1024))
     batch, channels, height, width = (next(n for n in c if n is not None) for c in choices)
     shape = batch, channels, height, width
-    if any(taken not in (None, n) for taken, n in zip(fixed, shape)):
+    if exported and any(taken not in (None, n) for taken, n in zip(fixed, shape)):
         raise ExportError(
-            f"{exported} takes {written_shape(fixed)}, not {written_shape(shape)} (N x C x H x W): "
-            "see --batch_size, --height and --width"
+            f"{exported.model.parent} takes {written_shape(fixed)}, not {written_shape(shape)} "
+            "(N x C x H x W): see --batch_size, --height and --width"
         )
     return shape
 

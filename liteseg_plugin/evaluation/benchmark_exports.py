@@ -42,7 +42,7 @@ def exports_to_time(
     network: nn.Layer | None,
     input_shape: Sequence[int],
     *,
-    exported: str | None,
+    exported: ExportedModel | None,
     onnx_file: str | None,
     with_onnx: bool,
     with_ncnn: bool,
@@ -53,7 +53,7 @@ def exports_to_time(
     Args:
         network: The network to export; None with ``exported`` or ``onnx_file`` alone.
         input_shape: (N, 3, H, W) of what is made.
-        exported: Folder of an export to take instead of a new one.
+        exported: An export to take instead of a new one.
         onnx_file: An ONNX file to take instead of a new export.
         with_onnx: Whether to convert to ONNX what is made.
         with_ncnn: Whether to convert the plugin's export to ncnn, too.
@@ -75,7 +75,7 @@ def exports_to_time(
                     onnx_opset=DEFAULT_OPSET if with_onnx else None,
                     ncnn=with_ncnn,
                 )
-            exports["liteseg_plugin"] = ExportedModel.read(exported or ours)
+            exports["liteseg_plugin"] = exported or ExportedModel.read(ours)
         if against is not None and network is not None:
             stock = _build_stock(against)
             stock.set_state_dict(network.state_dict())

@@ -212,9 +212,9 @@ def verify(
             tally = tallies[name]
             tally.counts += count_pixels(guess, truth, num_classes, ignore_index)
             tally.agreements[str(image_path)] = label_agreement(guess, labels)
-            expected = logits.numpy()
             # Where transforms change the size, these logits are of the image's.
-            if predictor.exported.output_op == "none" and output.shape == expected.shape:
+            if predictor.exported.output_op == "none" and output.shape == tuple(logits.shape):
+                expected = logits.numpy()
                 difference = np.abs(output - expected).max()
                 tally.logits.append((float(difference), float(np.abs(expected).max())))
     if not images:

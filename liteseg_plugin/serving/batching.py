@@ -169,9 +169,6 @@ class Batcher:
 
     def _outputs(self, engine: int, entries: Sequence[_Entry]) -> list[np.ndarray]:
         model, parts = entries[0].model, [entry.x for entry in entries]
-        rows = sum(map(len, parts))
-        # A batch of fixed size is filled with copies of the last image.
-        parts += [parts[-1][-1:]] * ((model.fixed_rows or rows) - rows)
         output = model.run(engine, parts[0] if len(parts) == 1 else np.concatenate(parts))
         ends = np.cumsum([len(entry.x) for entry in entries]).tolist()
         return [output[end - len(entry.x) : end] for end, entry in zip(ends, entries)]

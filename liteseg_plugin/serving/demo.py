@@ -58,12 +58,11 @@ class Model:
         self._lock = threading.Lock()
         first = self._load(choose(exported, runtime, device).runtime).runtime
         int8 = catalog.installed_for(exported, device, "int8")
-        self.engines = [
-            engine
-            for name in dict.fromkeys([first, *catalog.installed_for(exported, device)])
-            for engine in (name, f"{name} int8")
-            if engine == name or name in int8
-        ]
+        self.engines = []
+        for name in dict.fromkeys([first, *catalog.installed_for(exported, device)]):
+            self.engines.append(name)
+            if name in int8:
+                self.engines.append(f"{name} int8")
 
     def segment(self, path: str, engine: str) -> tuple[np.ndarray, str]:
         """Segment an uploaded picture by one of ``engines``.

@@ -12,6 +12,7 @@ from liteseg_plugin.evaluation.benchmark import (
     need_onnx,
 )
 from liteseg_plugin.export.writer import export_model
+from liteseg_plugin.exported import ExportedModel
 
 
 def timing(median_ms, note=""):
@@ -49,19 +50,20 @@ def test_runtimes_of_an_onnx_file_are_those_that_read_it():
 
 
 def test_runtimes_of_an_export_are_those_that_it_has_files_for(pointwise, tmp_path):
-    export_model(pointwise(), tmp_path, transforms=[{"type": "Normalize"}])
-    assert choose_runtimes(None, "cpu", "fp32", exported=str(tmp_path)) == ["paddle"]
+    settings = {"transforms": [{"type": "Normalize"}]}
+    exported = ExportedModel.read(export_model(pointwise(), tmp_path, **settings))
+    assert choose_runtimes(None, "cpu", "fp32", exported=exported) == ["paddle"]
     with pytest.raises(ExportError, match="create one with liteseg quantize"):
-        choose_runtimes(None, "cpu", "int8", exported=str(tmp_path))
+        choose_runtimes(None, "cpu", "int8", exported=exported)
 
 
 def test_shape_is_the_exports_if_it_is_fixed(pointwise, tmp_path):
     assert choose_shape((None, 3, None, 96), None) == (1, 3, 512, 96)
     settings = {"transforms": [{"type": "Normalize"}], "input_shape": (2, 3, 24, 32)}
-    export_model(pointwise(), tmp_path, **settings)
-    assert choose_shape((None, 3, None, None), str(tmp_path)) == (2, 3, 24, 32)
+    exported = ExportedModel.read(export_model(pointwise(), tmp_path, **settings))
+    assert choose_shape((None, 3, None, None), exported) == (2, 3, 24, 32)
     with pytest.raises(ExportError, match="takes 2x3x24x32, not 1x3x24x32"):
-        choose_shape((1, 3, None, None), str(tmp_path))
+        choose_shape((1, 3, None, None), exported)
 
 
 def test_which_runtimes_need_onnx():
